@@ -1,0 +1,301 @@
+"""Tasks: texts with labels in splits, from GLUE folders, own files, the hub or the demo that comes along."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from layerstill.data.files import SUFFIXES, Table, read_table
+from layerstill.errors import UserError, nearest
+
+Kind = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples: one or two texts each, and a class number or a score."""
+
+    texts: list[tuple[str, ...]]
+    labels: list[int] | list[float]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model should learn: splits `train`, `dev` and perhaps others, label names and metrics."""
+
+    name: str
+    kind: Kind
+    splits: dict[str, Split]
+    labels: tuple[str, ...] = ()
+    """Names of the classes in order; empty for regression."""
+    metrics: tuple[str, ...] = ("accuracy",)
+    """Names of metrics; the first one decides which of several evaluations is best."""
+    notices: tuple[str, ...] = field(default=(), compare=False)
+    """What the user should know about how the data were read."""
+
+    @classmethod
+    def glue(cls, name: str, path: str | Path | None = None) -> "Task":
+        """One of the nine GLUE tasks from a folder in the official layout, or from the hub without a path."""
+        if name not in GLUE:
+            raise UserError(f"unknown task {name!r}: {nearest(name, [*GLUE, 'classification', 'regression'])}")
+        return _glue_from_hub(name) if path is None else _glue_from_folder(name, Path(path))
+
+    @classmethod
+    def from_files(
+        cls,
+        kind: Kind,
+        path: str | Path,
+        dev: str | Path | None = None,
+        text_columns: tuple[str, ...] = (),
+        label_column: str = "label",
+    ) -> "Task":
+        """Own files: a folder with `train.*` and `dev.*` (and perhaps `test.*`), or one file of training examples.
+
+        Without a dev file, a tenth of the training examples is held out, the same tenth every time.
+        """
+        return _own_files(kind, Path(path), None if dev is None else Path(dev), text_columns, label_column)
+
+    @classmethod
+    def demo(cls) -> "Task":
+        """Support-ticket routing: about 1,000 short messages, ten intents, written for this project."""
+        folder = resources.files("layerstill") / "data" / "tickets"
+        with resources.as_file(folder) as path:
+            task = cls.from_files("classification", path, text_columns=("text",), label_column="intent")
+        return replace(task, name="tickets", notices=())
+
+    def with_label_order(self, names: tuple[str, ...]) -> "Task":
+        """The same task with its classes numbered as `names` has them."""
+        number = {self.labels.index(name): i for i, name in enumerate(names)}
+        splits = {s: Split(split.texts, [number[y] for y in split.labels]) for s, split in self.splits.items()}
+        return replace(self, splits=splits, labels=names)
+
+    def limited(self, train: int | None) -> "Task":
+        """The same task with at most the first `train` training examples."""
+        if train is None:
+            return self
+        first = self.splits["train"]
+        return replace(self, splits={**self.splits, "train": Split(first.texts[:train], first.labels[:train])})
+
+
+@dataclass(frozen=True)
+class GlueTask:
+    """How the official files of a GLUE task are laid out."""
+
+    folder: str
+    texts: tuple[str, ...]
+    label: str
+    labels: dict[str, str]
+    """Label as written in the file: name of the class, in class order; empty for regression."""
+    metrics: tuple[str, ...] = ("accuracy",)
+    dev: str = "dev"
+    header: tuple[str, ...] | None = None
+
+
+def _named(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+GLUE: dict[str, GlueTask] = {
+    "cola": GlueTask(
+        "CoLA",
+        ("sentence",),
+        "label",
+        {"0": "unacceptable", "1": "acceptable"},
+        ("matthews_correlation", "accuracy"),
+        header=("source", "label", "mark", "sentence"),
+    ),
+    "sst2": GlueTask("SST-2", ("sentence",), "label", {"0": "negative", "1": "positive"}),
+    "mrpc": GlueTask(
+        "MRPC",
+        ("#1 String", "#2 String"),
+        "Quality",
+        {"0": "not_equivalent", "1": "equivalent"},
+        ("accuracy", "f1"),
+    ),
+    "stsb": GlueTask("STS-B", ("sentence1", "sentence2"), "score", {}, ("pearson", "spearman")),
+    "rte": GlueTask("RTE", ("sentence1", "sentence2"), "label", _named("entailment", "not_entailment")),
+    "wnli": GlueTask("WNLI", ("sentence1", "sentence2"), "label", {"0": "not_entailment", "1": "entailment"}),
+    "qnli": GlueTask("QNLI", ("question", "sentence"), "label", _named("entailment", "not_entailment")),
+    "qqp": GlueTask(
+        "QQP",
+        ("question1", "question2"),
+        "is_duplicate",
+        {"0": "not_duplicate", "1": "duplicate"},
+        ("accuracy", "f1"),
+    ),
+    "mnli": GlueTask(
+        "MNLI",
+        ("sentence1", "sentence2"),
+        "gold_label",
+        _named("entailment", "neutral", "contradiction"),
+        dev="dev_matched",
+    ),
+}
+
+
+def _glue_from_folder(name: str, path: Path) -> Task:
+    spec = GLUE[name]
+    if not path.is_dir():
+        raise UserError(f"--data {path}: no such folder")
+    folder = path / spec.folder if (path / spec.folder).is_dir() else path
+    files = {"train": folder / "train.tsv", "dev": folder / f"{spec.dev}.tsv"}
+    for split, file in files.items():
+        if not file.is_file():
+            raise UserError(f"task {name}: split {split} is missing, looked for {file} (and for {path / spec.folder})")
+    if name == "mnli" and (folder / "dev_mismatched.tsv").is_file():
+        files["dev_mismatched"] = folder / "dev_mismatched.tsv"
+    splits = {}
+    for split, file in files.items():
+        table = read_table(file, spec.header, skip_ragged=name == "qqp")
+        texts = _texts(table, spec.texts, f"task {name}")
+        written = table.column(spec.label, f"task {name}")
+        splits[split] = Split(texts, _scores(table, written) if not spec.labels else _numbers(table, written, spec))
+    kind: Kind = "classification" if spec.labels else "regression"
+    return Task(name, kind, splits, tuple(spec.labels.values()), spec.metrics)
+
+
+def _numbers(table: Table, written: list, spec: GlueTask) -> list[int]:
+    number = {label: i for i, label in enumerate(spec.labels)}
+    for line, label in zip(table.lines, written, strict=True):
+        if label not in number:
+            raise UserError(f"{table.path} line {line}: label {label!r} is none of {', '.join(number)}")
+    return [number[label] for label in written]
+
+
+def _glue_from_hub(name: str) -> Task:
+    import datasets
+
+    spec = GLUE[name]
+    try:
+        data = datasets.load_dataset("nyu-mll/glue", name)
+    except Exception as error:  # datasets raises many kinds for "no network"; all mean the same to the user
+        raise UserError(f"task {name}: not to be had from the hub ({type(error).__name__}); give --data FOLDER") from None
+    columns = {"mrpc": ("sentence1", "sentence2")}.get(name, spec.texts)
+    splits = {}
+    for split, there in {"train": "train", "dev": "validation_matched" if name == "mnli" else "validation"}.items():
+        rows = data[there]
+        splits[split] = Split(list(zip(*(rows[c] for c in columns), strict=True)), list(rows["label"]))
+    kind: Kind = "classification" if spec.labels else "regression"
+    return Task(name, kind, splits, tuple(spec.labels.values()), spec.metrics)
+
+
+def _own_files(kind: Kind, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+    files = _find_files(path, dev)
+    tables = {split: read_table(file) for split, file in files.items()}
+    text_columns = text_columns or _guess_texts(tables["train"], label_column)
+    texts = {s: _texts(t, text_columns, "--text-columns") for s, t in tables.items()}
+    written = {s: t.column(label_column, "--label-column") for s, t in tables.items()}
+    if label_column in text_columns:
+        raise UserError(f"column {label_column!r} is both text and label; set --text-columns and --label-column")
+    names: tuple[str, ...] = ()
+    if kind == "regression":
+        splits = {s: Split(texts[s], _scores(t, written[s])) for s, t in tables.items()}
+    else:
+        names = _label_names(tables["train"], written["train"], label_column)
+        splits = {s: Split(texts[s], _classes(t, written[s], names)) for s, t in tables.items()}
+    metrics = ("pearson", "spearman") if kind == "regression" else ("accuracy", "f1_macro")
+    notices: tuple[str, ...] = ()
+    if "dev" not in splits:
+        splits, notice = _hold_out(splits, kind)
+        notices = (notice,)
+    return Task(kind, kind, splits, names, metrics, notices)
+
+
+def _find_files(path: Path, dev: Path | None) -> dict[str, Path]:
+    if path.is_file():
+        return {"train": path} if dev is None else {"train": path, "dev": dev}
+    if not path.is_dir():
+        raise UserError(f"--data {path}: no such file or folder")
+    files = {}
+    for split, stems in {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}.items():
+        found = [path / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
+        found = [file for file in found if file.is_file()]
+        if len(found) > 1:
+            raise UserError(f"--data {path}: several files for split {split}: {', '.join(f.name for f in found)}")
+        if found:
+            files[split] = found[0]
+    if dev is not None:
+        files["dev"] = dev
+    if "train" not in files:
+        raise UserError(f"--data {path}: split train is missing, looked for train{{{','.join(SUFFIXES)}}}")
+    return files
+
+
+def _guess_texts(table: Table, label_column: str) -> tuple[str, ...]:
+    for columns in (("text",), ("sentence1", "sentence2"), ("sentence",)):
+        if all(c in table.columns for c in columns):
+            return columns
+    others = [c for c in table.columns if c != label_column]
+    raise UserError(f"{table.path}: which columns are text? Say --text-columns NAME[,NAME]; columns: {', '.join(others)}")
+
+
+def _texts(table: Table, columns: tuple[str, ...], option: str) -> list[tuple[str, ...]]:
+    if len(columns) > 2:
+        raise UserError(f"{option}: one or two text columns, got {len(columns)}: {', '.join(columns)}")
+    values = [table.column(c, option) for c in columns]
+    for column, column_values in zip(columns, values, strict=True):
+        for line, value in zip(table.lines, column_values, strict=True):
+            if not isinstance(value, str):
+                raise UserError(f"{table.path} line {line}: column {column!r} holds {value!r} where text is expected")
+    return list(zip(*values, strict=True))
+
+
+def _scores(table: Table, written: list) -> list[float]:
+    scores = []
+    for line, value in zip(table.lines, written, strict=True):
+        try:
+            score = float(value)
+        except (TypeError, ValueError):
+            score = float("nan")
+        if not abs(score) < float("inf"):
+            raise UserError(f"{table.path} line {line}: score {value!r} is not a finite number")
+        scores.append(score)
+    return scores
+
+
+def _label_names(table: Table, written: list, column: str) -> tuple[str, ...]:
+    for line, value in zip(table.lines, written, strict=True):
+        fraction = isinstance(value, float) or (isinstance(value, str) and re.fullmatch(r"-?\d+\.\d+", value))
+        if value is None or value == "" or fraction:
+            raise UserError(
+                f"{table.path} line {line}: label {value!r} names no class; "
+                "use strings or whole numbers, or --task regression for scores"
+            )
+    names = {str(value) for value in written}
+    whole = all(re.fullmatch(r"-?\d+", name) for name in names)
+    ordered = tuple(sorted(names, key=int) if whole else sorted(names))
+    if len(ordered) < 2:
+        raise UserError(f"{table.path}: column {column!r} holds a single class, {ordered[0]!r}; there is nothing to learn")
+    if len(ordered) > max(20, len(written) // 2):
+        raise UserError(
+            f"{table.path}: column {column!r} holds {len(ordered)} different labels in {len(written)} rows; "
+            "is it the text column? Set --text-columns and --label-column"
+        )
+    return ordered
+
+
+def _classes(table: Table, written: list, names: tuple[str, ...]) -> list[int]:
+    number = {name: i for i, name in enumerate(names)}
+    for line, value in zip(table.lines, written, strict=True):
+        if str(value) not in number:
+            raise UserError(f"{table.path} line {line}: label {value!r} is not in train, which has {', '.join(names)}")
+    return [number[str(value)] for value in written]
+
+
+def _hold_out(splits: dict[str, Split], kind: Kind) -> tuple[dict[str, Split], str]:
+    from sklearn.model_selection import train_test_split
+
+    train = splits["train"]
+    if len(train) < 10:
+        raise UserError(f"split dev is missing, and {len(train)} training rows are too few to hold a tenth out; give --dev")
+    rarest = min(Counter(train.labels).values())
+    classes = train.labels if kind == "classification" and rarest >= 2 and len(train) >= 20 * len(set(train.labels)) else None
+    keep, held = train_test_split(range(len(train)), test_size=0.1, random_state=0, stratify=classes)
+    parts = {s: Split([train.texts[i] for i in at], [train.labels[i] for i in at]) for s, at in (("train", sorted(keep)), ("dev", sorted(held)))}
+    notice = f"no dev split given: held out {len(held)} of {len(train)} training rows (the same every time)"
+    return {**splits, **parts}, notice

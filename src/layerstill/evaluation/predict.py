@@ -1,0 +1,40 @@
+"""Run a model over a split: sorted by length so that little is padded, returned in the original order."""
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from layerstill.data.encode import Collator, encode
+from layerstill.data.tasks import Split, Task
+from layerstill.evaluation.metrics import score
+
+
+@torch.no_grad()
+def predict(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, batch_size: int = 64
+) -> np.ndarray:
+    """Logits `(n, C)` of every example, in the order of the split."""
+    data = encode(split, tokenizer, max_length).dataset
+    order = np.argsort(data["length"], kind="stable")[::-1]
+    collate = Collator(tokenizer)
+    training = model.training
+    model.eval()
+    logits: list[np.ndarray | None] = [None] * len(split)
+    for start in range(0, len(order), batch_size):
+        rows = [data[int(i)] for i in order[start : start + batch_size]]
+        batch = collate(rows)
+        where = [int(i) for i in batch.pop("id")]
+        batch.pop("labels")
+        out = model(**{k: v.to(model.device) for k, v in batch.items()}).logits.float().cpu().numpy()
+        for i, row in zip(where, out, strict=True):
+            logits[i] = row
+    model.train(training)
+    return np.stack([row for row in logits if row is not None])
+
+
+def evaluate_split(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, split: str, max_length: int
+) -> tuple[dict[str, float], np.ndarray]:
+    """The task's metrics on a split, and the logits they were computed from."""
+    logits = predict(model, tokenizer, task.splits[split], max_length)
+    return score(task.metrics, task.kind, logits, np.array(task.splits[split].labels)), logits

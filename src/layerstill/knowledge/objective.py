@@ -1,0 +1,284 @@
+"""An objective: which signal is compared, between which layers, in which space, and by which distance.
+
+    term = weight(t) * sum over pairs (i, j) of  DISTANCE( align_S(signal_S[i]), align_T(signal_T[j]) ) / count
+
+`Objective` is the recipe's words; `BoundObjective` is the same bound to two models' shapes, and computes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerstill.errors import UserError
+from layerstill.knowledge.alignment import ALIGNMENTS, Aligner, Linear, NoAlignment, SameAs
+from layerstill.knowledge.capture import Captured, CapturePlan
+from layerstill.knowledge.distances import DISTANCES, Distance
+from layerstill.knowledge.mappings import MAPPINGS, Mapping, Pair, layer_name
+from layerstill.knowledge.signals import SIGNALS, Attention, Labels, Logits, Padding, Signal, Unit
+from layerstill.knowledge.views import VIEWS, Clean, Mixup
+from layerstill.knowledge.weights import Constant, Weight
+from layerstill.randomness import generator
+from layerstill.schema import Number, OneOf, Spec
+
+
+class Teacher(Spec):
+    """The frozen teacher, on the same view of the input."""
+
+
+class Student(Spec):
+    """The student itself on the clean input, without gradient: a consistency term."""
+
+
+class MovingAverage(Spec):
+    """The student's exponential moving average on the clean input, in evaluation mode: a consistency term."""
+
+    decay: Number = Field(default=0.999, ge=0, lt=1)
+    """average <- decay * average + (1 - decay) * student after every step."""
+
+
+TARGETS: dict[str, type[Spec]] = {"teacher": Teacher, "student": Student, "moving_average": MovingAverage}
+
+
+class Objective(Spec):
+    """One term of a stage's loss."""
+
+    signal: Annotated[Any, OneOf("signal", SIGNALS)]
+    """What is compared."""
+    target: Annotated[Any, OneOf("target", TARGETS)] = Teacher()
+    """Whom the student should resemble."""
+    mapping: Annotated[Any, OneOf("mapping", MAPPINGS)] | None = None
+    """Which teacher layer teaches which student layer; required for hidden states, attention and relations."""
+    alignment: Annotated[Any, OneOf("alignment", ALIGNMENTS)] = NoAlignment()
+    """How widths are made to fit."""
+    distance: Annotated[Any, OneOf("distance", DISTANCES)] | None = None
+    """How difference is measured; required except for labels."""
+    weight: Annotated[Any, Weight()] = Constant(value=1.0)
+    """A number, a fraction such as 1/3, or a schedule."""
+    view: Annotated[Any, OneOf("view", VIEWS)] = Clean()
+    """What the student is fed."""
+    padding: Padding = "excluded"
+    """`included` counts padding, as some papers' released code does."""
+    layers: Literal["sum", "mean"] = "sum"
+    """Whether the terms of several pairs are added or averaged."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Objective":
+        name = next(n for n, cls in SIGNALS.items() if type(self.signal) is cls)
+        if self.signal.layered and self.mapping is None:
+            raise ValueError(f"signal {name} needs a mapping; known: {', '.join(MAPPINGS)}")
+        if not self.signal.layered and self.mapping is not None:
+            raise ValueError(f"signal {name} belongs to no layer, so it takes no mapping")
+        if isinstance(self.signal, Labels):
+            if self.distance is not None or not isinstance(self.target, Teacher):
+                raise ValueError("signal labels is the task's own loss: it takes no distance and no target")
+        elif self.distance is None:
+            raise ValueError(f"signal {name} needs a distance; known: {', '.join(DISTANCES)}")
+        if not self.signal.vectors and not isinstance(self.alignment, NoAlignment):
+            raise ValueError(f"signal {name} has no width to align; remove alignment")
+        if self.consistent and isinstance(self.alignment, Linear):
+            raise ValueError("a consistency term trains no map of its own: use alignment same_as, or none")
+        return self
+
+    @property
+    def consistent(self) -> bool:
+        """Whether the target is the student itself or its average."""
+        return not isinstance(self.target, Teacher)
+
+    @property
+    def batch_coupled(self) -> bool:
+        """Whether an example's loss depends on the rest of its batch."""
+        return isinstance(self.view, Mixup)
+
+
+class ModelShape(NamedTuple):
+    """What an objective must know of a model."""
+
+    layers: int
+    width: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the student is compared with: a share of the term, whose tensors, and which tokens count."""
+
+    captured: Captured
+    mask: Tensor
+    aligner: Aligner | None = None
+    share: float = 1.0
+    partner: bool = False
+    """Whether each example is compared with its partner's tensors (the second half of a mixed target)."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """Value of an objective on a batch, before its weight."""
+
+    value: Tensor
+    spread: Tensor | None = None
+    """Variance of the teacher-side vectors over the batch when their map is trained: near 0 it has collapsed."""
+
+
+class BoundObjective:
+    """An objective bound to the shapes of a student and a teacher.
+
+    `teacher` is None when the recipe has none. `regression` says that the task head puts out one score.
+    """
+
+    def __init__(
+        self, name: str, spec: Objective, student: ModelShape, teacher: ModelShape | None, regression: bool, seed: int
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.student = student
+        self.signal: Signal = spec.signal
+        self.regression = regression
+        self.seed = seed
+        self.distance: Distance | None = spec.distance
+        if regression and isinstance(self.signal, Logits):
+            self.distance = spec.distance.for_scores()
+        self.source = student if spec.consistent else teacher
+        if self.source is None and not isinstance(self.signal, Labels):
+            raise UserError(f"objective {name!r} needs a teacher, and there is none; `finetune` is the recipe without")
+        self.student_layers, self.target_layers = self._candidates()
+        self._refuse_unequal_heads()
+
+    def _candidates(self) -> tuple[list[int], list[int]]:
+        if self.spec.mapping is None:
+            return [0], [0]
+        assert self.source is not None
+        try:
+            layers = self.spec.mapping.candidates(self.student.layers, self.source.layers)
+        except UserError as error:
+            raise UserError(f"objective {self.name!r}: {error}") from None
+        if self.signal.inside and 0 in (*layers[0], *layers[1]):
+            raise UserError(f"objective {self.name!r}: attention and relations live inside layers; embeddings have none")
+        if not layers[0]:
+            raise UserError(f"objective {self.name!r}: its mapping leaves no pair for {self.student.layers} layers")
+        return layers
+
+    def _refuse_unequal_heads(self) -> None:
+        own_heads = isinstance(self.signal, Attention) or (
+            self.signal.inside and getattr(self.signal, "heads", None) is None
+        )
+        if own_heads and self.source is not None and self.student.heads != self.source.heads:
+            raise UserError(
+                f"objective {self.name!r}: the student has {self.student.heads} attention heads and the teacher "
+                f"{self.source.heads}, so their maps cannot be compared; use signal relation with heads set"
+            )
+
+    @property
+    def student_plan(self) -> CapturePlan:
+        """What the student must give away on this objective's view."""
+        return self.signal.plan(self.student_layers)
+
+    @property
+    def target_plan(self) -> CapturePlan:
+        """What the target must give away; empty for labels."""
+        return CapturePlan() if isinstance(self.signal, Labels) else self.signal.plan(self.target_layers)
+
+    @property
+    def unit(self) -> Unit:
+        """What this objective's counts are proportional to."""
+        return self.signal.unit(self.distance.counts if self.distance else "rows")
+
+    def build_aligner(self) -> Aligner | None:
+        """The maps of this objective; None if it uses another's."""
+        if isinstance(self.spec.alignment, SameAs) or not self.signal.vectors:
+            return None
+        assert self.source is not None
+        layers = (self.student_layers, self.target_layers)
+        try:
+            return self.spec.alignment.build(self.student.width, self.source.width, layers, len(self.pairs(0, 0)))
+        except UserError as error:
+            raise UserError(f"objective {self.name!r}: {error}") from None
+
+    def pairs(self, epoch: int, step: int) -> list[Pair]:
+        """The pairs in force; the same on every process and after a resume."""
+        mapping: Mapping | None = self.spec.mapping
+        if mapping is None or self.source is None:
+            return [Pair(0, 0)]
+        rng = generator(self.seed, "mapping", self.name, mapping.period(epoch, step))
+        return mapping.draw_pairs(self.student.layers, self.source.layers, rng)
+
+    def describe_pairs(self) -> list[str]:
+        """`layer 1 <- layer 4` for each pair; for a random mapping the candidates."""
+        if self.spec.mapping is None:
+            return []
+        if self.spec.mapping.redraws:
+            names = ", ".join(layer_name(k) for k in self.target_layers)
+            return [f"{layer_name(k)} <- drawn from {names}, sorted" for k in self.student_layers]
+        return [f"{layer_name(p.student)} <- {layer_name(p.teacher)}" for p in self.pairs(0, 0)]
+
+    def against_labels(self, captured: Captured, targets: Sequence[tuple[float, Tensor]], scale: Tensor) -> Term:
+        """The task's loss on logits `(B, C)` against labels `(B,)`, each with a share (two under mixup)."""
+        logits = captured.logits
+        assert logits is not None
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        total = logits.new_zeros(())
+        for share, labels in targets:
+            if self.regression:
+                error = (logits.squeeze(-1) - labels.to(logits.dtype)) ** 2
+            else:
+                error = F.cross_entropy(logits, labels, reduction="none")
+            total = total + share * error.sum() / len(labels) * scale
+        return Term(total)
+
+    def against(
+        self,
+        student: Captured,
+        targets: Sequence[Target],
+        aligner: Aligner | None,
+        pairs: Sequence[Pair],
+        scale: Tensor,
+    ) -> Term:
+        """The term against captured tensors.
+
+        `scale` is this batch's share of the units (examples, tokens, ...) of the whole optimiser step, so that sums
+        over micro-batches and processes give the mean over all of them.
+        """
+        total, spread = scale.new_zeros(()), None
+        for target in targets:
+            groups = [pairs] if aligner is not None and aligner.concatenates else [[pair] for pair in pairs]
+            for group in groups:
+                s, t, mask = self._meet(student, target, aligner, group)
+                assert self.distance is not None
+                amount, count = self.distance(s, t, mask)
+                total = total + target.share * group[0].weight * amount / count.clamp(min=1) * scale
+                if aligner is not None and aligner.trains_teacher_side and t.ndim == 2:
+                    unit_vectors = F.normalize(t.detach().float(), dim=-1)
+                    spread = unit_vectors.var(0, unbiased=False).sum() if spread is None else spread
+        return Term(total / len(pairs) if self.spec.layers == "mean" else total, spread)
+
+    def _meet(
+        self, student: Captured, target: Target, aligner: Aligner | None, group: Sequence[Pair]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read both sides of the pairs in `group`, bring them into one space, and intersect what may be compared."""
+        assert self.distance is not None
+        how = (self.spec.padding, self.distance.reads)
+        read_s, read_t = [], []
+        for pair in group:
+            read_s.append(self.signal.read(student, pair.student, target.mask, *how))
+            values, mask = self.signal.read(target.captured, pair.teacher, self._own_mask(target), *how)
+            read_t.append((values.flip(0), mask.flip(0)) if target.partner else (values, mask))
+        s, t = (torch.cat([v for v, _ in side], -1) if len(group) > 1 else side[0][0] for side in (read_s, read_t))
+        t = t.detach()
+        mask = torch.stack([a & b for (_, a), (_, b) in zip(read_s, read_t, strict=True)]).all(0)
+        if aligner is not None and aligner.student is not None:
+            s = aligner.student(s, group[0].student)
+        if self.spec.consistent:
+            own = target.aligner
+            if own is not None and own.student is not None:
+                t = own.student(t, group[0].teacher).detach()
+        elif aligner is not None and aligner.teacher is not None:
+            t = aligner.teacher(t, group[0].teacher)
+        return s, t, mask
+
+    @staticmethod
+    def _own_mask(target: Target) -> Tensor:
+        return target.mask.flip(0) if target.partner else target.mask

@@ -1,0 +1,214 @@
+"""Signals: the tensors that are read from both models and compared.
+
+`read` returns values `(..., D)` and a boolean mask that broadcasts to them: exactly the elements that may enter a
+loss. Padding is out of it as key, as query and in every mean, unless a recipe says `padding: included` in order to
+reproduce a paper's code.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from layerstill.errors import UserError
+from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
+from layerstill.schema import Spec
+
+Padding = Literal["excluded", "included"]
+Unit = Literal["examples", "tokens", "token_pairs"]
+ValuesMask = tuple[Tensor, Tensor]
+
+
+class Signal(Spec):
+    """What all signals share."""
+
+    layered: ClassVar[bool] = True
+    """Whether a mapping says which layers meet."""
+    inside: ClassVar[bool] = False
+    """Whether the tensor lives inside a layer, so that the embeddings have none."""
+    vectors: ClassVar[bool] = False
+    """Whether the last axis is a model's width, which an alignment may map."""
+
+    def plan(self, layers: list[int]) -> CapturePlan:
+        """What must be captured for these layers."""
+        raise TypeError(f"{type(self).__name__} is not a signal by itself")
+
+    def read(
+        self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
+    ) -> ValuesMask:
+        """Values of `layer` and their element mask, given the tokens `mask` `(B, N)` that count.
+
+        `reads: logits` means that the distance makes a distribution of the last axis itself.
+        """
+        raise TypeError(f"{type(self).__name__} is not a signal by itself")
+
+    def unit(self, counts: Literal["elements", "rows"]) -> Unit:
+        """What the count of a distance is proportional to, so that it is known before the forward pass."""
+        return "examples"
+
+
+class Labels(Signal):
+    """The gold labels: the ordinary loss of the task on the student's logits (cross-entropy, or MSE for regression)."""
+
+    layered: ClassVar[bool] = False
+
+    def plan(self, layers: list[int]) -> CapturePlan:
+        return CapturePlan(logits=True)
+
+    def read(
+        self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
+    ) -> ValuesMask:
+        return _of_examples(captured.logits)
+
+
+class Logits(Signal):
+    """The task head's outputs before the softmax, `(B, C)`."""
+
+    layered: ClassVar[bool] = False
+
+    def plan(self, layers: list[int]) -> CapturePlan:
+        return CapturePlan(logits=True)
+
+    def read(
+        self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
+    ) -> ValuesMask:
+        return _of_examples(captured.logits)
+
+
+class HiddenStates(Signal):
+    """Outputs of layers: all tokens `(B, N, d)`, or one vector an example `(B, d)`."""
+
+    vectors: ClassVar[bool] = True
+    pool: Literal["none", "first", "mean"] = "none"
+    """`none`: every token; `first`: the first real token; `mean`: the mean over real tokens."""
+
+    def plan(self, layers: list[int]) -> CapturePlan:
+        return CapturePlan(hidden=frozenset(layers))
+
+    def read(
+        self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
+    ) -> ValuesMask:
+        states = captured.hidden[layer]
+        if self.pool == "first":
+            first = mask.int().argmax(1)
+            return _of_examples(states[torch.arange(len(states), device=states.device), first])
+        tokens = (torch.ones_like(mask) if padding == "included" else mask)[..., None]
+        if self.pool == "mean":
+            states = states if states.dtype == torch.float64 else states.float()
+            return _of_examples(states.masked_fill(~tokens, 0).sum(1) / tokens.sum(1).clamp(min=1))
+        return states, tokens
+
+    def unit(self, counts: Literal["elements", "rows"]) -> Unit:
+        return "tokens" if self.pool == "none" else "examples"
+
+
+class Embeddings(HiddenStates):
+    """Outputs of the embedding layer, `(B, N, d)`: hidden states number 0 of both models."""
+
+    layered: ClassVar[bool] = False
+
+
+class _TokenPairs(Signal):
+    inside: ClassVar[bool] = True
+
+    def plan(self, layers: list[int]) -> CapturePlan:
+        return CapturePlan(attention=frozenset(layers))
+
+    def unit(self, counts: Literal["elements", "rows"]) -> Unit:
+        return "token_pairs" if counts == "elements" else "tokens"
+
+
+class Attention(_TokenPairs):
+    """Attention maps `(B, H, N, N)`, from queries to keys."""
+
+    form: Literal["scores", "probabilities"] = "scores"
+    """`scores`: q k^T times the model's own scaling, before mask, softmax and dropout; `probabilities`: after softmax."""
+
+    def read(
+        self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
+    ) -> ValuesMask:
+        record = captured.attention[layer]
+        key = _repeat_heads(record.key, record.query.shape[1])
+        scores = _wide(record.query) @ _wide(key).transpose(-1, -2) * record.scaling
+        keys = mask[:, None, None, :]
+        attended = record.attended()
+        if attended is not None:
+            # The model's own mask also hides padded keys; of its rows only what lies among real tokens matters.
+            keys = keys & attended
+        if padding == "included":
+            # As released code does it: padded keys hidden or set to zero, padded queries counted.
+            if self.form == "scores" and reads == "values":
+                return scores.masked_fill(~keys, 0), torch.ones_like(keys)
+            allowed = keys.expand(*keys.shape[:2], scores.shape[-2], -1)
+        else:
+            allowed = keys & mask[:, None, :, None]
+        if self.form == "scores" or reads == "logits":
+            return scores, allowed
+        return scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1), allowed
+
+
+class Relation(_TokenPairs):
+    """Scaled dot products between token vectors of one layer, `(B, heads, N, N)` (MiniLM, MiniLMv2, CR-ILD's Q, K, V).
+
+    R_XY = X Y^T / sqrt(width of a relation head), with the vectors of all attention heads concatenated and cut anew
+    into `heads` relation heads.
+    """
+
+    of: Literal["Q-Q", "K-K", "V-V", "Q-K"]
+    """Which vectors: queries, keys or values."""
+    heads: PositiveInt | None = None
+    """Relation heads; without it, the model's own attention heads."""
+
+    def read(
+        self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
+    ) -> ValuesMask:
+        record = captured.attention[layer]
+        left, right = (self._vectors(record, letter) for letter in self.of.split("-"))
+        relation = left @ right.transpose(-1, -2) * left.shape[-1] ** -0.5
+        tokens = torch.ones_like(mask) if padding == "included" else mask
+        return relation, tokens[:, None, None, :] & tokens[:, None, :, None]
+
+    def _vectors(self, record: AttentionRecord, letter: str) -> Tensor:
+        x = _wide({"Q": record.query, "K": record.key, "V": record.value}[letter])
+        x = _repeat_heads(x, record.query.shape[1])
+        if self.heads is None:
+            return x
+        batch, heads, tokens, width = x.shape
+        if (heads * width) % self.heads:
+            raise UserError(
+                f"relation: {self.heads} relation heads do not divide the width {heads * width}; "
+                f"use a divisor of {heads * width}"
+            )
+        return x.transpose(1, 2).reshape(batch, tokens, self.heads, -1).transpose(1, 2)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _of_examples(x: Tensor | None) -> ValuesMask:
+    assert x is not None
+    return x, torch.ones(1, dtype=torch.bool, device=x.device).expand(x.shape[:1])[:, None]
+
+
+def _repeat_heads(x: Tensor, heads: int) -> Tensor:
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+def units(mask: Tensor, unit: Unit) -> Tensor:
+    """How many examples, real tokens, or ordered pairs of real tokens a token mask `(B, N)` holds (0-d, float64)."""
+    if unit == "examples":
+        return torch.tensor(float(len(mask)), dtype=torch.float64, device=mask.device)
+    tokens = mask.sum(1, dtype=torch.float64)
+    return (tokens if unit == "tokens" else tokens**2).sum()
+
+
+SIGNALS: dict[str, type[Spec]] = {
+    "labels": Labels,
+    "logits": Logits,
+    "embeddings": Embeddings,
+    "hidden_states": HiddenStates,
+    "attention": Attention,
+    "relation": Relation,
+}

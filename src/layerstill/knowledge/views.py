@@ -1,0 +1,51 @@
+"""Input views: what the models are fed in place of the clean batch."""
+
+import random
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from layerstill.schema import Positive, Spec
+
+
+class Clean(Spec):
+    """The batch as it is."""
+
+
+class Mixup(Spec):
+    """Mix embeddings of two examples, in both models alike (CR-ILD, arXiv 2302.01530).
+
+    e_b <- lambda e_b + (1 - lambda) e_partner(b) on the output of the embedding layer; the attention mask becomes the
+    OR of both. One lambda a batch, lambda ~ Beta(alpha, alpha), replaced by max(lambda, 1 - lambda).
+    """
+
+    alpha: Positive = 1.0
+    """Parameter of the Beta distribution."""
+    partner: Literal["reversed"] = "reversed"
+    """The partner of example b of B is example B-1-b."""
+
+    def draw(self, rng: random.Random) -> "Mixing":
+        """Draw this step's lambda."""
+        lam = rng.betavariate(self.alpha, self.alpha)
+        return Mixing(max(lam, 1 - lam))
+
+
+class Mixing(NamedTuple):
+    """A drawn mixup: tensors whose first axis is the batch go in, mixed ones come out."""
+
+    lam: float
+
+    def partner(self, x: Tensor) -> Tensor:
+        """`x` of each example's partner."""
+        return x.flip(0)
+
+    def embeddings(self, x: Tensor) -> Tensor:
+        """lambda x + (1 - lambda) partner(x)."""
+        return self.lam * x + (1 - self.lam) * self.partner(x)
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """A position counts if it is real in either example."""
+        return mask | self.partner(mask)
+
+
+VIEWS: dict[str, type[Spec]] = {"clean": Clean, "mixup": Mixup}

@@ -1,0 +1,249 @@
+"""Recipes: a published method, or yours, as a list of stages with objectives; strict, and the same in YAML and Python."""
+
+import hashlib
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+
+from layerstill.errors import UserError, nearest
+from layerstill.knowledge.alignment import SameAs
+from layerstill.knowledge.objective import Objective
+from layerstill.knowledge.signals import Labels
+from layerstill.schema import NonNegative, OneOf, Positive, Spec
+from layerstill.students.initialisation import INITIALISATIONS, FirstK
+
+
+class Optimiser(Spec):
+    """AdamW and its learning-rate schedule."""
+
+    weight_decay: NonNegative = 0.01
+    """Not applied to biases and normalisation."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the first moment."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the second moment."""
+    epsilon: Positive = 1e-8
+    """Added to the denominator."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the stage's steps in which the learning rate rises from 0."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """What the learning rate does after the warm-up."""
+    clip: NonNegative = 1.0
+    """Largest norm of the gradient; 0 for no clipping."""
+
+
+class Stage(Spec):
+    """One training run over the data: a weighted sum of objectives."""
+
+    epochs: Positive
+    """Passes over the training data."""
+    learning_rate: Positive
+    """Peak learning rate."""
+    batch_size: PositiveInt = 32
+    """Examples in one optimiser step."""
+    accumulation: PositiveInt = 1
+    """Micro-batches that make up one optimiser step; batch_size is divided by it."""
+    optimiser: Optimiser = Optimiser()
+    """AdamW's settings."""
+    select: Literal["last", "best"] = "last"
+    """Keep the last weights, or the best of the dev evaluations made after each epoch."""
+    patience: PositiveInt | None = None
+    """With select: best, stop after this many epochs without improvement."""
+    evaluate: Literal["end", "epoch"] = "end"
+    """Score the dev set once at the end, or after every epoch too (always so with select: best)."""
+    objectives: dict[str, Objective] = Field(min_length=1)
+    """The terms, by name."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _names(cls, value: dict[str, Objective]) -> dict[str, Objective]:
+        for name, objective in value.items():
+            if not name or "." in name or "/" in name:
+                raise ValueError(f"objective name {name!r} must not be empty and must not contain '.' or '/'")
+            if isinstance(objective.alignment, SameAs):
+                other = objective.alignment.objective
+                if other == name or other not in value:
+                    others = [n for n in value if n != name]
+                    raise ValueError(f"{name!r} uses the alignment of unknown objective {other!r}: {nearest(other, others)}")
+                if isinstance(value[other].alignment, SameAs):
+                    raise ValueError(f"{name!r} uses the alignment of {other!r}, which has none of its own")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Stage":
+        if self.patience and self.select == "last":
+            raise ValueError("patience needs select: best, which decides what counts as an improvement")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        return self
+
+
+class StudentSpec(Spec):
+    """Where the student's weights come from."""
+
+    initialisation: Annotated[Any, OneOf("initialisation", INITIALISATIONS)] = FirstK()
+    """Which layers of the source start the student."""
+    embeddings: Literal["copied", "random"] = "copied"
+    """The embedding layer."""
+    pooler: Literal["copied", "random"] = "copied"
+    """The pooler, where the family has one, and other modules between layers and head."""
+    head: Literal["copied", "random"] = "copied"
+    """The task head."""
+
+
+class Recipe(Spec):
+    """A method: how the student starts and the stages that train it."""
+
+    student: StudentSpec = StudentSpec()
+    """How the student starts."""
+    stages: list[Stage] = Field(min_length=1)
+    """What is trained, one after the other."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any objective looks at the teacher."""
+        return any(
+            not o.consistent and not isinstance(o.signal, Labels) for s in self.stages for o in s.objectives.values()
+        )
+
+    @classmethod
+    def load(cls, name: str | Path, overrides: tuple[str, ...] = ()) -> "Recipe":
+        """A shipped recipe by name, or a YAML file by path; `overrides` are `dotted.path=value` strings."""
+        text, where = _read(str(name))
+        data = _parse_yaml(text, where)
+        for override in overrides:
+            _override(data, override)
+        return cls.from_data(data, where)
+
+    @classmethod
+    def from_data(cls, data: Any, where: str = "recipe") -> "Recipe":
+        """Check plain data; UserError with the dotted path of everything that is wrong."""
+        if not isinstance(data, dict):
+            raise UserError(f"{where}: a recipe is a mapping with the key 'stages', got {type(data).__name__}")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise UserError(f"{where}: {'; '.join(_problem(e) for e in error.errors())}") from None
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data, without what is at its default."""
+        return json.loads(self.model_dump_json(exclude_defaults=True))
+
+    def to_yaml(self) -> str:
+        """The recipe as a YAML file."""
+        return yaml.safe_dump(self.to_data(), sort_keys=False, allow_unicode=True)
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that change when any resolved setting does."""
+        full = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(full.encode()).hexdigest()[:12]
+
+    def limited(self, epochs: float | None, batch_size: int | None, learning_rate: float | None) -> "Recipe":
+        """The recipe with these settings in every stage, where given."""
+        given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        data = self.to_data()
+        for stage in data["stages"]:
+            stage.update({key: value for key, value in given.items() if value is not None})
+        return Recipe.from_data(data, "--epochs, --batch-size, --learning-rate")
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with layerstill."""
+    folder = resources.files("layerstill") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """The YAML text of a shipped recipe or of a file, comments included."""
+    return _read(name)[0]
+
+
+def recipe_json_schema() -> dict[str, Any]:
+    """JSON schema of recipe files, for editors."""
+    return Recipe.model_json_schema()
+
+
+def _read(name: str) -> tuple[str, str]:
+    if name in shipped_recipes():
+        return (resources.files("layerstill") / "recipes" / f"{name}.yaml").read_text("utf-8"), f"recipe {name}"
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        try:
+            return path.read_text("utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"recipe file {name}: {error}") from None
+    raise UserError(f"unknown recipe {name!r}: {nearest(name, shipped_recipes())} (a file ends in .yaml)")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with two mends: `2e-5` is a number, and a key written twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
+            seen.add(key) if isinstance(key, str) else None
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_FLOAT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+for _first in "-+0123456789.":
+    _Loader.yaml_implicit_resolvers.setdefault(_first, []).append(("tag:yaml.org,2002:float", _FLOAT))
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{line}: {getattr(error, 'problem', None) or error}") from None
+
+
+def _problem(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"]) or "top level"
+    got = "" if error["type"] in {"unknown_key", "one_of", "value_error", "missing"} else f", got {error['input']!r}"
+    return f"{path}: {error['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _override(data: Any, override: str) -> None:
+    """Apply `dotted.path=value` to plain data; a `name` on the way is opened to `{name: {}}`."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {override}: write dotted.path=value, for example stages.0.epochs=3")
+    *way, last = path.split(".")
+    here = data
+    for i, key in enumerate(way):
+        step = _step(here, key, path)
+        if isinstance(here, list):
+            if not 0 <= (step if isinstance(step, int) else -1) < len(here):
+                raise UserError(f"--set {path}: there is no {'.'.join(way[: i + 1])}; {len(here)} entries, counted from 0")
+        elif step not in here:
+            here[step] = {}
+        following = [*way[i + 1 :], last][0]
+        if isinstance(here[step], str) and here[step] == following:
+            here[step] = {following: {}}
+        elif here[step] is None:
+            here[step] = {}
+        here = here[step]
+    step = _step(here, last, path)
+    if isinstance(here, list) and not 0 <= (step if isinstance(step, int) else -1) < len(here):
+        raise UserError(f"--set {path}: there is no entry {last}; {len(here)} entries, counted from 0")
+    here[step] = _parse_yaml(text, f"--set {path}")
+
+
+def _step(here: Any, key: str, path: str) -> Any:
+    if isinstance(here, list):
+        return int(key) if key.isdigit() else key
+    if not isinstance(here, dict):
+        raise UserError(f"--set {path}: {key!r} cannot be set inside {here!r}")
+    return key

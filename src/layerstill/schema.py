@@ -1,0 +1,121 @@
+"""The form that every word of a recipe has in YAML: strict models, and `name` or `{name: {settings}}` for a choice."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError, core_schema
+
+from layerstill.errors import nearest
+
+
+def _problem(kind: str, message: str) -> PydanticCustomError:
+    # The message goes in as a value, so that braces in it are not taken for places to fill.
+    return PydanticCustomError(kind, "{message}", {"message": message})
+
+
+class Spec(BaseModel):
+    """A word of the vocabulary with its settings: immutable, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    hint = nearest(key, cls.model_fields) if cls.model_fields else "it takes no settings"
+                    raise _problem("unknown_key", f"unknown key {key!r}: {hint}")
+        return data
+
+
+def fraction(value: Any) -> Any:
+    """`"1/3"` as a float; anything else unchanged."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            pass
+    return value
+
+
+def _finite(value: float) -> float:
+    if not abs(value) < float("inf"):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(fraction), AfterValidator(_finite)]
+"""A finite number; `1/3` may be written as a fraction."""
+NonNegative = Annotated[Number, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0)]
+
+
+@dataclass(frozen=True)
+class _Tagged:
+    name: str
+    settings: Any
+
+
+def _settings(value: Any) -> Any:
+    return ({} if value.settings is None else value.settings) if isinstance(value, _Tagged) else value
+
+
+class OneOf:
+    """Annotation for a field that takes one of several specs, written `name` or `{name: {settings}}` in YAML.
+
+    `choices` is the plain dictionary of the file that owns the concept, so a new class in that dictionary is all
+    that a recipe needs in order to use it.
+    """
+
+    def __init__(self, noun: str, choices: dict[str, type[Spec]]) -> None:
+        self.noun = noun
+        self.choices = choices
+        self._names = {model: name for name, model in choices.items()}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        self._options = {
+            name: core_schema.no_info_before_validator_function(_settings, handler.generate_schema(model))
+            for name, model in self.choices.items()
+        }
+        return core_schema.no_info_before_validator_function(
+            self._parse,
+            core_schema.tagged_union_schema(self._options, discriminator=self._name),
+            serialization=core_schema.plain_serializer_function_ser_schema(self.short),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        bare = [n for n, m in self.choices.items() if not any(f.is_required() for f in m.model_fields.values())]
+        one_key = {
+            "type": "object",
+            "properties": {name: handler(option) for name, option in self._options.items()},
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": False,
+        }
+        return {"anyOf": [{"enum": bare}, one_key] if bare else [one_key]}
+
+    def _name(self, value: Any) -> str | None:
+        return value.name if isinstance(value, _Tagged) else self._names.get(type(value))
+
+    def _parse(self, value: Any) -> Any:
+        if type(value) in self._names:
+            return value
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict) or len(value) != 1:
+            known = ", ".join(self.choices)
+            got = repr(value)[:80]
+            raise _problem("one_of", f"a {self.noun} is a name or one {{name: settings}} pair, got {got}; known: {known}")
+        (name, settings), *_ = value.items()
+        if name not in self.choices:
+            raise _problem("one_of", f"unknown {self.noun} {name!r}: {nearest(name, self.choices)}")
+        return _Tagged(name, settings)
+
+    def short(self, spec: Spec) -> str | dict[str, Any]:
+        """The YAML form, leaving out settings at their defaults."""
+        settings = spec.model_dump(exclude_defaults=True)
+        name = self._names[type(spec)]
+        return {name: settings} if settings else name

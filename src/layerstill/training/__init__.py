@@ -1,0 +1,1 @@
+"""The distillation module, the trainer, and the acts `finetune` and `distill`."""

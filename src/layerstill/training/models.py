@@ -1,0 +1,126 @@
+"""Load models and tokenizers safely, and see that they agree with a task before an hour is spent."""
+
+import hashlib
+from pathlib import Path
+
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.families import family_of
+
+
+def load_config(name: str) -> PretrainedConfig:
+    """Configuration of a local folder or a hub id; UserError if there is none or its family is not proven."""
+    _refuse_pickle(name)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {name}: {_first_line(error)}") from None
+    family_of(config)
+    return config
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model."""
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"tokenizer of {name}: {_first_line(error)}") from None
+
+
+def load_for_finetuning(name: str, task: Task) -> PreTrainedModel:
+    """A pre-trained model with a head for the task, new unless the model already has one of these classes."""
+    config = load_config(name)
+    config.num_labels = 1 if task.kind == "regression" else len(task.labels)
+    config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+    if task.labels:
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {label: i for i, label in enumerate(task.labels)}
+    return _load(name, config)
+
+
+def load_fine_tuned(name: str) -> PreTrainedModel:
+    """A model with a trained task head; UserError if it has none."""
+    config = load_config(name)
+    if not any("ForSequenceClassification" in a for a in config.architectures or ()):
+        raise UserError(
+            f"model {name} has no task head ({', '.join(config.architectures or ['no architecture named'])}); "
+            "fine-tune it first: layerstill finetune"
+        )
+    return _load(name, config)
+
+
+def _load(name: str, config: PretrainedConfig) -> PreTrainedModel:
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(
+            name, config=config, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True
+        ).float()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"model {name}: {_first_line(error)}") from None
+    except Exception as error:  # safetensors has an exception of its own for damaged files
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise UserError(f"model {name}: model.safetensors is damaged ({_first_line(error)})") from None
+
+
+def _refuse_pickle(name: str) -> None:
+    folder = Path(name)
+    if not folder.exists():
+        if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
+            raise UserError(f"model {name}: no such folder")
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model {name}: no config.json in it; a model is a folder made by save_pretrained, or a hub id")
+    if not list(folder.glob("*.safetensors")):
+        pickles = [p.name for p in folder.glob("*.bin")]
+        hint = f"{pickles[0]} is a pickle, which is never loaded; " if pickles else ""
+        raise UserError(f"model {name}: no model.safetensors; {hint}save it with save_pretrained(safe_serialization=True)")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]
+
+
+def agree_on_labels(task: Task, config: PretrainedConfig, who: str) -> tuple[Task, list[str]]:
+    """The task with its classes in the model's order, and notices; UserError if they are different classes."""
+    if task.kind == "regression":
+        if config.num_labels != 1:
+            raise UserError(f"{who} has {config.num_labels} outputs, but task {task.name} is a regression with one score")
+        return task, []
+    theirs = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    if len(theirs) != len(task.labels):
+        raise UserError(
+            f"{who} knows {len(theirs)} labels ({', '.join(theirs)}), the data have {len(task.labels)} "
+            f"({', '.join(task.labels)}); fine-tune the teacher on this task"
+        )
+    if theirs == task.labels:
+        return task, []
+    if all(name == f"LABEL_{i}" for i, name in enumerate(theirs)):
+        return task, [f"{who} does not name its labels; taking them in the order {', '.join(task.labels)}"]
+    if len(set(task.labels)) == len(theirs) and set(theirs) == set(task.labels):
+        return task.with_label_order(theirs), [f"label order of {who} differs from the data's; using {', '.join(theirs)}"]
+    raise UserError(
+        f"{who} knows the labels {', '.join(theirs)}, the data have {', '.join(task.labels)}; "
+        "fine-tune the teacher on this task, or rename the labels in the data"
+    )
+
+
+def fingerprint(name: str, config: PretrainedConfig) -> str:
+    """Twelve hexadecimal digits of a model's weights (a local folder) or of its hub revision."""
+    digest = hashlib.sha256()
+    files = sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else []
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    if not files:
+        digest.update(f"{name}@{getattr(config, '_commit_hash', None)}".encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,304 @@
+"""The distillation module: student and aligners as one trainable thing with one forward pass.
+
+It is what gets optimised, wrapped (DDP, FSDP) and saved together; the teacher is only looked at. It works in any
+training loop:
+
+    module = DistillationModule(student, teacher, stage, seed=0, regression=False)
+    loss = module(**batch)["loss"]
+"""
+
+import copy
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from layerstill.errors import ObjectiveError
+from layerstill.families import depth_of, layers_of
+from layerstill.knowledge.alignment import Aligner, SameAs
+from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
+from layerstill.knowledge.objective import BoundObjective, ModelShape, MovingAverage, Target, Term
+from layerstill.knowledge.signals import Labels, units
+from layerstill.knowledge.views import Clean, Mixing, Mixup
+from layerstill.randomness import generator
+from layerstill.recipe import Stage
+
+
+@dataclass
+class Clock:
+    """Where training stands: optimiser steps and epochs of this stage, counted from 0."""
+
+    epoch: int = 0
+    epochs: float = 1
+    step: int = 0
+    steps: int = 1
+
+
+@dataclass
+class Stopwatch:
+    """Adds up the time spent in a block, without waiting for a GPU while training runs."""
+
+    seconds: float = 0.0
+    _events: list[tuple[Any, Any]] = field(default_factory=list)
+    _start: Any = None
+
+    def __enter__(self) -> None:
+        if torch.cuda.is_available():
+            self._start = torch.cuda.Event(enable_timing=True)
+            self._start.record()
+        else:
+            self._start = time.perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        if torch.cuda.is_available():
+            end = torch.cuda.Event(enable_timing=True)
+            end.record()
+            self._events.append((self._start, end))
+        else:
+            self.seconds += time.perf_counter() - self._start
+
+    def total(self) -> float:
+        """Seconds so far; waits for the GPU if there is one."""
+        if self._events:
+            torch.cuda.synchronize()
+            self.seconds += sum(a.elapsed_time(b) for a, b in self._events) / 1000
+            self._events.clear()
+        return self.seconds
+
+
+def shape_of(config: PretrainedConfig) -> ModelShape:
+    """Depth, width and attention heads of a model."""
+    return ModelShape(depth_of(config), config.hidden_size, config.num_attention_heads)
+
+
+def bind_objectives(
+    stage: Stage, student: PretrainedConfig, teacher: PretrainedConfig | None, regression: bool, seed: int
+) -> list[BoundObjective]:
+    """A stage's objectives bound to two architectures; UserError for what does not fit."""
+    shapes = shape_of(student), None if teacher is None else shape_of(teacher)
+    return [BoundObjective(name, spec, *shapes, regression, seed) for name, spec in stage.objectives.items()]
+
+
+class DistillationModule(nn.Module):
+    """Student, aligners and the objectives of one stage.
+
+    Args:
+        student: the model to train; its own module, so it saves and loads without layerstill.
+        teacher: the model to learn from, or None. Kept in evaluation mode, without gradients, outside the state.
+        stage: the objectives.
+        seed: of everything that is drawn.
+        regression: whether the task head puts out one score.
+    """
+
+    def __init__(
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, stage: Stage, seed: int, regression: bool
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.stage = stage
+        self.seed = seed
+        self.clock = Clock()
+        self.teacher_time = Stopwatch()
+        # In a tuple, so that torch neither registers nor saves it.
+        self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
+        teacher_config = teacher.config if teacher is not None else None
+        self.objectives = bind_objectives(stage, student.config, teacher_config, regression, seed)
+        built = {o.name: o.build_aligner() for o in self.objectives}
+        self.aligners = nn.ModuleDict({name: aligner for name, aligner in built.items() if aligner is not None})
+        self._recorder = Recorder(student, layers_of(student))
+        self._teacher_recorder = Recorder(teacher, layers_of(teacher)) if teacher is not None else None
+        decays = {o.spec.target.decay for o in self.objectives if isinstance(o.spec.target, MovingAverage)}
+        if len(decays) > 1:
+            raise ObjectiveError(f"one stage keeps one moving average, but its objectives ask for decays {sorted(decays)}")
+        self.decay = next(iter(decays), None)
+        self.average: nn.ModuleDict | None = None
+        if self.decay is not None:
+            self.average = copy.deepcopy(nn.ModuleDict({"student": student, "aligners": self.aligners}))
+            self.average.eval().requires_grad_(False)
+
+    @property
+    def teacher(self) -> PreTrainedModel | None:
+        """The teacher, which is not part of this module's state."""
+        return self._teacher[0] if self._teacher else None
+
+    def train(self, mode: bool = True) -> "DistillationModule":
+        """Training mode for student and aligners; a moving average stays in evaluation mode."""
+        super().train(mode)
+        if self.average is not None:
+            self.average.eval()
+        return self
+
+    def forward(self, units: Tensor | None = None, **batch: Tensor) -> dict[str, Any]:
+        """In training mode the stage's `loss`, its `terms` by name and the student's `logits`; else only `logits`.
+
+        `batch` has `input_ids` and `attention_mask` `(B, N)`, perhaps `token_type_ids`, and `labels` `(B,)`.
+        `units` are the totals of `count_units` over the whole optimiser step (divided by the number of processes,
+        whose gradients are averaged); without them the batch is the whole step.
+        """
+        if not self.training:
+            mask = batch["attention_mask"]
+            return {"logits": self.student(**_model_inputs(batch), attention_mask=mask).logits}
+        terms, logits = self.terms(batch, units)
+        clock = self.clock
+        loss = sum(
+            o.spec.weight.at(clock.epoch, clock.epochs, clock.step, clock.steps) * terms[o.name].value
+            for o in self.objectives
+        )
+        return {"loss": loss, "terms": terms, "logits": logits}
+
+    def terms(self, batch: dict[str, Tensor], units: Tensor | None = None) -> tuple[dict[str, Term], Tensor | None]:
+        """Every objective's value on a batch before its weight, and the student's logits on the clean input."""
+        mask = batch["attention_mask"].bool()
+        inputs = _model_inputs(batch)
+        local = self.count_units(mask)
+        scales = torch.ones_like(local) if units is None else local / units.to(local)
+        scales = scales.to(torch.float64 if self._is_double() else torch.float32)
+        own = self._own_targets(inputs, mask)
+        values: dict[str, Term] = {}
+        logits = None
+        for view in dict.fromkeys(o.spec.view for o in self.objectives):
+            here = [o for o in self.objectives if o.spec.view == view]
+            mixing = self._draw(view)
+            student = self._run(self._recorder, _union(o.student_plan for o in here), inputs, mask, mixing)
+            teacher = self._run_teacher(here, inputs, mask, mixing)
+            logits = student.logits if mixing is None else logits
+            for objective in here:
+                scale = scales[self.objectives.index(objective)]
+                if isinstance(objective.signal, Labels):
+                    shares = _shares(mixing, batch["labels"])
+                    values[objective.name] = objective.against_labels(student, shares, scale)
+                    continue
+                if objective.spec.consistent:
+                    aligner, targets = self._aligner_of(objective), self._mixed(own[type(objective.spec.target)], mask, mixing, objective)
+                else:
+                    aligner, targets = self._aligner_of(objective), [Target(teacher, teacher.mask)]
+                pairs = objective.pairs(self.clock.epoch, self.clock.step)
+                values[objective.name] = objective.against(student, targets, aligner, pairs, scale)
+        return {o.name: values[o.name] for o in self.objectives}, logits
+
+    def count_units(self, mask: Tensor) -> Tensor:
+        """How many of each objective's units (examples, tokens, ...) a batch holds: one number an objective."""
+        mask = mask.bool()
+        counts = []
+        for objective in self.objectives:
+            counted = mask
+            if isinstance(objective.spec.view, Mixup) and not objective.spec.consistent:
+                counted = Mixing(1.0).mask(mask)
+            if objective.spec.padding == "included":
+                counted = torch.ones_like(mask)
+            counts.append(units(counted, objective.unit))
+        return torch.stack(counts)
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the average towards the student; called after every optimiser step."""
+        if self.average is None:
+            return
+        live = {"student": self.student, "aligners": self.aligners}
+        for name, module in live.items():
+            for kept, new in zip(self.average[name].parameters(), module.parameters(), strict=True):
+                kept.lerp_(new.detach().to(kept), 1 - self.decay)
+
+    def freeze_unreached(self, batch: dict[str, Tensor]) -> list[str]:
+        """Try the objectives on a batch; freeze every parameter that none of them reaches and return their names.
+
+        Raises ObjectiveError for an objective that is zero or not finite. Leaves the random state as it was.
+        """
+        trainable = {n: p for n, p in self.named_parameters() if p.requires_grad}
+        devices = [self.student.device] if self.student.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            self.train()
+            terms, _ = self.terms(batch)
+            for name, term in terms.items():
+                value = term.value.item()
+                if value == 0 or value != value or abs(value) == float("inf"):
+                    what = "zero" if value == 0 else f"not finite ({value})"
+                    raise ObjectiveError(
+                        f"objective {name!r} is {what} on the first batch, so it would teach nothing; "
+                        "check its signal, mapping and the two models (`layerstill plan` shows what is captured)"
+                    )
+            total = sum(term.value for term in terms.values())
+            gradients = torch.autograd.grad(total, list(trainable.values()), allow_unused=True)
+        unreached = [n for n, g in zip(trainable, gradients, strict=True) if g is None]
+        for name in unreached:
+            trainable[name].requires_grad_(False)
+        self.teacher_time.seconds = 0.0
+        return unreached
+
+    def _is_double(self) -> bool:
+        return next(self.student.parameters()).dtype == torch.float64
+
+    def _aligner_of(self, objective: BoundObjective, aligners: nn.ModuleDict | None = None) -> Aligner | None:
+        spec = objective.spec.alignment
+        name = spec.objective if isinstance(spec, SameAs) else objective.name
+        aligners = self.aligners if aligners is None else aligners
+        return aligners[name] if name in aligners else None
+
+    def _draw(self, view: Clean | Mixup) -> Mixing | None:
+        return view.draw(generator(self.seed, "mixup", self.clock.step)) if isinstance(view, Mixup) else None
+
+    def _run(
+        self, recorder: Recorder, plan: CapturePlan, inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None
+    ) -> Captured:
+        if mixing is None:
+            return recorder.run(plan, inputs, mask)
+        return recorder.run(plan, inputs, mixing.mask(mask), mixing.embeddings)
+
+    def _run_teacher(
+        self, objectives: list[BoundObjective], inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None
+    ) -> Captured:
+        plan = _union(o.target_plan for o in objectives if not o.spec.consistent)
+        if not plan or self._teacher_recorder is None:
+            return Captured(mask)
+        teacher = self._teacher_recorder.model
+        if teacher.device != mask.device:
+            teacher.to(mask.device)
+        # no_grad and not inference_mode: tensors of the latter cannot be saved for the backward pass of a trained
+        # teacher-side map.
+        with self.teacher_time, torch.no_grad():
+            return self._run(self._teacher_recorder, plan, inputs, mask, mixing)
+
+    @torch.no_grad()
+    def _own_targets(self, inputs: dict[str, Tensor], mask: Tensor) -> dict[type, Captured]:
+        """The student's (and its average's) tensors on the clean input, for consistency terms."""
+        found: dict[type, Captured] = {}
+        for kind in {type(o.spec.target) for o in self.objectives if o.spec.consistent}:
+            plan = _union(o.target_plan for o in self.objectives if isinstance(o.spec.target, kind))
+            recorder = self._recorder
+            if kind is MovingAverage:
+                assert self.average is not None
+                recorder = Recorder(self.average["student"], layers_of(self.average["student"]))
+            found[kind] = recorder.run(plan, inputs, mask)
+        return found
+
+    def _mixed(self, captured: Captured, mask: Tensor, mixing: Mixing | None, objective: BoundObjective) -> list[Target]:
+        """Targets on the clean input; under mixup both partners' count, with shares lambda and 1 - lambda."""
+        aligners = self.average["aligners"] if isinstance(objective.spec.target, MovingAverage) else None
+        aligner = self._aligner_of(objective, aligners)
+        if mixing is None:
+            return [Target(captured, mask, aligner)]
+        return [
+            Target(captured, mask, aligner, mixing.lam),
+            Target(captured, mixing.partner(mask), aligner, 1 - mixing.lam, partner=True),
+        ]
+
+
+def _model_inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
+
+
+def _union(plans: Iterable[CapturePlan]) -> CapturePlan:
+    total = CapturePlan()
+    for plan in plans:
+        total = total | plan
+    return total
+
+
+def _shares(mixing: Mixing | None, labels: Tensor) -> list[tuple[float, Tensor]]:
+    if mixing is None:
+        return [(1.0, labels)]
+    return [(mixing.lam, labels), (1 - mixing.lam, mixing.partner(labels))]

@@ -1,0 +1,146 @@
+"""Run directories: the student as a plain model folder, and beside it the record of how it came about."""
+
+import hashlib
+import json
+import platform
+import resource
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.training.checkpoint import write_json
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave: `data` is `result.json`, `folder` holds the model."""
+
+    data: dict[str, Any]
+    folder: Path
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The student's scores on the dev set."""
+        return self.data["metrics"]
+
+
+class RunFolder:
+    """The output folder of one run: made for its settings, refused to any other run."""
+
+    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.settings = json.loads(json.dumps(settings))
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--output {self.path}: a file, not a folder")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            self._must_be_ours()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "run.json", self.settings)
+        except OSError as error:
+            raise UserError(f"--output {self.path}: cannot be written: {error.strerror}") from None
+
+    def _must_be_ours(self) -> None:
+        try:
+            there = json.loads((self.path / "run.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            raise UserError(f"--output {self.path}: not empty and not a run of layerstill; choose a new folder") from None
+        for key in [*self.settings, *there]:
+            if there.get(key) != self.settings.get(key):
+                raise UserError(
+                    f"--output {self.path} holds another run: {key} is {_brief(there.get(key))} there and "
+                    f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"
+                )
+
+    @property
+    def finished(self) -> Result | None:
+        """The result of a run that was completed here before."""
+        path = self.path / "result.json"
+        return Result(json.loads(path.read_text("utf-8")), self.path) if path.is_file() else None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where unfinished work is kept; removed when the run is finished."""
+        return self.path / "checkpoints"
+
+    def finish(self, data: dict[str, Any]) -> Result:
+        """Write `result.json` and remove the checkpoints."""
+        write_json(self.path / "result.json", data)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        return Result(data, self.path)
+
+    def metrics_log(self, stage: int, from_step: int) -> "MetricsLog":
+        """A callback that appends to `metrics.jsonl`, dropping what a killed run wrote after its last checkpoint."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        kept = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if (entry["stage"], entry["step"]) <= (stage, from_step):
+                kept.append(line)
+        path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        return MetricsLog(path, stage)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{hashlib.sha256(text.encode()).hexdigest()[:12]} (a longer setting)"
+
+
+class MetricsLog(TrainerCallback):
+    """Appends one JSON line for every log of the trainer."""
+
+    def __init__(self, path: Path, stage: int) -> None:
+        self.path = path
+        self.stage = stage
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        entry: dict[str, Any] = {"stage": self.stage, "step": state.global_step, "epoch": round(state.epoch or 0, 4)}
+        groups = {"objective/": "objectives", "teacher spread/": "teacher_spread", "eval_": "dev"}
+        for name, value in logs.items():
+            for prefix, group in groups.items():
+                if name.startswith(prefix):
+                    entry.setdefault(group, {})[name.removeprefix(prefix)] = value
+                    break
+            else:
+                entry[name] = value
+        for noise in ("runtime", "samples_per_second", "steps_per_second"):
+            entry.get("dev", {}).pop(noise, None)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def task_fingerprint(task: Task) -> str:
+    """Twelve hexadecimal digits of every text and label."""
+    digest = hashlib.sha256()
+    for name, split in sorted(task.splits.items()):
+        digest.update(json.dumps([name, split.texts, split.labels], ensure_ascii=False).encode())
+    return digest.hexdigest()[:12]
+
+
+def environment() -> dict[str, str]:
+    """Versions that a result depends on."""
+    packages = ("layerstill", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy")
+    found = {p: version(p) for p in packages if p != "layerstill"}
+    return {"python": platform.python_version(), "machine": platform.machine()} | found
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process, or of the GPU if one is used, in MB."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes / (2**20 if platform.system() == "Darwin" else 2**10), 1)
