@@ -163,7 +163,7 @@ class DistillationModule(nn.Module):
         for view in dict.fromkeys(o.spec.view for o in self.objectives):
             here = [o for o in self.objectives if o.spec.view == view]
             mixing = self._draw(view)
-            student = self._run(self._recorder, _union(o.student_plan for o in here), inputs, mask, mixing)
+            student = self._run(self._recorder, union(o.student_plan for o in here), inputs, mask, mixing)
             teacher = self._run_teacher(here, inputs, mask, mixing)
             logits = student.logits if mixing is None else logits
             for objective in here:
@@ -251,7 +251,7 @@ class DistillationModule(nn.Module):
     def _run_teacher(
         self, objectives: list[BoundObjective], inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None
     ) -> Captured:
-        plan = _union(o.target_plan for o in objectives if not o.spec.consistent)
+        plan = union(o.target_plan for o in objectives if not o.spec.consistent)
         if not plan or self._teacher_recorder is None:
             return Captured(mask)
         teacher = self._teacher_recorder.model
@@ -267,7 +267,7 @@ class DistillationModule(nn.Module):
         """The student's (and its average's) tensors on the clean input, for consistency terms."""
         found: dict[type, Captured] = {}
         for kind in {type(o.spec.target) for o in self.objectives if o.spec.consistent}:
-            plan = _union(o.target_plan for o in self.objectives if isinstance(o.spec.target, kind))
+            plan = union(o.target_plan for o in self.objectives if isinstance(o.spec.target, kind))
             recorder = self._recorder
             if kind is MovingAverage:
                 assert self.average is not None
@@ -291,7 +291,8 @@ def _model_inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
 
 
-def _union(plans: Iterable[CapturePlan]) -> CapturePlan:
+def union(plans: Iterable[CapturePlan]) -> CapturePlan:
+    """Everything that any of the plans asks for."""
     total = CapturePlan()
     for plan in plans:
         total = total | plan

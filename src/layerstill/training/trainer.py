@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from layerstill.data.order import LengthBuckets
 from layerstill.errors import ObjectiveError
@@ -61,6 +61,7 @@ class DistillationTrainer(Trainer):
         self._steps_in_sums = 0
         self.add_callback(_AfterStep(module))
         self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)  # it prints every log on standard output
         if not args.disable_tqdm:
             self.add_callback(ProgressBar)
 

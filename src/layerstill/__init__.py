@@ -1,0 +1,34 @@
+"""layerstill: compress transformer language models by distilling what happens inside them.
+
+>>> from layerstill import Recipe, Task, distill
+>>> task = Task.glue("mrpc", "glue")                                            # doctest: +SKIP
+>>> result = distill("teacher", task, Recipe.load("rail-kd-l"), 3, "student")   # doctest: +SKIP
+>>> result.metrics["accuracy"]                                                  # doctest: +SKIP
+"""
+
+from layerstill.data.tasks import Split, Task
+from layerstill.errors import ObjectiveError, UserError
+from layerstill.recipe import Recipe, Stage
+from layerstill.students.build import build_student
+from layerstill.training.module import DistillationModule
+from layerstill.training.records import Result
+from layerstill.training.run import Options, distill, finetune
+from layerstill.training.trainer import DistillationTrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DistillationModule",
+    "DistillationTrainer",
+    "ObjectiveError",
+    "Options",
+    "Recipe",
+    "Result",
+    "Split",
+    "Stage",
+    "Task",
+    "UserError",
+    "build_student",
+    "distill",
+    "finetune",
+]

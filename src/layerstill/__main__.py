@@ -1,0 +1,5 @@
+"""`python -m layerstill`."""
+
+from layerstill.cli import main
+
+main()

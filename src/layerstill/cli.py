@@ -1,0 +1,379 @@
+"""The command line: parse, call, print. Heavy imports wait until a verb needs them."""
+
+import json
+import logging
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from layerstill.errors import UserError
+
+app = typer.Typer(
+    name="layerstill",
+    help="Compress transformer language models by distilling what happens inside them.\n\n"
+    "Start with `layerstill demo`, then `layerstill distill TEACHER --task mrpc --data glue --recipe rail-kd-l "
+    "--student-layers 3 --output small`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes: methods as YAML files.")
+app.add_typer(recipes_app, name="recipes")
+
+
+class Precision(str, Enum):
+    """Arithmetic of the training step."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+TASK_HELP = (
+    "A GLUE task (cola sst2 mrpc stsb rte wnli qnli qqp mnli), `tickets` (the demo's data), or `classification` / "
+    "`regression` for your own files."
+)
+DATA_HELP = (
+    "A folder in the official GLUE layout; or your own train/dev/test files in a folder, or one file "
+    "(.tsv .csv .jsonl .parquet). Without it a GLUE task comes from the hub."
+)
+DATA, RECIPE, RUN = "Data", "Recipe", "Run"
+Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, rich_help_panel=DATA)]
+Data = Annotated[Optional[Path], typer.Option("--data", help=DATA_HELP, rich_help_panel=DATA)]
+Dev = Annotated[Optional[Path], typer.Option(help="Dev file, if --data is a single file.", rich_help_panel=DATA)]
+TextColumns = Annotated[
+    Optional[str], typer.Option(help="One or two text columns of your own files: NAME or NAME,NAME.", rich_help_panel=DATA)
+]
+LabelColumn = Annotated[str, typer.Option(help="Label column of your own files.", rich_help_panel=DATA)]
+TrainExamples = Annotated[
+    Optional[int], typer.Option(min=1, help="Use only the first N training examples.", rich_help_panel=DATA)
+]
+MaxLength = Annotated[int, typer.Option(min=4, help="Longest text in tokens; longer ones are cut.", rich_help_panel=DATA)]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="A recipe by name (`layerstill recipes list`) or a YAML file.", rich_help_panel=RECIPE)
+]
+Set = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", help="Override anything in the recipe: `--set stages.0.epochs=3`. Repeatable.", rich_help_panel=RECIPE),
+]
+StudentLayers = Annotated[int, typer.Option(help="Depth of the student.", rich_help_panel=RECIPE)]
+Init = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Which layers start the student: first-k, last-k, every-k, random-k, random (fresh weights), or 1,3,6.",
+        rich_help_panel=RECIPE,
+    ),
+]
+InitFrom = Annotated[
+    Optional[str], typer.Option(help="Cut the student from this model instead of the teacher.", rich_help_panel=RECIPE)
+]
+Epochs = Annotated[Optional[float], typer.Option(help="Epochs of every stage.", rich_help_panel=RUN)]
+BatchSize = Annotated[Optional[int], typer.Option(help="Examples in an optimiser step, every stage.", rich_help_panel=RUN)]
+LearningRate = Annotated[Optional[float], typer.Option(help="Peak learning rate of every stage.", rich_help_panel=RUN)]
+MaxSteps = Annotated[Optional[int], typer.Option(min=1, help="Stop every stage after N optimiser steps.", rich_help_panel=RUN)]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=RUN)]
+PrecisionOption = Annotated[Precision, typer.Option(help="auto: bf16 where the hardware has it.", rich_help_panel=RUN)]
+ReportTo = Annotated[
+    Optional[list[str]], typer.Option(help="Trackers of the Trainer: tensorboard, wandb, ... Repeatable.", rich_help_panel=RUN)
+]
+Output = Annotated[Path, typer.Option(help="Folder of the run: the model, and beside it result.json.", rich_help_panel=RUN)]
+Json = Annotated[bool, typer.Option("--json", help="Print result.json on standard output, and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.")]
+
+
+@app.command()
+def finetune(
+    model: Annotated[str, typer.Argument(help="A pre-trained model: a folder or a hub id.")],
+    task: Task_,
+    output: Output,
+    data: Data = None,
+    dev: Dev = None,
+    text_columns: TextColumns = None,
+    label_column: LabelColumn = "label",
+    train_examples: TrainExamples = None,
+    max_length: MaxLength = 128,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    max_steps: MaxSteps = None,
+    set_: Set = None,
+    seed: Seed = 0,
+    precision: PrecisionOption = Precision.auto,
+    report_to: ReportTo = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a pre-trained model on a task: this makes a teacher."""
+    _setup(quiet or json_)
+    from layerstill.recipe import Recipe
+    from layerstill.training import run
+
+    recipe = Recipe.load("finetune", tuple(set_ or ())).limited(epochs, batch_size, learning_rate)
+    the_task = _task(task, data, dev, text_columns, label_column, train_examples)
+    options = _options(seed, max_length, max_steps, precision, quiet or json_, report_to)
+    _show(run.finetune(model, the_task, output, recipe, options), json_)
+
+
+@app.command()
+def distill(
+    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
+    task: Task_,
+    student_layers: StudentLayers,
+    output: Output,
+    recipe: RecipeName = "kd",
+    data: Data = None,
+    dev: Dev = None,
+    text_columns: TextColumns = None,
+    label_column: LabelColumn = "label",
+    train_examples: TrainExamples = None,
+    max_length: MaxLength = 128,
+    init: Init = None,
+    init_from: InitFrom = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    max_steps: MaxSteps = None,
+    set_: Set = None,
+    seed: Seed = 0,
+    precision: PrecisionOption = Precision.auto,
+    report_to: ReportTo = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Distil a fine-tuned teacher into a student with fewer layers.
+
+    The output folder is an ordinary model folder: `AutoModelForSequenceClassification.from_pretrained(OUTPUT)`.
+    A run that was interrupted goes on when the same command is given again.
+    """
+    _setup(quiet or json_)
+    from layerstill.training import run
+
+    the_recipe = _recipe(recipe, set_, init, epochs, batch_size, learning_rate)
+    the_task = _task(task, data, dev, text_columns, label_column, train_examples)
+    options = _options(seed, max_length, max_steps, precision, quiet or json_, report_to)
+    _show(run.distill(teacher, the_task, the_recipe, student_layers, output, options, init_from), json_)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A fine-tuned model or a student: a folder or a hub id.")],
+    task: Task_,
+    data: Data = None,
+    dev: Dev = None,
+    text_columns: TextColumns = None,
+    label_column: LabelColumn = "label",
+    split: Annotated[str, typer.Option(help="Which split to score.", rich_help_panel=DATA)] = "dev",
+    max_length: MaxLength = 128,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a model on a split of a task."""
+    _setup(quiet or json_)
+    from layerstill.data.encode import usable_length
+    from layerstill.errors import nearest
+    from layerstill.evaluation.predict import evaluate_split
+    from layerstill.training.models import agree_on_labels, load_fine_tuned, load_tokenizer
+
+    the_task = _task(task, data, dev, text_columns, label_column, None)
+    if split not in the_task.splits:
+        raise UserError(f"--split {split}: {nearest(split, the_task.splits)}")
+    loaded, tokenizer = load_fine_tuned(model), load_tokenizer(model)
+    the_task, notices = agree_on_labels(the_task, loaded.config, f"model {model}")
+    for notice in notices:
+        logging.getLogger("layerstill").warning("note: %s", notice)
+    usable_length(max_length, tokenizer, loaded.config)
+    metrics, logits = evaluate_split(loaded, tokenizer, the_task, split, max_length)
+    data_out = {"model": model, "task": the_task.name, "split": split, "examples": len(logits), "metrics": metrics}
+    if json_:
+        print(json.dumps(data_out, indent=2))
+    else:
+        print(f"{split} of {the_task.name}, {len(logits)} examples: {_scores(metrics)}")
+
+
+@app.command()
+def plan(
+    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
+    task: Task_,
+    student_layers: StudentLayers,
+    recipe: RecipeName = "kd",
+    data: Data = None,
+    dev: Dev = None,
+    text_columns: TextColumns = None,
+    label_column: LabelColumn = "label",
+    train_examples: TrainExamples = None,
+    max_length: MaxLength = 128,
+    init: Init = None,
+    init_from: InitFrom = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    max_steps: MaxSteps = None,
+    set_: Set = None,
+    seed: Seed = 0,
+    output: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
+    precision: Annotated[Optional[str], typer.Option(hidden=True)] = None,
+    json_: Json = False,
+) -> None:
+    """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing."""
+    _setup(True)
+    from layerstill.plan import make_plan
+    from layerstill.reporting.plan import plan_data, print_plan
+    from layerstill.training.models import agree_on_labels, load_config
+
+    the_recipe = _recipe(recipe, set_, init, epochs, batch_size, learning_rate)
+    the_task = _task(task, data, dev, text_columns, label_column, train_examples)
+    config = load_config(teacher)
+    the_task, _ = agree_on_labels(the_task, config, f"teacher {teacher}")
+    source = config if init_from is None else load_config(init_from)
+    examples = len(the_task.splits["train"])
+    regression = the_task.kind == "regression"
+    made = make_plan(
+        the_recipe, config, source, student_layers, regression, seed, max_length, examples, max_steps
+    )
+    print(json.dumps(plan_data(made), indent=2)) if json_ else print_plan(made)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Where models and results are kept; a second call is fast.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The whole story on a small task, in minutes: fine-tune a teacher, distil it three ways, compare."""
+    _setup(quiet or json_)
+    from layerstill.demo import print_demo, run_demo
+
+    rows = run_demo(output, seed, progress=not (quiet or json_))
+    print(json.dumps(rows, indent=2)) if json_ else print_demo(rows)
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """The recipes that come with layerstill, one line each."""
+    from layerstill.recipe import recipe_text, shipped_recipes
+
+    for name in shipped_recipes():
+        first = recipe_text(name).split("\n")[0].removeprefix("# ")
+        print(f"{name:18} {first}")
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name or file.")]) -> None:
+    """Print a recipe as it is written, ready to be copied and changed."""
+    from layerstill.recipe import recipe_text
+
+    print(recipe_text(name), end="")
+
+
+@recipes_app.command("check")
+def recipes_check(file: Annotated[str, typer.Argument(help="A recipe's name or file.")], set_: Set = None) -> None:
+    """Check a recipe file; print it resolved, without what is at its default."""
+    from layerstill.recipe import Recipe
+
+    recipe = Recipe.load(file, tuple(set_ or ()))
+    print(f"# {file}: a valid recipe, hash {recipe.hash}\n{recipe.to_yaml()}", end="")
+
+
+@recipes_app.command("schema")
+def recipes_schema() -> None:
+    """Print the JSON schema of recipe files, for editors that complete and check YAML."""
+    from layerstill.recipe import recipe_json_schema
+
+    print(json.dumps(recipe_json_schema(), indent=2))
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from layerstill import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def _setup(quiet: bool) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    log = logging.getLogger("layerstill")
+    log.setLevel(logging.ERROR if quiet else logging.INFO)
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+
+
+def _task(name: str, data: Path | None, dev: Path | None, texts: str | None, label: str, limit: int | None) -> Any:
+    from layerstill.data.tasks import Task
+
+    if name == "tickets":
+        task = Task.demo()
+    elif name in {"classification", "regression"}:
+        if data is None:
+            raise UserError(f"--task {name} needs --data: a folder with train and dev files, or one file")
+        columns = tuple(c.strip() for c in texts.split(",")) if texts else ()
+        task = Task.from_files(name, data, dev, columns, label)
+    else:
+        task = Task.glue(name, data)
+    return task.limited(limit)
+
+
+def _recipe(
+    name: str, overrides: list[str] | None, init: str | None, epochs: Any, batch_size: Any, learning_rate: Any
+) -> Any:
+    from layerstill.recipe import Recipe
+    from layerstill.students.initialisation import parse_initialisation
+
+    sets = list(overrides or ())
+    if init is not None:
+        sets.append(f"student.initialisation={json.dumps(parse_initialisation(init))}")
+    return Recipe.load(name, tuple(sets)).limited(epochs, batch_size, learning_rate)
+
+
+def _options(
+    seed: int, max_length: int, max_steps: int | None, precision: Precision, quiet: bool, trackers: list[str] | None
+) -> Any:
+    from layerstill.training.run import Options
+
+    progress = not quiet and sys.stderr.isatty()
+    return Options(seed, max_length, max_steps, precision.value, progress, tuple(trackers or ()))
+
+
+def _show(result: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result.data, indent=2))
+        return
+    data = result.data
+    student, train, metrics = data["student"], data["train"], dict(data["metrics"])
+    selected = metrics.pop("selected")
+    print(f"{result.folder}: {student['layers']} layers, {student['parameters']:,} parameters")
+    print(f"dev of {data['task']} ({selected} evaluation): {_scores(metrics)}")
+    if data["teacher_metrics"]:
+        print(f"teacher:{' ' * 12}{_scores(data['teacher_metrics'])}")
+    print(f"trained {train['steps']} steps in {train['seconds']:.0f} s, {train['examples_per_second']:.1f} examples/s")
+
+
+def _scores(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on standard error and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)

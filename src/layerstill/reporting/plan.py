@@ -1,0 +1,64 @@
+"""A plan as tables on the terminal, or as plain data."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from layerstill.plan import Plan
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON would have it."""
+    data = asdict(plan)
+    for stage, made in zip(data["stages"], plan.stages, strict=True):
+        stage["student_capture"] = str(made.student_capture)
+        stage["teacher_capture"] = str(made.teacher_capture)
+    return data
+
+
+def brief(value: Any) -> str:
+    """A recipe's short form as one word: `{"kl": {"temperature": 2}}` as `kl(temperature 2)`."""
+    if not isinstance(value, dict):
+        return str(value)
+    ((name, settings),) = value.items()
+    return f"{name}({', '.join(f'{key} {_plain(v)}' for key, v in settings.items())})"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print the plan: models, then for each stage the pairs and what is captured."""
+    console = Console(soft_wrap=False)
+    start = f"teacher layers {plan.initialisation}" if plan.initialisation else "random weights"
+    console.print(
+        f"teacher {plan.teacher_parameters:,} parameters; student {plan.student_parameters:,} parameters, "
+        f"{plan.student_layers} layers from {start}; about {plan.memory_mb:,.0f} MB of memory while training"
+    )
+    for number, stage in enumerate(plan.stages, 1):
+        steps = f"{stage.steps:,} steps" if stage.steps is not None else "steps depend on the data"
+        table = Table(title=f"stage {number}: {steps}", title_justify="left", show_lines=True)
+        for column in ("objective", "signal", "distance", "pairs (student <- teacher)", "weight", "alignment"):
+            table.add_column(column, overflow="fold")
+        for row in stage.objectives:
+            target = "" if row["target"] == "teacher" else f"\ntarget: {brief(row['target'])}"
+            view = "" if row["view"] == "clean" else f"\nview: {brief(row['view'])}"
+            table.add_row(
+                row["objective"],
+                f"{brief(row['signal'])}{target}{view}",
+                brief(row["distance"] or "task loss"),
+                "\n".join(row["pairs"]) or "-",
+                _plain(row["weight"]) if isinstance(row["weight"], float) else brief(row["weight"]),
+                brief(row["alignment"]),
+            )
+        console.print(table)
+        console.print(f"captured from the student: {stage.student_capture}")
+        console.print(f"captured from the teacher: {stage.teacher_capture}")
+        if stage.teacher_capture:
+            console.print(f"teacher runs {stage.teacher_depth} of {stage.teacher_layers} layers")
+        else:
+            console.print("the teacher does not run")
+        console.print(f"captured tensors take up to {stage.capture_mb} MB; maps have {stage.aligner_parameters:,} parameters\n")
