@@ -26,6 +26,27 @@ def brief(value: Any) -> str:
     return f"{name}({', '.join(f'{key} {_plain(v)}' for key, v in settings.items())})"
 
 
+def _compares(row: dict[str, Any]) -> str:
+    """One objective's words, a line each, leaving out what is at its default."""
+    weight = row["weight"]
+    lines = [
+        f"{brief(row['signal'])} by {brief(row['distance'] or 'task loss')}",
+        f"weight {_plain(weight) if isinstance(weight, float) else brief(weight)}",
+    ]
+    for word, default in (("alignment", "none"), ("target", "teacher"), ("view", "clean"), ("padding", "excluded")):
+        if row[word] != default:
+            lines.append(f"{word} {brief(row[word])}")
+    return "\n".join(lines)
+
+
+def _folded(pairs: list[str]) -> str:
+    """The candidates of a random mapping are the same for every student layer: say them once."""
+    drawn = [pair.split(" <- drawn from ") for pair in pairs if " <- drawn from " in pair]
+    if drawn:
+        return "\n".join([*(f"{student} <- drawn" for student, _ in drawn), "from", *drawn[0][1].split(", ")])
+    return "\n".join(pairs) or "-"
+
+
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -41,19 +62,11 @@ def print_plan(plan: Plan) -> None:
     for number, stage in enumerate(plan.stages, 1):
         steps = f"{stage.steps:,} steps" if stage.steps is not None else "steps depend on the data"
         table = Table(title=f"stage {number}: {steps}", title_justify="left", show_lines=True)
-        for column in ("objective", "signal", "distance", "pairs (student <- teacher)", "weight", "alignment"):
-            table.add_column(column, overflow="fold")
+        table.add_column("objective")
+        table.add_column("compares", overflow="fold")
+        table.add_column("student <- teacher", no_wrap=True)
         for row in stage.objectives:
-            target = "" if row["target"] == "teacher" else f"\ntarget: {brief(row['target'])}"
-            view = "" if row["view"] == "clean" else f"\nview: {brief(row['view'])}"
-            table.add_row(
-                row["objective"],
-                f"{brief(row['signal'])}{target}{view}",
-                brief(row["distance"] or "task loss"),
-                "\n".join(row["pairs"]) or "-",
-                _plain(row["weight"]) if isinstance(row["weight"], float) else brief(row["weight"]),
-                brief(row["alignment"]),
-            )
+            table.add_row(row["objective"], _compares(row), _folded(row["pairs"]))
         console.print(table)
         console.print(f"captured from the student: {stage.student_capture}")
         console.print(f"captured from the teacher: {stage.teacher_capture}")

@@ -58,7 +58,7 @@ class DistillationTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.tokens_seen = 0
         self._term_sums: dict[str, Tensor] = {}
-        self._steps_in_sums = 0
+        self._sums_since = 0
         self.add_callback(_AfterStep(module))
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)  # it prints every log on standard output
@@ -67,7 +67,9 @@ class DistillationTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthBuckets(dataset["length"], self.args.train_batch_size, self.args.seed)
+        # Whole optimiser steps are bucketed, so that the order does not depend on accumulation or processes.
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthBuckets(dataset["length"], step, self.args.seed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -101,17 +103,18 @@ class DistillationTrainer(Trainer):
 
     def _add_up(self, name: str, value: Tensor) -> None:
         # Sums stay on the device; reading them here would wait for the GPU at every step.
+        if not self._term_sums:
+            self._sums_since = self.state.global_step
         value = value.detach().float()
         self._term_sums[name] = self._term_sums[name] + value if name in self._term_sums else value
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; with the loss go the means of every objective since the last time."""
         if "loss" in logs and self._term_sums:
-            steps = max(self.state.global_step - self._steps_in_sums, 1)
+            steps = max(self.state.global_step - self._sums_since, 1)
             values = self.accelerator.reduce(torch.stack(list(self._term_sums.values())), reduction="mean") / steps
             logs.update(zip(self._term_sums, values.tolist(), strict=True))
             self._term_sums.clear()
-            self._steps_in_sums = self.state.global_step
             for name, value in logs.items():
                 if isinstance(value, float) and not abs(value) < float("inf"):
                     raise ObjectiveError(

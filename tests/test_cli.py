@@ -1,0 +1,201 @@
+"""The command line as a user meets it: real processes, exit statuses, what is printed where."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+from layerstill.cli import main
+from layerstill.recipe import shipped_recipes
+from tests.tiny import save_tiny, write_csv
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    save_tiny(folder / "teacher", width=96)
+    (folder / "data").mkdir()
+    write_csv(folder / "data" / "train.csv", rows=16)
+    write_csv(folder / "data" / "dev.csv", rows=6)
+    return folder
+
+
+@pytest.fixture()
+def call(monkeypatch, capsys):
+    """Run the command line in this process: (exit status, standard output, standard error)."""
+
+    def run(words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["layerstill", *shlex.split(words)])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out = capsys.readouterr()
+        return status, out.out, out.err
+
+    return run
+
+
+def arguments(place, extra: str = "") -> str:
+    return f"{place}/teacher --task classification --data {place}/data --max-length 32 {extra}"
+
+
+@pytest.mark.parametrize("recipe", shipped_recipes())
+def test_every_recipe_runs_through_the_command_line(recipe, place, call, tmp_path):
+    words = arguments(place, f"--recipe {recipe} --student-layers 2 --epochs 2 --batch-size 8 --output {tmp_path}/s")
+    status, out, err = call(f"distill {words} --json")
+    assert status == 0, err
+    result = json.loads(out)
+    assert result["student"]["layers"] == 2
+    assert Path(tmp_path / "s" / "result.json").is_file()
+    _, report = AutoModelForSequenceClassification.from_pretrained(tmp_path / "s", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+
+
+def test_in_a_process_of_its_own_only_json_is_on_standard_output(place, tmp_path):
+    words = arguments(place, f"--recipe kd --student-layers 2 --max-steps 2 --output {tmp_path}/s --json")
+    done = subprocess.run(
+        [sys.executable, "-m", "layerstill", "distill", *shlex.split(words)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["train"]["steps"] == 2
+    assert done.stderr == ""
+
+
+def test_finetune_then_evaluate(place, call, tmp_path):
+    status, out, err = call(
+        f"finetune {arguments(place)} --epochs 1 --batch-size 8 --learning-rate 1e-3 --seed 3 --output {tmp_path}/t"
+    )
+    assert status == 0, err
+    assert "dev of classification (last evaluation): accuracy" in out
+    scores = {}
+    for model in (f"{place}/teacher", f"{tmp_path}/t"):
+        status, out, _ = call(f"evaluate {model} --task classification --data {place}/data --max-length 32 --json")
+        assert status == 0
+        scores[model] = json.loads(out)["metrics"]["accuracy"]
+    assert scores[f"{tmp_path}/t"] == json.loads((tmp_path / "t" / "result.json").read_text())["metrics"]["accuracy"]
+    status, out, _ = call(f"evaluate {tmp_path}/t --task classification --data {place}/data --split train --max-length 32")
+    assert re.match(r"train of classification, 16 examples: accuracy 0\.\d{4}", out)
+
+
+def test_set_and_init_reach_the_run(place, call, tmp_path):
+    words = arguments(place, "--recipe kd --student-layers 2 --init 1,4 --max-steps 1 --set stages.0.learning_rate=3e-4")
+    status, out, err = call(f"distill {words} --output {tmp_path}/s --json")
+    assert status == 0, err
+    result = json.loads(out)
+    assert result["student"]["init"]["layers"] == [1, 4]
+    assert result["recipe"]["stages"][0]["learning_rate"] == 3e-4
+    assert result["train"]["steps"] == 1
+
+
+def test_plan_prints_pairs_captures_depth_parameters_and_memory(place, call, tmp_path):
+    status, out, err = call(f"plan {arguments(place, '--recipe tinybert --student-layers 2')}")
+    assert status == 0, err
+    text = " ".join(out.split())
+    for words in ("layer 1 <- layer 2", "layer 2 <- layer 4", "embeddings <- embeddings", "parameters", "MB of memory"):
+        assert words in text, words
+    assert "captured from the teacher: hidden states of embeddings, layer 2, layer 4, q, k, v of layer 2, layer 4" in text
+    assert "teacher runs 4 of 4 layers" in text
+    status, out, _ = call(f"plan {arguments(place, '--recipe rail-kd-l --student-layers 3 --json')}")
+    plan = json.loads(out)
+    assert plan["stages"][0]["objectives"][2]["pairs"][0] == "layer 1 <- drawn from layer 1, layer 2, layer 3, sorted"
+    mapping = "--set stages.0.objectives.attention.mapping={explicit:{pairs:{layer 1:layer 2}}}"
+    one = f"--recipe att-mse --student-layers 2 --json '{mapping.replace(':', ': ')}'"
+    status, out, err = call(f"plan {arguments(place, one)}")
+    assert status == 0, err
+    assert json.loads(out)["stages"][0]["teacher_depth"] == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_plan_agrees_with_the_run(place, call, tmp_path):
+    words = arguments(place, "--recipe kd --student-layers 2 --epochs 3 --batch-size 8 --json")
+    _, out, _ = call(f"plan {words}")
+    plan = json.loads(out)
+    _, out, _ = call(f"distill {words} --output {tmp_path}/s")
+    result = json.loads(out)
+    assert plan["stages"][0]["steps"] == result["train"]["steps"]
+    assert plan["student_parameters"] == result["student"]["parameters"]
+
+
+def test_recipes(call, tmp_path):
+    status, out, _ = call("recipes list")
+    assert [line.split()[0] for line in out.strip().split("\n")] == shipped_recipes()
+    status, shown, _ = call("recipes show rail-kd-l")
+    (tmp_path / "mine.yaml").write_text(shown.replace("width: 128", "width: 64"), "utf-8")
+    status, out, _ = call(f"recipes check {tmp_path}/mine.yaml")
+    assert status == 0
+    assert "a valid recipe" in out
+    assert "width: 64" in out
+    status, out, _ = call("recipes schema")
+    assert json.loads(out)["title"] == "Recipe"
+
+
+@pytest.mark.parametrize("verb", ["", "finetune", "distill", "evaluate", "plan", "demo", "recipes", "recipes check"])
+def test_help_teaches(verb, call):
+    status, out, _ = call(f"{verb} --help")
+    assert status == 0
+    assert "Usage: layerstill" in out
+
+
+MISTAKES = [
+    ("distill {p}/none --task classification --data {p}/data --student-layers 2 --output {o}", "none: no such folder"),
+    ("distill {p}/teacher --task mprc --data {p}/data --student-layers 2 --output {o}", "unknown task 'mprc': did you mean 'mrpc'"),
+    ("distill {p}/teacher --task classification --student-layers 2 --output {o}", "--task classification needs --data"),
+    ("distill {p}/teacher --task classification --data {p}/nope --student-layers 2 --output {o}", "no such file or folder"),
+    ("distill {p}/teacher --task mrpc --data {p}/data --student-layers 2 --output {o}", "split train is missing, looked for"),
+    ("distill {p}/teacher --task classification --data {p}/data --label-column topic --student-layers 2 --output {o}", "no column 'topic'"),
+    ("distill {p}/teacher --task classification --data {p}/data --recipe rial-kd --student-layers 2 --output {o}", "did you mean 'rail-kd-l'"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers 7 --output {o}", "the teacher has 4 layers; choose 1 to 4"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers 3 --init every-k --output {o}", "use 1, 2, 4 layers"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --init sideways --output {o}", "unknown initialisation 'sideways'"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --set stages.0.epoch=1 --output {o}", "did you mean 'epochs'"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --epochs -1 --output {o}", "greater than 0, got -1"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --max-length 4000 --output {o}", "the model allows 64 tokens"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --output {p}/data", "not empty and not a run of layerstill"),
+    ("distill {p}/teacher --task tickets --student-layers 2 --output {o}", "knows 3 labels (bad, fine, good), the data have 10"),
+    ("evaluate {p}/teacher --task classification --data {p}/data --split tset", "--split tset: known: train, dev"),
+    ("recipes check {p}/none.yaml", "No such file"),
+    ("recipes show kdd", "did you mean 'kd'"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[m for _, m in MISTAKES])
+def test_a_mistake_is_one_clear_line_and_status_2(words, message, place, call, tmp_path):
+    output = tmp_path / "out"
+    status, out, err = call(words.format(p=place, o=output))
+    assert status == 2
+    assert out == ""
+    lines = [line for line in err.strip().split("\n") if not line.startswith(("note:", "teacher on dev"))]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not output.exists() or not any(output.glob("*.safetensors"))
+
+
+def test_the_readme_shows_commands_that_exist(call):
+    text = (ROOT / "README.md").read_text("utf-8")
+    commands = re.findall(r"^(?:\$ )?layerstill (.+?)(?:\s+#.*)?$", text.replace("\\\n", " "), flags=re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        verb = command.split()[0]
+        _, out, _ = call(f"{verb} --help")
+        known = set(re.findall(r"--[a-z][a-z-]+", out))
+        used = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", command))
+        assert used <= known | {"--help"}, command
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
+    for target in re.findall(r"`make ([a-z]+)`", text):
+        assert target in targets
+
+
+def test_the_readme_lists_every_recipe():
+    text = (ROOT / "README.md").read_text("utf-8")
+    for name in shipped_recipes():
+        assert f"`{name}`" in text, name

@@ -1,0 +1,103 @@
+"""Tiny random models of every supported family, and a tokenizer that knows a few words."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
+
+WORDS = "good bad fine poor great awful film plot actor scene the a was is very not and but we they".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY = SPECIAL + WORDS
+FAMILIES = ["bert", "roberta", "electra", "distilbert", "modernbert"]
+
+
+def tiny_config(family: str, layers: int = 4, width: int = 48, heads: int = 4, labels: int = 3, **extra):
+    common = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, "num_labels": labels, **extra}
+    if family == "distilbert":
+        sizes = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": 2 * width}
+    else:
+        sizes = {
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": 2 * width,
+        }
+    if family == "electra":
+        sizes["embedding_size"] = width // 2
+    if family == "modernbert":
+        sizes |= {"local_attention": 8, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    sizes["max_position_embeddings"] = 64
+    return AutoConfig.for_model(family, **{**sizes, **common})
+
+
+def tiny_model(family: str = "bert", seed: int = 0, sharp: float = 4.0, **config) -> PreTrainedModel:
+    """A random model whose attention is not flat: weights are scaled by `sharp`."""
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(tiny_config(family, **config))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and "embed" not in name:
+                parameter.mul_(sharp)
+    return model.eval()
+
+
+def tiny_tokenizer(pair_types: bool = True) -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask"] if pair_types else ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=names,
+        model_max_length=64,
+    )
+
+
+def save_tiny(folder: Path, family: str = "bert", **config) -> Path:
+    """A tiny model with its tokenizer as a folder that commands can be given."""
+    model = tiny_model(family, **config)
+    labels = config.get("labels", 3)
+    if labels > 1:
+        names = ["bad", "fine", "good"][:labels] if labels <= 3 else [f"class {i}" for i in range(labels)]
+        model.config.id2label = dict(enumerate(names))
+        model.config.label2id = {name: i for i, name in enumerate(names)}
+    model.save_pretrained(folder)
+    tiny_tokenizer(family in {"bert", "electra"}).save_pretrained(folder)
+    return folder
+
+
+def batch(rows: int = 4, tokens: int = 9, lengths: list[int] | None = None, seed: int = 1, labels: int = 3) -> dict:
+    """Random token ids, right-padded."""
+    rng = torch.Generator().manual_seed(seed)
+    lengths = lengths or [tokens, tokens - 2, tokens - 5, tokens - 1][:rows]
+    ids = torch.randint(len(SPECIAL), len(VOCABULARY), (rows, tokens), generator=rng)
+    mask = (torch.arange(tokens)[None] < torch.tensor(lengths)[:, None]).long()
+    return {
+        "input_ids": ids * mask,
+        "attention_mask": mask,
+        "labels": torch.randint(0, labels, (rows,), generator=rng),
+    }
+
+
+def write_csv(path: Path, rows: int = 24, seed: int = 0, two_texts: bool = False) -> Path:
+    """A small learnable data set: the label is the first word's mood."""
+    rng = torch.Generator().manual_seed(seed)
+    moods = {"good": ["good", "great"], "bad": ["bad", "awful"], "fine": ["fine", "poor"]}
+    lines = ["text,other,label" if two_texts else "text,label"]
+    for i in range(rows):
+        label = list(moods)[i % 3]
+        words = [WORDS[int(j)] for j in torch.randint(6, len(WORDS), (int(torch.randint(2, 9, (1,), generator=rng)),), generator=rng)]
+        text = " ".join([moods[label][i % 2], *words])
+        lines.append(f"{text},{' '.join(words[:2])},{label}" if two_texts else f"{text},{label}")
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
