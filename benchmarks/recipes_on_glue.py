@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> None:
     """Fine-tune the teacher, then all runs, seed by seed, two at a time with one thread each."""
     from layerstill.demo import find_base_model
 
-    words = f"layerstill finetune {find_base_model()} --task {args.task} --data {args.data} --output {args.output}/teacher"
+    words = (
+        f"layerstill finetune {find_base_model()} --task {args.task} --data {args.data} --output {args.output}/teacher"
+    )
     if args.train_examples:
         words += f" --train-examples {args.train_examples}"
     subprocess.run([*shlex.split(words), "--json"], check=True, stdout=subprocess.DEVNULL)
@@ -67,7 +69,9 @@ def table(args: argparse.Namespace) -> None:
     print(f"| recipe | {' | '.join(metrics)} | n | seconds | examples/s |")
     print(f"|---|{'---|' * (len(metrics) + 3)}")
     cells = " | ".join(f"{teacher['metrics'][m] * 100:.1f}" for m in metrics)
-    print(f"| teacher (6 layers) | {cells} | 1 | {teacher['train']['seconds']:.0f} | {teacher['train']['examples_per_second']:.0f} |")
+    print(
+        f"| teacher (6 layers) | {cells} | 1 | {teacher['train']['seconds']:.0f} | {teacher['train']['examples_per_second']:.0f} |"
+    )
     kept = {"teacher": _record(teacher)}
     for recipe in RECIPES:
         runs = {name: r for name, r in by_name.items() if name.rsplit("-", 1)[0] == recipe}

@@ -27,7 +27,7 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def call(monkeypatch, capsys):
     """Run the command line in this process: (exit status, standard output, standard error)."""
 
@@ -82,12 +82,16 @@ def test_finetune_then_evaluate(place, call, tmp_path):
         assert status == 0
         scores[model] = json.loads(out)["metrics"]["accuracy"]
     assert scores[f"{tmp_path}/t"] == json.loads((tmp_path / "t" / "result.json").read_text())["metrics"]["accuracy"]
-    status, out, _ = call(f"evaluate {tmp_path}/t --task classification --data {place}/data --split train --max-length 32")
+    status, out, _ = call(
+        f"evaluate {tmp_path}/t --task classification --data {place}/data --split train --max-length 32"
+    )
     assert re.match(r"train of classification, 16 examples: accuracy 0\.\d{4}", out)
 
 
 def test_set_and_init_reach_the_run(place, call, tmp_path):
-    words = arguments(place, "--recipe kd --student-layers 2 --init 1,4 --max-steps 1 --set stages.0.learning_rate=3e-4")
+    words = arguments(
+        place, "--recipe kd --student-layers 2 --init 1,4 --max-steps 1 --set stages.0.learning_rate=3e-4"
+    )
     status, out, err = call(f"distill {words} --output {tmp_path}/s --json")
     assert status == 0, err
     result = json.loads(out)
@@ -102,13 +106,15 @@ def test_plan_prints_pairs_captures_depth_parameters_and_memory(place, call, tmp
     text = " ".join(out.split())
     for words in ("layer 1 <- layer 2", "layer 2 <- layer 4", "embeddings <- embeddings", "parameters", "MB of memory"):
         assert words in text, words
-    assert "captured from the teacher: hidden states of embeddings, layer 2, layer 4, q, k, v of layer 2, layer 4" in text
+    assert (
+        "captured from the teacher: hidden states of embeddings, layer 2, layer 4, q, k, v of layer 2, layer 4" in text
+    )
     assert "teacher runs 4 of 4 layers" in text
     status, out, _ = call(f"plan {arguments(place, '--recipe rail-kd-l --student-layers 3 --json')}")
     plan = json.loads(out)
     assert plan["stages"][0]["objectives"][2]["pairs"][0] == "layer 1 <- drawn from layer 1, layer 2, layer 3, sorted"
-    mapping = "--set stages.0.objectives.attention.mapping={explicit:{pairs:{layer 1:layer 2}}}"
-    one = f"--recipe att-mse --student-layers 2 --json '{mapping.replace(':', ': ')}'"
+    mapping = "stages.0.objectives.attention.mapping={explicit: {pairs: {layer 1: layer 2}}}"
+    one = f"--recipe att-mse --student-layers 2 --json --set '{mapping}'"
     status, out, err = call(f"plan {arguments(place, one)}")
     assert status == 0, err
     assert json.loads(out)["stages"][0]["teacher_depth"] == 2
@@ -147,20 +153,59 @@ def test_help_teaches(verb, call):
 
 MISTAKES = [
     ("distill {p}/none --task classification --data {p}/data --student-layers 2 --output {o}", "none: no such folder"),
-    ("distill {p}/teacher --task mprc --data {p}/data --student-layers 2 --output {o}", "unknown task 'mprc': did you mean 'mrpc'"),
+    (
+        "distill {p}/teacher --task mprc --data {p}/data --student-layers 2 --output {o}",
+        "unknown task 'mprc': did you mean 'mrpc'",
+    ),
     ("distill {p}/teacher --task classification --student-layers 2 --output {o}", "--task classification needs --data"),
-    ("distill {p}/teacher --task classification --data {p}/nope --student-layers 2 --output {o}", "no such file or folder"),
-    ("distill {p}/teacher --task mrpc --data {p}/data --student-layers 2 --output {o}", "split train is missing, looked for"),
-    ("distill {p}/teacher --task classification --data {p}/data --label-column topic --student-layers 2 --output {o}", "no column 'topic'"),
-    ("distill {p}/teacher --task classification --data {p}/data --recipe rial-kd --student-layers 2 --output {o}", "did you mean 'rail-kd-l'"),
-    ("distill {p}/teacher --task classification --data {p}/data --student-layers 7 --output {o}", "the teacher has 4 layers; choose 1 to 4"),
-    ("distill {p}/teacher --task classification --data {p}/data --student-layers 3 --init every-k --output {o}", "use 1, 2, 4 layers"),
-    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --init sideways --output {o}", "unknown initialisation 'sideways'"),
-    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --set stages.0.epoch=1 --output {o}", "did you mean 'epochs'"),
-    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --epochs -1 --output {o}", "greater than 0, got -1"),
-    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --max-length 4000 --output {o}", "the model allows 64 tokens"),
-    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --output {p}/data", "not empty and not a run of layerstill"),
-    ("distill {p}/teacher --task tickets --student-layers 2 --output {o}", "knows 3 labels (bad, fine, good), the data have 10"),
+    (
+        "distill {p}/teacher --task classification --data {p}/nope --student-layers 2 --output {o}",
+        "no such file or folder",
+    ),
+    (
+        "distill {p}/teacher --task mrpc --data {p}/data --student-layers 2 --output {o}",
+        "split train is missing, looked for",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --label-column topic --student-layers 2 --output {o}",
+        "no column 'topic'",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --recipe rial-kd --student-layers 2 --output {o}",
+        "did you mean 'rail-kd-l'",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --student-layers 7 --output {o}",
+        "the teacher has 4 layers; choose 1 to 4",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --student-layers 3 --init every-k --output {o}",
+        "use 1, 2, 4 layers",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --student-layers 2 --init sideways --output {o}",
+        "unknown initialisation 'sideways'",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --student-layers 2 --set stages.0.epoch=1 --output {o}",
+        "did you mean 'epochs'",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --student-layers 2 --epochs -1 --output {o}",
+        "greater than 0, got -1",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --student-layers 2 --max-length 4000 --output {o}",
+        "the model allows 64 tokens",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --student-layers 2 --output {p}/data",
+        "not empty and not a run of layerstill",
+    ),
+    (
+        "distill {p}/teacher --task tickets --student-layers 2 --output {o}",
+        "knows 3 labels (bad, fine, good), the data have 10",
+    ),
     ("evaluate {p}/teacher --task classification --data {p}/data --split tset", "--split tset: known: train, dev"),
     ("recipes check {p}/none.yaml", "No such file"),
     ("recipes show kdd", "did you mean 'kd'"),

@@ -46,7 +46,9 @@ def test_hashes_differ_and_follow_every_setting():
 
 
 def test_python_words_and_yaml_words_are_the_same():
-    by_yaml = Objective.model_validate(minimal(weight="1/3", distance={"kl": {"temperature": 2}})["stages"][0]["objectives"]["x"])
+    by_yaml = Objective.model_validate(
+        minimal(weight="1/3", distance={"kl": {"temperature": 2}})["stages"][0]["objectives"]["x"]
+    )
     by_python = Objective(
         signal=HiddenStates(), mapping=MAPPINGS["last"](), distance=KL(temperature=2.0), weight=Constant(value=1 / 3)
     )
@@ -60,8 +62,14 @@ def test_python_words_and_yaml_words_are_the_same():
         (minimal() | {"stagse": 1}, "unknown key 'stagse': did you mean 'stages'"),
         (minimal(wieght=2), "stages.0.objectives.x: unknown key 'wieght': did you mean 'weight'"),
         (minimal(distance="msse"), "stages.0.objectives.x.distance: unknown distance 'msse': did you mean 'mse'"),
-        (minimal(distance={"mse": {"temperature": 2}}), "distance.mse: unknown key 'temperature': it takes no settings"),
-        (minimal(distance={"kl": {"temperature": 0}}), "distance.kl.temperature: Input should be greater than 0, got 0"),
+        (
+            minimal(distance={"mse": {"temperature": 2}}),
+            "distance.mse: unknown key 'temperature': it takes no settings",
+        ),
+        (
+            minimal(distance={"kl": {"temperature": 0}}),
+            "distance.kl.temperature: Input should be greater than 0, got 0",
+        ),
         (minimal(distance={"kl": {"temperature": ".inf"}}), "distance.kl.temperature"),
         (minimal(distance={"kl": {}, "mse": {}}), r"a distance is a name or one \{name: settings\} pair"),
         (minimal(mapping=None), "signal hidden_states needs a mapping; known: uniform"),
@@ -96,11 +104,23 @@ def test_objective_names_that_could_be_mistaken_for_paths_are_refused(name):
         ("stages.0.epochs=3", lambda r: r.stages[0].epochs, 3),
         ("stages.1.learning_rate=2e-5", lambda r: r.stages[1].learning_rate, 2e-5),
         ("stages.0.objectives.attention.weight=1/4", lambda r: r.stages[0].objectives["attention"].weight.value, 0.25),
-        ("stages.0.objectives.attention.distance.kl.temperature=4", lambda r: r.stages[0].objectives["attention"].distance.temperature, 4),
-        ("stages.0.objectives.attention.mapping=reversed", lambda r: type(r.stages[0].objectives["attention"].mapping).__name__, "Reversed"),
+        (
+            "stages.0.objectives.attention.distance.kl.temperature=4",
+            lambda r: r.stages[0].objectives["attention"].distance.temperature,
+            4,
+        ),
+        (
+            "stages.0.objectives.attention.mapping=reversed",
+            lambda r: type(r.stages[0].objectives["attention"].mapping).__name__,
+            "Reversed",
+        ),
         ("stages.0.optimiser.warmup=0", lambda r: r.stages[0].optimiser.warmup, 0),
         ("student.initialisation.explicit.layers=[1, 8, 12]", lambda r: r.student.initialisation.layers, [1, 8, 12]),
-        ("stages.0.objectives.attention.weight={ramp: {end: 0.1}}", lambda r: r.stages[0].objectives["attention"].weight, Ramp(end=0.1)),
+        (
+            "stages.0.objectives.attention.weight={ramp: {end: 0.1}}",
+            lambda r: r.stages[0].objectives["attention"].weight,
+            Ramp(end=0.1),
+        ),
     ],
 )
 def test_set_overrides_anything(override, get, value):

@@ -96,7 +96,10 @@ def write_csv(path: Path, rows: int = 24, seed: int = 0, two_texts: bool = False
     lines = ["text,other,label" if two_texts else "text,label"]
     for i in range(rows):
         label = list(moods)[i % 3]
-        words = [WORDS[int(j)] for j in torch.randint(6, len(WORDS), (int(torch.randint(2, 9, (1,), generator=rng)),), generator=rng)]
+        words = [
+            WORDS[int(j)]
+            for j in torch.randint(6, len(WORDS), (int(torch.randint(2, 9, (1,), generator=rng)),), generator=rng)
+        ]
         text = " ".join([moods[label][i % 2], *words])
         lines.append(f"{text},{' '.join(words[:2])},{label}" if two_texts else f"{text},{label}")
     path.write_text("\n".join(lines) + "\n", "utf-8")

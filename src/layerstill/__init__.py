@@ -10,9 +10,10 @@ from layerstill.data.tasks import Split, Task
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student
+from layerstill.training.arguments import Options
 from layerstill.training.module import DistillationModule
 from layerstill.training.records import Result
-from layerstill.training.run import Options, distill, finetune
+from layerstill.training.run import distill, finetune
 from layerstill.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"

@@ -47,19 +47,27 @@ Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, rich_help_panel=DA
 Data = Annotated[Optional[Path], typer.Option("--data", help=DATA_HELP, rich_help_panel=DATA)]
 Dev = Annotated[Optional[Path], typer.Option(help="Dev file, if --data is a single file.", rich_help_panel=DATA)]
 TextColumns = Annotated[
-    Optional[str], typer.Option(help="One or two text columns of your own files: NAME or NAME,NAME.", rich_help_panel=DATA)
+    Optional[str],
+    typer.Option(help="One or two text columns of your own files: NAME or NAME,NAME.", rich_help_panel=DATA),
 ]
 LabelColumn = Annotated[str, typer.Option(help="Label column of your own files.", rich_help_panel=DATA)]
 TrainExamples = Annotated[
     Optional[int], typer.Option(min=1, help="Use only the first N training examples.", rich_help_panel=DATA)
 ]
-MaxLength = Annotated[int, typer.Option(min=4, help="Longest text in tokens; longer ones are cut.", rich_help_panel=DATA)]
+MaxLength = Annotated[
+    int, typer.Option(min=4, help="Longest text in tokens; longer ones are cut.", rich_help_panel=DATA)
+]
 RecipeName = Annotated[
-    str, typer.Option("--recipe", help="A recipe by name (`layerstill recipes list`) or a YAML file.", rich_help_panel=RECIPE)
+    str,
+    typer.Option(
+        "--recipe", help="A recipe by name (`layerstill recipes list`) or a YAML file.", rich_help_panel=RECIPE
+    ),
 ]
 Set = Annotated[
     Optional[list[str]],
-    typer.Option("--set", help="Override anything in the recipe: `--set stages.0.epochs=3`. Repeatable.", rich_help_panel=RECIPE),
+    typer.Option(
+        "--set", help="Override anything in the recipe: `--set stages.0.epochs=3`. Repeatable.", rich_help_panel=RECIPE
+    ),
 ]
 StudentLayers = Annotated[int, typer.Option(help="Depth of the student.", rich_help_panel=RECIPE)]
 Init = Annotated[
@@ -73,15 +81,22 @@ InitFrom = Annotated[
     Optional[str], typer.Option(help="Cut the student from this model instead of the teacher.", rich_help_panel=RECIPE)
 ]
 Epochs = Annotated[Optional[float], typer.Option(help="Epochs of every stage.", rich_help_panel=RUN)]
-BatchSize = Annotated[Optional[int], typer.Option(help="Examples in an optimiser step, every stage.", rich_help_panel=RUN)]
+BatchSize = Annotated[
+    Optional[int], typer.Option(help="Examples in an optimiser step, every stage.", rich_help_panel=RUN)
+]
 LearningRate = Annotated[Optional[float], typer.Option(help="Peak learning rate of every stage.", rich_help_panel=RUN)]
-MaxSteps = Annotated[Optional[int], typer.Option(min=1, help="Stop every stage after N optimiser steps.", rich_help_panel=RUN)]
+MaxSteps = Annotated[
+    Optional[int], typer.Option(min=1, help="Stop every stage after N optimiser steps.", rich_help_panel=RUN)
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=RUN)]
 PrecisionOption = Annotated[Precision, typer.Option(help="auto: bf16 where the hardware has it.", rich_help_panel=RUN)]
 ReportTo = Annotated[
-    Optional[list[str]], typer.Option(help="Trackers of the Trainer: tensorboard, wandb, ... Repeatable.", rich_help_panel=RUN)
+    Optional[list[str]],
+    typer.Option(help="Trackers of the Trainer: tensorboard, wandb, ... Repeatable.", rich_help_panel=RUN),
 ]
-Output = Annotated[Path, typer.Option(help="Folder of the run: the model, and beside it result.json.", rich_help_panel=RUN)]
+Output = Annotated[
+    Path, typer.Option(help="Folder of the run: the model, and beside it result.json.", rich_help_panel=RUN)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print result.json on standard output, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.")]
 
@@ -232,15 +247,15 @@ def plan(
     source = config if init_from is None else load_config(init_from)
     examples = len(the_task.splits["train"])
     regression = the_task.kind == "regression"
-    made = make_plan(
-        the_recipe, config, source, student_layers, regression, seed, max_length, examples, max_steps
-    )
+    made = make_plan(the_recipe, config, source, student_layers, regression, seed, max_length, examples, max_steps)
     print(json.dumps(plan_data(made), indent=2)) if json_ else print_plan(made)
 
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="Where models and results are kept; a second call is fast.")] = Path("runs/demo"),
+    output: Annotated[Path, typer.Option(help="Where models and results are kept; a second call is fast.")] = Path(
+        "runs/demo"
+    ),
     seed: Seed = 0,
     json_: Json = False,
     quiet: Quiet = False,
@@ -318,7 +333,7 @@ def _task(name: str, data: Path | None, dev: Path | None, texts: str | None, lab
 
     if name == "tickets":
         task = Task.demo()
-    elif name in {"classification", "regression"}:
+    elif name in ("classification", "regression"):
         if data is None:
             raise UserError(f"--task {name} needs --data: a folder with train and dev files, or one file")
         columns = tuple(c.strip() for c in texts.split(",")) if texts else ()
@@ -343,7 +358,7 @@ def _recipe(
 def _options(
     seed: int, max_length: int, max_steps: int | None, precision: Precision, quiet: bool, trackers: list[str] | None
 ) -> Any:
-    from layerstill.training.run import Options
+    from layerstill.training.arguments import Options
 
     progress = not quiet and sys.stderr.isatty()
     return Options(seed, max_length, max_steps, precision.value, progress, tuple(trackers or ()))
@@ -370,7 +385,7 @@ def _scores(metrics: dict[str, float]) -> str:
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
     try:
-        app()
+        app(prog_name="layerstill")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

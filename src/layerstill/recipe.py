@@ -1,4 +1,4 @@
-"""Recipes: a published method, or yours, as a list of stages with objectives; strict, and the same in YAML and Python."""
+"""Recipes: a published method, or yours, as stages with objectives; strict, and the same in YAML and Python."""
 
 import hashlib
 import json
@@ -69,7 +69,9 @@ class Stage(Spec):
                 other = objective.alignment.objective
                 if other == name or other not in value:
                     others = [n for n in value if n != name]
-                    raise ValueError(f"{name!r} uses the alignment of unknown objective {other!r}: {nearest(other, others)}")
+                    raise ValueError(
+                        f"{name!r} uses the alignment of unknown objective {other!r}: {nearest(other, others)}"
+                    )
                 if isinstance(value[other].alignment, SameAs):
                     raise ValueError(f"{name!r} uses the alignment of {other!r}, which has none of its own")
         return value
@@ -226,7 +228,9 @@ def _override(data: Any, override: str) -> None:
         step = _step(here, key, path)
         if isinstance(here, list):
             if not 0 <= (step if isinstance(step, int) else -1) < len(here):
-                raise UserError(f"--set {path}: there is no {'.'.join(way[: i + 1])}; {len(here)} entries, counted from 0")
+                raise UserError(
+                    f"--set {path}: there is no {'.'.join(way[: i + 1])}; {len(here)} entries, counted from 0"
+                )
         elif step not in here:
             here[step] = {}
         following = [*way[i + 1 :], last][0]

@@ -82,7 +82,7 @@ class OneOf:
         }
         return core_schema.no_info_before_validator_function(
             self._parse,
-            core_schema.tagged_union_schema(self._options, discriminator=self._name),
+            core_schema.tagged_union_schema(dict(self._options), discriminator=self._name),
             serialization=core_schema.plain_serializer_function_ser_schema(self.short),
         )
 
@@ -108,7 +108,9 @@ class OneOf:
         if not isinstance(value, dict) or len(value) != 1:
             known = ", ".join(self.choices)
             got = repr(value)[:80]
-            raise _problem("one_of", f"a {self.noun} is a name or one {{name: settings}} pair, got {got}; known: {known}")
+            raise _problem(
+                "one_of", f"a {self.noun} is a name or one {{name: settings}} pair, got {got}; known: {known}"
+            )
         (name, settings), *_ = value.items()
         if name not in self.choices:
             raise _problem("one_of", f"unknown {self.noun} {name!r}: {nearest(name, self.choices)}")

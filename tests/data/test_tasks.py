@@ -66,7 +66,9 @@ def write(folder, split, suffix, rows):
 
         tab = suffix == ".tsv"
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, delimiter="\t" if tab else ",", quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL)
+            writer = csv.writer(
+                file, delimiter="\t" if tab else ",", quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL
+            )
             writer.writerows([names, *([r[n] for n in names] for r in rows)])
     return path
 

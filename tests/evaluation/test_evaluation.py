@@ -41,7 +41,9 @@ def test_predictions_come_in_the_order_of_the_split_whatever_the_batch():
 
 
 def test_a_split_is_scored_with_the_tasks_metrics():
-    task = Task("x", "classification", {"dev": Split([("good",), ("bad",)], [0, 1])}, ("a", "b", "c"), ("accuracy", "f1_macro"))
+    task = Task(
+        "x", "classification", {"dev": Split([("good",), ("bad",)], [0, 1])}, ("a", "b", "c"), ("accuracy", "f1_macro")
+    )
     metrics, logits = evaluate_split(tiny_model(), tiny_tokenizer(), task, "dev", 16)
     assert set(metrics) == {"accuracy", "f1_macro"}
     assert logits.shape == (2, 3)

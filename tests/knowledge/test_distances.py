@@ -82,7 +82,7 @@ def test_half_precision_is_widened(name):
 def test_soft_cross_entropy_is_kl_plus_the_teachers_entropy(temperature):
     s, t = tensors(7, 4)
     ones = torch.ones(1, dtype=torch.bool)
-    kl, n = KL(temperature=temperature, scaled=False)(s, t, ones)
+    kl, _ = KL(temperature=temperature, scaled=False)(s, t, ones)
     soft, _ = SoftCrossEntropy(temperature=temperature, scaled=False)(s, t, ones)
     p = (t / temperature).softmax(-1)
     assert (soft - kl).item() == pytest.approx(-(p * p.log()).sum().item(), rel=1e-12)

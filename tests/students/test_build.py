@@ -67,7 +67,11 @@ def test_kinds_of_layers_are_cut_with_the_layers():
 @pytest.mark.parametrize("part", ["embeddings", "pooler", "head"])
 def test_parts_can_be_left_random(part):
     teacher = tiny_model()
-    names = {"embeddings": "bert.embeddings.word_embeddings.weight", "pooler": "bert.pooler.dense.weight", "head": "classifier.weight"}
+    names = {
+        "embeddings": "bert.embeddings.word_embeddings.weight",
+        "pooler": "bert.pooler.dense.weight",
+        "head": "classifier.weight",
+    }
     student = build_student(teacher, 2, spec(**{part: "random"}), seed=0)
     for other, name in names.items():
         same = torch.equal(student.state_dict()[name], teacher.state_dict()[name])

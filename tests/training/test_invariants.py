@@ -49,9 +49,7 @@ STAGES = [(name, i) for name in shipped_recipes() for i in range(len(Recipe.load
 COUNTS_PADDING = {"cr-ild-released"}
 # Mixup pairs an example with another of its batch, so splitting a batch changes what is mixed.
 BATCH_COUPLED = {
-    (name, i)
-    for name, i in STAGES
-    if any(o.batch_coupled for o in Recipe.load(name).stages[i].objectives.values())
+    (name, i) for name, i in STAGES if any(o.batch_coupled for o in Recipe.load(name).stages[i].objectives.values())
 }
 
 
@@ -155,5 +153,7 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn(recipe):
         kind = type(objective.distance).__name__
         if kind in {"MSE", "KL"} and type(objective.alignment).__name__ == "NoAlignment":
             assert term.value.item() == pytest.approx(0, abs=1e-12), name
-            gradients = torch.autograd.grad(term.value, list(student.parameters()), allow_unused=True, retain_graph=True)
+            gradients = torch.autograd.grad(
+                term.value, list(student.parameters()), allow_unused=True, retain_graph=True
+            )
             assert max((g.abs().max().item() for g in gradients if g is not None), default=0) < 1e-10

@@ -231,7 +231,12 @@ def test_unequal_heads_are_refused_and_relations_offered():
     with pytest.raises(UserError, match="the student has 2 attention heads and the teacher 4.*relation with heads"):
         DistillationModule(student, teacher, recipe_of({"x": attention}).stages[0], 0, False)
     relation = {"signal": {"relation": {"of": "Q-K", "heads": 8}}, "mapping": "last", "distance": "kl"}
-    assert DistillationModule(student, teacher, recipe_of({"x": relation}).stages[0], 0, False).terms(batch())[0]["x"].value > 0
+    assert (
+        DistillationModule(student, teacher, recipe_of({"x": relation}).stages[0], 0, False)
+        .terms(batch())[0]["x"]
+        .value
+        > 0
+    )
 
 
 @pytest.mark.parametrize("mapping", [Uniform(), Last(layers="all")])

@@ -12,7 +12,8 @@ from layerstill.data.tasks import Task
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.recipe import Recipe
 from layerstill.training import run
-from layerstill.training.run import Options, distill, finetune
+from layerstill.training.arguments import Options
+from layerstill.training.run import distill, finetune
 from tests.tiny import save_tiny, write_csv
 
 QUIET = Options(progress=False, max_length=32, precision="fp32")
@@ -111,7 +112,9 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_student(recipe, stop_at, t
     settings = short(recipe, "stages.0.batch_size=8")
     if recipe == "cr-ild":
         average = "target={moving_average: {decay: 0.5}}"
-        settings = short(recipe, *(f"stages.0.objectives.consistent {o}.{average}" for o in ("attention", "hidden states")))
+        settings = short(
+            recipe, *(f"stages.0.objectives.consistent {o}.{average}" for o in ("attention", "hidden states"))
+        )
     whole = distill(teacher, task, settings, 2, tmp_path / "whole", QUIET)
 
     steps = []
@@ -236,7 +239,9 @@ def test_models_that_cannot_be_used_are_refused(teacher, task, tmp_path):
 
 
 def test_a_loss_that_blows_up_names_the_objective_and_keeps_the_checkpoint(teacher, task, tmp_path):
-    recipe = short("tinybert", "stages.0.learning_rate=1e38", "stages.0.optimiser.clip=0", "stages.0.optimiser.warmup=0.5")
+    recipe = short(
+        "tinybert", "stages.0.learning_rate=1e38", "stages.0.optimiser.clip=0", "stages.0.optimiser.warmup=0.5"
+    )
     with pytest.raises(ObjectiveError, match=r"became (nan|inf) at step"):
         distill(teacher, task, recipe, 2, tmp_path / "s", QUIET)
 

@@ -71,7 +71,7 @@ class Task:
     def with_label_order(self, names: tuple[str, ...]) -> "Task":
         """The same task with its classes numbered as `names` has them."""
         number = {self.labels.index(name): i for i, name in enumerate(names)}
-        splits = {s: Split(split.texts, [number[y] for y in split.labels]) for s, split in self.splits.items()}
+        splits = {s: Split(split.texts, [number[int(y)] for y in split.labels]) for s, split in self.splits.items()}
         return replace(self, splits=splits, labels=names)
 
     def limited(self, train: int | None) -> "Task":
@@ -174,7 +174,9 @@ def _glue_from_hub(name: str) -> Task:
     try:
         data = datasets.load_dataset("nyu-mll/glue", name)
     except Exception as error:  # datasets raises many kinds for "no network"; all mean the same to the user
-        raise UserError(f"task {name}: not to be had from the hub ({type(error).__name__}); give --data FOLDER") from None
+        raise UserError(
+            f"task {name}: not to be had from the hub ({type(error).__name__}); give --data FOLDER"
+        ) from None
     columns = {"mrpc": ("sentence1", "sentence2")}.get(name, spec.texts)
     splits = {}
     for split, there in {"train": "train", "dev": "validation_matched" if name == "mnli" else "validation"}.items():
@@ -231,7 +233,9 @@ def _guess_texts(table: Table, label_column: str) -> tuple[str, ...]:
         if all(c in table.columns for c in columns):
             return columns
     others = [c for c in table.columns if c != label_column]
-    raise UserError(f"{table.path}: which columns are text? Say --text-columns NAME[,NAME]; columns: {', '.join(others)}")
+    raise UserError(
+        f"{table.path}: which columns are text? Say --text-columns NAME[,NAME]; columns: {', '.join(others)}"
+    )
 
 
 def _texts(table: Table, columns: tuple[str, ...], option: str) -> list[tuple[str, ...]]:
@@ -270,7 +274,9 @@ def _label_names(table: Table, written: list, column: str) -> tuple[str, ...]:
     whole = all(re.fullmatch(r"-?\d+", name) for name in names)
     ordered = tuple(sorted(names, key=int) if whole else sorted(names))
     if len(ordered) < 2:
-        raise UserError(f"{table.path}: column {column!r} holds a single class, {ordered[0]!r}; there is nothing to learn")
+        raise UserError(
+            f"{table.path}: column {column!r} holds a single class, {ordered[0]!r}; there is nothing to learn"
+        )
     if len(ordered) > max(20, len(written) // 2):
         raise UserError(
             f"{table.path}: column {column!r} holds {len(ordered)} different labels in {len(written)} rows; "
@@ -292,10 +298,17 @@ def _hold_out(splits: dict[str, Split], kind: Kind) -> tuple[dict[str, Split], s
 
     train = splits["train"]
     if len(train) < 10:
-        raise UserError(f"split dev is missing, and {len(train)} training rows are too few to hold a tenth out; give --dev")
+        raise UserError(
+            f"split dev is missing, and {len(train)} training rows are too few to hold a tenth out; give --dev"
+        )
     rarest = min(Counter(train.labels).values())
-    classes = train.labels if kind == "classification" and rarest >= 2 and len(train) >= 20 * len(set(train.labels)) else None
+    classes = (
+        train.labels if kind == "classification" and rarest >= 2 and len(train) >= 20 * len(set(train.labels)) else None
+    )
     keep, held = train_test_split(range(len(train)), test_size=0.1, random_state=0, stratify=classes)
-    parts = {s: Split([train.texts[i] for i in at], [train.labels[i] for i in at]) for s, at in (("train", sorted(keep)), ("dev", sorted(held)))}
+    parts = {
+        s: Split([train.texts[i] for i in at], [train.labels[i] for i in at])
+        for s, at in (("train", sorted(keep)), ("dev", sorted(held)))
+    }
     notice = f"no dev split given: held out {len(held)} of {len(train)} training rows (the same every time)"
     return {**splits, **parts}, notice

@@ -9,7 +9,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 @torch.no_grad()
 def latency_ms(
-    models: dict[str, PreTrainedModel], tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, ...]], rounds: int = 3
+    models: dict[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[tuple[str, ...]],
+    rounds: int = 3,
 ) -> dict[str, float]:
     """Median milliseconds for one example at a time on the CPU, tokenisation included.
 

@@ -50,7 +50,9 @@ class LayerLinear(nn.Module):
 class Aligner(nn.Module):
     """The maps of one objective; a side without a map passes through."""
 
-    def __init__(self, student: LayerLinear | None = None, teacher: LayerLinear | None = None, concatenates=False):
+    def __init__(
+        self, student: LayerLinear | None = None, teacher: LayerLinear | None = None, concatenates: bool = False
+    ):
         super().__init__()
         self.student = student
         self.teacher = teacher
@@ -65,9 +67,7 @@ class Aligner(nn.Module):
 class NoAlignment(Spec):
     """Compare as they are."""
 
-    def build(
-        self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]], pairs: int
-    ) -> Aligner:
+    def build(self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]], pairs: int) -> Aligner:
         """An aligner without weights; refuses unequal widths."""
         if student_width != teacher_width:
             raise UserError(
@@ -93,9 +93,7 @@ class Linear(Spec):
     teacher: Training = "trained"
     """How the teacher's map is treated, with sides: both."""
 
-    def build(
-        self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]], pairs: int
-    ) -> Aligner:
+    def build(self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]], pairs: int) -> Aligner:
         """Make the maps for student layers `layers[0]`, teacher layers `layers[1]`, `pairs` pairs at a time."""
         concatenates = self.maps == "concatenated"
         factor = pairs if concatenates else 1

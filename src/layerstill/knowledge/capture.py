@@ -97,7 +97,7 @@ def _recording_attention(
     slot: list[AttentionRecord] | None = module.__dict__.get(_SLOT)
     if slot is not None:
         # A missing mask means "causal" in decoders and "everything" in encoders; only the module knows which.
-        causal = module.is_causal if is_causal is None else is_causal
+        causal = bool(module.is_causal if is_causal is None else is_causal)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         slot.append(AttentionRecord(query, key, value, scale, attention_mask, causal))
     return sdpa_attention_forward(
@@ -110,7 +110,7 @@ AttentionInterface.register(ATTENTION_NAME, _recording_attention)
 AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 
 
-class _DeepEnough(Exception):
+class _DeepEnough(Exception):  # noqa: N818 (a signal, not an error)
     """Raised inside a forward pass to leave the layers nobody asked for uncomputed."""
 
 

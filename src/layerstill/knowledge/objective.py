@@ -141,6 +141,7 @@ class BoundObjective:
         self.seed = seed
         self.distance: Distance | None = spec.distance
         if regression and isinstance(self.signal, Logits):
+            assert spec.distance is not None
             self.distance = spec.distance.for_scores()
         self.source = student if spec.consistent else teacher
         if self.source is None and not isinstance(self.signal, Labels):
@@ -157,7 +158,9 @@ class BoundObjective:
         except UserError as error:
             raise UserError(f"objective {self.name!r}: {error}") from None
         if self.signal.inside and 0 in (*layers[0], *layers[1]):
-            raise UserError(f"objective {self.name!r}: attention and relations live inside layers; embeddings have none")
+            raise UserError(
+                f"objective {self.name!r}: attention and relations live inside layers; embeddings have none"
+            )
         if not layers[0]:
             raise UserError(f"objective {self.name!r}: its mapping leaves no pair for {self.student.layers} layers")
         return layers

@@ -123,7 +123,7 @@ class Attention(_TokenPairs):
     """Attention maps `(B, H, N, N)`, from queries to keys."""
 
     form: Literal["scores", "probabilities"] = "scores"
-    """`scores`: q k^T times the model's own scaling, before mask, softmax and dropout; `probabilities`: after softmax."""
+    """`scores`: q k^T times the model's own scaling, before mask, softmax, dropout; `probabilities`: after softmax."""
 
     def read(
         self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]

@@ -74,4 +74,6 @@ def print_plan(plan: Plan) -> None:
             console.print(f"teacher runs {stage.teacher_depth} of {stage.teacher_layers} layers")
         else:
             console.print("the teacher does not run")
-        console.print(f"captured tensors take up to {stage.capture_mb} MB; maps have {stage.aligner_parameters:,} parameters\n")
+        console.print(
+            f"captured tensors take up to {stage.capture_mb} MB; maps have {stage.aligner_parameters:,} parameters\n"
+        )

@@ -71,11 +71,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, scheduler: Any, folder: Pat
 def save_random_state(folder: Path, process: int) -> None:
     """The global generators of Python, NumPy and torch (CPU and CUDA)."""
     python = random.getstate()
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    write_json(
-        folder / f"random-{process}.json",
-        {"python": python, "numpy": [kind, keys.tolist(), position, has_gauss, gauss]},
-    )
+    kind, keys, *rest = np.random.get_state()
+    numpy_state = [kind, np.asarray(keys).tolist(), *rest]
+    write_json(folder / f"random-{process}.json", {"python": python, "numpy": numpy_state})
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()

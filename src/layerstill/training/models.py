@@ -82,7 +82,9 @@ def _refuse_pickle(name: str) -> None:
     if not list(folder.glob("*.safetensors")):
         pickles = [p.name for p in folder.glob("*.bin")]
         hint = f"{pickles[0]} is a pickle, which is never loaded; " if pickles else ""
-        raise UserError(f"model {name}: no model.safetensors; {hint}save it with save_pretrained(safe_serialization=True)")
+        raise UserError(
+            f"model {name}: no model.safetensors; {hint}save it with save_pretrained(safe_serialization=True)"
+        )
 
 
 def _first_line(error: Exception) -> str:
@@ -93,7 +95,9 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str) -> tuple[Tas
     """The task with its classes in the model's order, and notices; UserError if they are different classes."""
     if task.kind == "regression":
         if config.num_labels != 1:
-            raise UserError(f"{who} has {config.num_labels} outputs, but task {task.name} is a regression with one score")
+            raise UserError(
+                f"{who} has {config.num_labels} outputs, but task {task.name} is a regression with one score"
+            )
         return task, []
     theirs = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     if len(theirs) != len(task.labels):
@@ -106,7 +110,9 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str) -> tuple[Tas
     if all(name == f"LABEL_{i}" for i, name in enumerate(theirs)):
         return task, [f"{who} does not name its labels; taking them in the order {', '.join(task.labels)}"]
     if len(set(task.labels)) == len(theirs) and set(theirs) == set(task.labels):
-        return task.with_label_order(theirs), [f"label order of {who} differs from the data's; using {', '.join(theirs)}"]
+        return task.with_label_order(theirs), [
+            f"label order of {who} differs from the data's; using {', '.join(theirs)}"
+        ]
     raise UserError(
         f"{who} knows the labels {', '.join(theirs)}, the data have {', '.join(task.labels)}; "
         "fine-tune the teacher on this task, or rename the labels in the data"

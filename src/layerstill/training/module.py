@@ -113,7 +113,9 @@ class DistillationModule(nn.Module):
         self._teacher_recorder = Recorder(teacher, layers_of(teacher)) if teacher is not None else None
         decays = {o.spec.target.decay for o in self.objectives if isinstance(o.spec.target, MovingAverage)}
         if len(decays) > 1:
-            raise ObjectiveError(f"one stage keeps one moving average, but its objectives ask for decays {sorted(decays)}")
+            raise ObjectiveError(
+                f"one stage keeps one moving average, but its objectives ask for decays {sorted(decays)}"
+            )
         self.decay = next(iter(decays), None)
         self.average: nn.ModuleDict | None = None
         if self.decay is not None:
@@ -173,7 +175,10 @@ class DistillationModule(nn.Module):
                     values[objective.name] = objective.against_labels(student, shares, scale)
                     continue
                 if objective.spec.consistent:
-                    aligner, targets = self._aligner_of(objective), self._mixed(own[type(objective.spec.target)], mask, mixing, objective)
+                    aligner, targets = (
+                        self._aligner_of(objective),
+                        self._mixed(own[type(objective.spec.target)], mask, mixing, objective),
+                    )
                 else:
                     aligner, targets = self._aligner_of(objective), [Target(teacher, teacher.mask)]
                 pairs = objective.pairs(self.clock.epoch, self.clock.step)
@@ -196,7 +201,7 @@ class DistillationModule(nn.Module):
     @torch.no_grad()
     def update_average(self) -> None:
         """Move the average towards the student; called after every optimiser step."""
-        if self.average is None:
+        if self.average is None or self.decay is None:
             return
         live = {"student": self.student, "aligners": self.aligners}
         for name, module in live.items():
@@ -221,7 +226,7 @@ class DistillationModule(nn.Module):
                         f"objective {name!r} is {what} on the first batch, so it would teach nothing; "
                         "check its signal, mapping and the two models (`layerstill plan` shows what is captured)"
                     )
-            total = sum(term.value for term in terms.values())
+            total = torch.stack([term.value for term in terms.values()]).sum()
             gradients = torch.autograd.grad(total, list(trainable.values()), allow_unused=True)
         unreached = [n for n, g in zip(trainable, gradients, strict=True) if g is None]
         for name in unreached:
@@ -235,8 +240,9 @@ class DistillationModule(nn.Module):
     def _aligner_of(self, objective: BoundObjective, aligners: nn.ModuleDict | None = None) -> Aligner | None:
         spec = objective.spec.alignment
         name = spec.objective if isinstance(spec, SameAs) else objective.name
-        aligners = self.aligners if aligners is None else aligners
-        return aligners[name] if name in aligners else None
+        module = dict((self.aligners if aligners is None else aligners).items()).get(name)
+        assert module is None or isinstance(module, Aligner)
+        return module
 
     def _draw(self, view: Clean | Mixup) -> Mixing | None:
         return view.draw(generator(self.seed, "mixup", self.clock.step)) if isinstance(view, Mixup) else None
@@ -275,16 +281,24 @@ class DistillationModule(nn.Module):
             found[kind] = recorder.run(plan, inputs, mask)
         return found
 
-    def _mixed(self, captured: Captured, mask: Tensor, mixing: Mixing | None, objective: BoundObjective) -> list[Target]:
+    def _mixed(
+        self, captured: Captured, mask: Tensor, mixing: Mixing | None, objective: BoundObjective
+    ) -> list[Target]:
         """Targets on the clean input; under mixup both partners' count, with shares lambda and 1 - lambda."""
-        aligners = self.average["aligners"] if isinstance(objective.spec.target, MovingAverage) else None
-        aligner = self._aligner_of(objective, aligners)
+        aligner = self._aligner_of(objective, self._averaged_aligners(objective))
         if mixing is None:
             return [Target(captured, mask, aligner)]
         return [
             Target(captured, mask, aligner, mixing.lam),
             Target(captured, mixing.partner(mask), aligner, 1 - mixing.lam, partner=True),
         ]
+
+    def _averaged_aligners(self, objective: BoundObjective) -> nn.ModuleDict | None:
+        if self.average is None or not isinstance(objective.spec.target, MovingAverage):
+            return None
+        aligners = self.average["aligners"]
+        assert isinstance(aligners, nn.ModuleDict)
+        return aligners
 
 
 def _model_inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -50,7 +50,9 @@ class RunFolder:
         try:
             there = json.loads((self.path / "run.json").read_text("utf-8"))
         except (OSError, ValueError):
-            raise UserError(f"--output {self.path}: not empty and not a run of layerstill; choose a new folder") from None
+            raise UserError(
+                f"--output {self.path}: not empty and not a run of layerstill; choose a new folder"
+            ) from None
         for key in [*self.settings, *there]:
             if there.get(key) != self.settings.get(key):
                 raise UserError(

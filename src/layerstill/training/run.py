@@ -3,15 +3,19 @@
 import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers import TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
 from layerstill.data.encode import Collator, Encoded, encode, usable_length
 from layerstill.data.tasks import Task
@@ -20,8 +24,9 @@ from layerstill.evaluation.metrics import score
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.families import depth_of
 from layerstill.recipe import Recipe, Stage
-from layerstill.students.build import build_student, chosen_layers
-from layerstill.training.checkpoint import last_checkpoint, load_module, save_module, write_text
+from layerstill.students.build import build_student, chosen_layers, student_config
+from layerstill.training.arguments import Options, training_arguments, uses_bf16
+from layerstill.training.checkpoint import last_checkpoint, load_module, save_module, write_json, write_text
 from layerstill.training.models import (
     agree_on_labels,
     fingerprint,
@@ -35,33 +40,6 @@ from layerstill.training.records import Result, RunFolder, environment, peak_mem
 from layerstill.training.trainer import ALIGNERS_FILE, DistillationTrainer
 
 log = logging.getLogger("layerstill")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run, as opposed to what."""
-
-    seed: int = 0
-    max_length: int = 128
-    max_steps: int | None = None
-    """Stop every stage after this many optimiser steps."""
-    precision: str = "auto"
-    """`fp32`, `bf16`, or `auto`: bf16 where the hardware multiplies it natively."""
-    progress: bool = True
-    trackers: tuple[str, ...] = ()
-    """Names for the Trainer's `report_to`: tensorboard, wandb, ..."""
-
-
-@dataclass
-class _Spent:
-    examples: int = 0
-    steps: int = 0
-    epochs: float = 0.0
-    seconds: float = 0.0
-    tokens: int = 0
-    teacher_seconds: float = 0.0
-    evaluations: int = 0
-    selected: list[str] = field(default_factory=list)
 
 
 def distill(
@@ -81,28 +59,29 @@ def distill(
     """
     config = load_config(teacher)
     task, notices = agree_on_labels(task, config, f"teacher {teacher}")
-    check_fit(recipe, config, student_layers, init_from, options.seed, task)
-    settings = _settings(task, recipe, options) | {
+    source_config = config if init_from is None else load_config(init_from)
+    refuse_misfits(recipe, config, source_config, student_layers, options.seed, task.kind == "regression")
+    tokenizer = load_tokenizer(teacher)
+    usable_length(options.max_length, tokenizer, config)
+    settings = {
         "teacher": teacher,
         "teacher_fingerprint": fingerprint(teacher, config),
         "student_layers": student_layers,
         "init_from": init_from,
     }
-    folder = RunFolder(output, settings)
-    if done := _already(folder):
-        return done
-    tokenizer = load_tokenizer(teacher)
-    max_length = usable_length(options.max_length, tokenizer, config)
+    folder = RunFolder(output, _settings(task, recipe, options) | settings)
+    if done := folder.finished:
+        return _nothing_to_do(done)
+    _say([*notices, *task.notices])
     teacher_model = load_fine_tuned(teacher)
     source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
-    _say(notices + list(task.notices))
-    teacher_metrics = _score_teacher(teacher_model, tokenizer, task, max_length) if recipe.needs_teacher else {}
+    teacher_metrics = _score_teacher(teacher_model, tokenizer, task, options) if recipe.needs_teacher else {}
     set_seed(options.seed)
     student = build_student(source, student_layers, recipe.student, options.seed, labels=config)
     chosen = chosen_layers(source.config, student_layers, recipe.student, options.seed)
-    init = {"layers": chosen or "random weights", "from": init_from or "teacher"}
+    origin = {"layers": chosen or "random weights", "from": init_from or "teacher"}
     used = teacher_model if recipe.needs_teacher else None
-    return _train(folder, student, used, tokenizer, task, recipe, options, teacher_metrics, init)
+    return _Run(folder, student, used, tokenizer, task, recipe, options, teacher_metrics, origin).train()
 
 
 def finetune(
@@ -113,34 +92,167 @@ def finetune(
     recipe = recipe or Recipe.load("finetune")
     if recipe.needs_teacher:
         raise UserError("finetune takes a recipe without a teacher; use distill")
-    settings = _settings(task, recipe, options) | {"model": model, "model_fingerprint": fingerprint(model, config)}
-    folder = RunFolder(output, settings)
-    if done := _already(folder):
-        return done
     tokenizer = load_tokenizer(model)
     usable_length(options.max_length, tokenizer, config)
+    settings = {"model": model, "model_fingerprint": fingerprint(model, config)}
+    folder = RunFolder(output, _settings(task, recipe, options) | settings)
+    if done := folder.finished:
+        return _nothing_to_do(done)
     _say(list(task.notices))
     set_seed(options.seed)
     student = load_for_finetuning(model, task)
-    init = {"layers": "all", "from": model}
-    return _train(folder, student, None, tokenizer, task, recipe, options, {}, init)
+    return _Run(folder, student, None, tokenizer, task, recipe, options, {}, {"layers": "all", "from": model}).train()
 
 
-def check_fit(
-    recipe: Recipe, teacher: PretrainedConfig, depth: int, init_from: str | None, seed: int, task: Task
+def refuse_misfits(
+    recipe: Recipe, teacher: PretrainedConfig, source: PretrainedConfig, depth: int, seed: int, regression: bool
 ) -> None:
-    """Refuse, before anything is loaded or written, a depth or an objective that the two models cannot meet."""
-    source = teacher if init_from is None else load_config(init_from)
+    """UserError for a depth or an objective that two models cannot meet, before anything is loaded or written."""
     total = depth_of(source)
     if not 1 <= depth <= total:
-        raise UserError(f"--student-layers {depth}: {init_from or 'the teacher'} has {total} layers; choose 1 to {total}")
-    from layerstill.students.build import student_config
-
+        whose = "the teacher" if source is teacher else "the model of --init-from"
+        raise UserError(f"--student-layers {depth}: {whose} has {total} layers; choose 1 to {total}")
     student = student_config(source, chosen_layers(source, depth, recipe.student, seed), depth)
     for stage in recipe.stages:
-        for objective in bind_objectives(stage, student, teacher, task.kind == "regression", seed):
+        for objective in bind_objectives(stage, student, teacher, regression, seed):
             with torch.random.fork_rng(devices=[]):
                 objective.build_aligner()
+
+
+@dataclass
+class _Spent:
+    """What the stages so far have cost, kept with their checkpoints."""
+
+    examples: int = 0
+    steps: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
+    tokens: int = 0
+    teacher_seconds: float = 0.0
+    selected: list[str] = field(default_factory=list)
+
+    def record(self, precision: str) -> dict[str, Any]:
+        """The `train` block of `result.json`."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "examples": self.examples,
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "seconds": round(self.seconds, 2),
+            "examples_per_second": round(self.examples / seconds, 2),
+            "tokens_per_second": round(self.tokens / seconds, 1),
+            "teacher_share": round(self.teacher_seconds / seconds, 4),
+            "peak_memory_mb": peak_memory_mb(),
+            "precision": precision,
+        }
+
+
+@dataclass
+class _Run:
+    """One run with everything it needs, ready to be trained."""
+
+    folder: RunFolder
+    student: PreTrainedModel
+    teacher: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    recipe: Recipe
+    options: Options
+    teacher_metrics: dict[str, float]
+    origin: dict[str, Any]
+    spent: _Spent = field(default_factory=_Spent)
+
+    def train(self) -> Result:
+        """Train every stage that is not done yet, save the student, write the record."""
+        write_text(self.folder.path / "recipe.yaml", self.recipe.to_yaml())
+        train, dev = (encode(self.task.splits[s], self.tokenizer, self.options.max_length) for s in ("train", "dev"))
+        if train.truncated:
+            limit = self.options.max_length
+            _say([f"{train.truncated} of {len(train.dataset)} training texts are longer than {limit} tokens, cut"])
+        for number, stage in enumerate(self.recipe.stages, 1):
+            done = self.folder.checkpoints / f"stage-{number}-done"
+            if (done / "spent.json").is_file():
+                load_module(self.student, done / "student.safetensors")
+                self.spent = _Spent(**json.loads((done / "spent.json").read_text("utf-8")))
+                continue
+            self._train_stage(number, stage, train, dev)
+            done.mkdir(parents=True, exist_ok=True)
+            save_module(self.student, done / "student.safetensors")
+            write_json(done / "spent.json", asdict(self.spent))
+        self.student.requires_grad_(True)
+        self.student.save_pretrained(self.folder.path)
+        self.tokenizer.save_pretrained(self.folder.path)
+        return self.folder.finish(self._record())
+
+    def _train_stage(self, number: int, stage: Stage, train: Encoded, dev: Encoded) -> None:
+        checkpoints = self.folder.checkpoints / f"stage-{number}"
+        resume = last_checkpoint(checkpoints)
+        step = int(resume.name.split("-")[1]) if resume else 0
+        self.student.requires_grad_(True)
+        set_seed(self.options.seed)
+        regression = self.task.kind == "regression"
+        module = DistillationModule(self.student, self.teacher, stage, self.options.seed, regression)
+        trainer = DistillationTrainer(
+            module,
+            training_arguments(stage, checkpoints, self.options, self.task.metrics[0]),
+            train_dataset=train.dataset,
+            eval_dataset=dev.dataset,
+            data_collator=Collator(self.tokenizer),
+            processing_class=self.tokenizer,
+            compute_metrics=self._metrics,
+            callbacks=[
+                self.folder.metrics_log(number, step),
+                *([EarlyStoppingCallback(stage.patience)] if stage.patience else []),
+            ],
+        )
+        first = next(iter(trainer.get_train_dataloader()))
+        if frozen := module.freeze_unreached(first):
+            some = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
+            log.info("stage %d: no objective reaches %d of the parameters, frozen: %s", number, len(frozen), some)
+        set_seed(self.options.seed)
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        self._add_up(trainer, time.perf_counter() - start, len(train.dataset), stage)
+        if any(True for _ in module.aligners.parameters()):
+            several = len(self.recipe.stages) > 1
+            name = f"stage-{number}-{ALIGNERS_FILE}" if several else ALIGNERS_FILE
+            save_module(module.aligners, self.folder.path / name)
+
+    def _add_up(self, trainer: DistillationTrainer, seconds: float, examples: int, stage: Stage) -> None:
+        epochs = trainer.state.epoch or 0.0
+        self.spent.seconds += seconds
+        self.spent.steps += trainer.state.global_step
+        self.spent.epochs += round(epochs, 4)
+        self.spent.examples += round(epochs * examples)
+        self.spent.tokens += int(trainer.tokens_seen)
+        self.spent.teacher_seconds += trainer.module.teacher_time.total()
+        evaluations = sum("eval_runtime" in entry for entry in trainer.state.log_history)
+        self.spent.selected.append(f"best of {evaluations}" if stage.select == "best" else "last")
+
+    def _metrics(self, predictions: Any) -> dict[str, float]:
+        logits, labels = np.asarray(predictions.predictions), np.asarray(predictions.label_ids)
+        return score(self.task.metrics, self.task.kind, logits, labels)
+
+    def _record(self) -> dict[str, Any]:
+        metrics, _ = evaluate_split(self.student, self.tokenizer, self.task, "dev", self.options.max_length)
+        return {
+            "recipe": self.recipe.to_data(),
+            "recipe_hash": self.recipe.hash,
+            "teacher": self.folder.settings.get("teacher"),
+            "task": self.task.name,
+            "seed": self.options.seed,
+            "student": {
+                "layers": depth_of(self.student.config),
+                "hidden_size": self.student.config.hidden_size,
+                "parameters": self.student.num_parameters(),
+                "init": self.origin,
+            },
+            "metrics": metrics | {"selected": self.spent.selected[-1]},
+            "teacher_metrics": self.teacher_metrics,
+            "ood": {},
+            "train": self.spent.record("bf16" if uses_bf16(self.options.precision) else "fp32"),
+            "environment": environment(),
+        }
 
 
 def _settings(task: Task, recipe: Recipe, options: Options) -> dict[str, Any]:
@@ -155,10 +267,8 @@ def _settings(task: Task, recipe: Recipe, options: Options) -> dict[str, Any]:
     }
 
 
-def _already(folder: RunFolder) -> Result | None:
-    result = folder.finished
-    if result:
-        log.warning("%s already holds this run, finished; nothing to do", folder.path)
+def _nothing_to_do(result: Result) -> Result:
+    log.warning("note: %s already holds this run, finished", result.folder)
     return result
 
 
@@ -168,199 +278,17 @@ def _say(notices: list[str]) -> None:
 
 
 def _score_teacher(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, options: Options
 ) -> dict[str, float]:
-    metrics, _ = evaluate_split(teacher, tokenizer, task, "dev", max_length)
+    metrics, _ = evaluate_split(teacher, tokenizer, task, "dev", options.max_length)
     log.info("teacher on dev: %s", ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
     if task.kind == "classification":
-        labels = np.array(task.splits["dev"].labels)
-        majority = np.bincount(labels).max() / len(labels)
+        counts = np.bincount(task.splits["dev"].labels, minlength=len(task.labels))
+        majority, name = counts.max() / counts.sum(), task.labels[int(counts.argmax())]
         if metrics.get("accuracy", 1.0) <= majority:
-            log.warning(
-                "note: the teacher's accuracy on dev, %.4f, is not above always answering %r (%.4f)",
-                metrics["accuracy"], task.labels[int(np.bincount(labels).argmax())], majority,
+            _say(
+                [
+                    f"the teacher's accuracy on dev, {metrics['accuracy']:.4f}, is not above always {name!r}, {majority:.4f}"
+                ]
             )
     return metrics
-
-
-def _train(
-    folder: RunFolder,
-    student: PreTrainedModel,
-    teacher: PreTrainedModel | None,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    recipe: Recipe,
-    options: Options,
-    teacher_metrics: dict[str, float],
-    init: dict[str, Any],
-) -> Result:
-    write_text(folder.path / "recipe.yaml", recipe.to_yaml())
-    train = encode(task.splits["train"], tokenizer, options.max_length)
-    dev = encode(task.splits["dev"], tokenizer, options.max_length)
-    if train.truncated:
-        _say([f"{train.truncated} of {len(train.dataset)} training texts are longer than {options.max_length} tokens and were cut"])
-    spent = _Spent()
-    for number, stage in enumerate(recipe.stages, 1):
-        done = folder.checkpoints / f"stage-{number}-done"
-        if (done / "spent.json").is_file():
-            load_module(student, done / "student.safetensors")
-            spent = _Spent(**json.loads((done / "spent.json").read_text("utf-8")))
-            continue
-        module = _train_stage(folder, number, stage, student, teacher, tokenizer, task, options, train, dev, spent)
-        done.mkdir(parents=True, exist_ok=True)
-        save_module(student, done / "student.safetensors")
-        if any(True for _ in module.aligners.parameters()):
-            save_module(module.aligners, folder.path / (ALIGNERS_FILE if len(recipe.stages) == 1 else f"stage-{number}-{ALIGNERS_FILE}"))
-        write_text(done / "spent.json", json.dumps(spent.__dict__))
-    student.requires_grad_(True)
-    student.save_pretrained(folder.path)
-    tokenizer.save_pretrained(folder.path)
-    return folder.finish(_result(student, tokenizer, task, recipe, options, teacher_metrics, init, spent, folder))
-
-
-def _train_stage(
-    folder: RunFolder,
-    number: int,
-    stage: Stage,
-    student: PreTrainedModel,
-    teacher: PreTrainedModel | None,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    options: Options,
-    train: Encoded,
-    dev: Encoded,
-    spent: _Spent,
-) -> DistillationModule:
-    seed = options.seed
-    student.requires_grad_(True)
-    set_seed(seed + 1000 * (number - 1))
-    module = DistillationModule(student, teacher, stage, seed, task.kind == "regression")
-    where = folder.checkpoints / f"stage-{number}"
-    args = training_arguments(stage, where, options, task)
-    resume = last_checkpoint(where)
-    step = int(resume.name.split("-")[1]) if resume else 0
-    stopping = [EarlyStoppingCallback(stage.patience)] if stage.patience else []
-    trainer = DistillationTrainer(
-        module,
-        args,
-        train_dataset=train.dataset,
-        eval_dataset=dev.dataset,
-        data_collator=Collator(tokenizer),
-        processing_class=tokenizer,
-        compute_metrics=_metrics_function(task),
-        callbacks=[folder.metrics_log(number, step), *stopping],
-    )
-    first = next(iter(trainer.get_train_dataloader()))
-    frozen = module.freeze_unreached({k: v.to(student.device) for k, v in first.items()})
-    if frozen:
-        log.info("stage %d: no objective reaches %d parameters, frozen: %s", number, len(frozen), ", ".join(frozen[:4]))
-    set_seed(seed + 1000 * (number - 1))
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    state = trainer.state
-    spent.seconds += time.perf_counter() - start
-    spent.steps += state.global_step
-    spent.epochs += round(state.epoch or 0, 4)
-    spent.examples += round((state.epoch or 0) * len(train.dataset))
-    spent.tokens += int(trainer.tokens_seen)
-    spent.teacher_seconds += module.teacher_time.total()
-    evaluations = sum("eval_runtime" in entry for entry in state.log_history)
-    spent.selected.append(f"best of {evaluations}" if stage.select == "best" else "last")
-    return module
-
-
-def training_arguments(stage: Stage, folder: Path, options: Options, task: Task) -> TrainingArguments:
-    """A stage's settings in the Trainer's words."""
-    optimiser = stage.optimiser
-    best = stage.select == "best"
-    args = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=stage.epochs,
-        max_steps=options.max_steps or -1,
-        per_device_train_batch_size=stage.batch_size // stage.accumulation,
-        per_device_eval_batch_size=64,
-        gradient_accumulation_steps=stage.accumulation,
-        learning_rate=stage.learning_rate,
-        weight_decay=optimiser.weight_decay,
-        adam_beta1=optimiser.beta1,
-        adam_beta2=optimiser.beta2,
-        adam_epsilon=optimiser.epsilon,
-        warmup_steps=optimiser.warmup,
-        lr_scheduler_type="constant_with_warmup" if optimiser.schedule == "constant" else optimiser.schedule,
-        max_grad_norm=optimiser.clip,
-        seed=options.seed,
-        bf16=_bf16(options.precision),
-        logging_steps=0.05,
-        logging_nan_inf_filter=False,
-        eval_strategy="epoch" if best or stage.evaluate == "epoch" else "no",
-        save_strategy="epoch",
-        save_total_limit=2 if best else 1,
-        load_best_model_at_end=best,
-        metric_for_best_model=task.metrics[0] if best else None,
-        greater_is_better=True if best else None,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to=list(options.trackers),
-        disable_tqdm=not options.progress,
-        use_cpu=not torch.cuda.is_available(),
-    )
-    args._n_gpu = min(args.n_gpu, 1)  # several visible GPUs without a launcher would mean DataParallel
-    args.per_device_train_batch_size = max(1, args.per_device_train_batch_size // args.world_size)
-    return args
-
-
-def _bf16(precision: str) -> bool:
-    if precision not in {"auto", "fp32", "bf16"}:
-        raise UserError(f"--precision {precision}: use fp32, bf16 or auto")
-    if precision != "auto":
-        return precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
-
-
-def _metrics_function(task: Task) -> Callable[[Any], dict[str, float]]:
-    return lambda p: score(task.metrics, task.kind, np.asarray(p.predictions), np.asarray(p.label_ids))
-
-
-def _result(
-    student: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    recipe: Recipe,
-    options: Options,
-    teacher_metrics: dict[str, float],
-    init: dict[str, Any],
-    spent: _Spent,
-    folder: RunFolder,
-) -> dict[str, Any]:
-    metrics, _ = evaluate_split(student, tokenizer, task, "dev", options.max_length)
-    seconds = max(spent.seconds, 1e-9)
-    return {
-        "recipe": recipe.to_data(),
-        "recipe_hash": recipe.hash,
-        "teacher": folder.settings.get("teacher"),
-        "task": task.name,
-        "seed": options.seed,
-        "student": {
-            "layers": depth_of(student.config),
-            "hidden_size": student.config.hidden_size,
-            "parameters": student.num_parameters(),
-            "init": init,
-        },
-        "metrics": metrics | {"selected": spent.selected[-1]},
-        "teacher_metrics": teacher_metrics,
-        "ood": {},
-        "train": {
-            "examples": spent.examples,
-            "steps": spent.steps,
-            "epochs": spent.epochs,
-            "seconds": round(spent.seconds, 2),
-            "examples_per_second": round(spent.examples / seconds, 2),
-            "tokens_per_second": round(spent.tokens / seconds, 1),
-            "teacher_share": round(spent.teacher_seconds / seconds, 4),
-            "peak_memory_mb": peak_memory_mb(),
-            "precision": "bf16" if _bf16(options.precision) else "fp32",
-        },
-        "environment": environment(),
-    }

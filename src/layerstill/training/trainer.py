@@ -78,7 +78,8 @@ class DistillationTrainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         if not batches:
             return batches, None
-        totals = sum(self.module.count_units(batch["attention_mask"]) for batch in batches).to(device)
+        counts = [self.module.count_units(batch["attention_mask"]) for batch in batches]
+        totals = torch.stack(counts).sum(0).to(device)
         # The gradients of processes are averaged, so each divides by the mean of their totals.
         return batches, self.accelerator.reduce(totals, reduction="mean")
 

@@ -1,0 +1,79 @@
+"""A stage's settings in the words of transformers' Trainer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from layerstill.errors import UserError
+from layerstill.recipe import Stage
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what."""
+
+    seed: int = 0
+    max_length: int = 128
+    """Longest text in tokens."""
+    max_steps: int | None = None
+    """Stop every stage after this many optimiser steps."""
+    precision: str = "auto"
+    """`fp32`, `bf16`, or `auto`: bf16 where the hardware multiplies it natively."""
+    progress: bool = True
+    """Show a progress bar."""
+    trackers: tuple[str, ...] = ()
+    """Names for the Trainer's `report_to`: tensorboard, wandb, ..."""
+
+
+def training_arguments(stage: Stage, folder: Path, options: Options, metric: str) -> TrainingArguments:
+    """Arguments for training `stage` with checkpoints below `folder`; `metric` says which evaluation is best."""
+    optimiser = stage.optimiser
+    best = stage.select == "best"
+    args = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=stage.epochs,
+        max_steps=options.max_steps or -1,
+        per_device_train_batch_size=stage.batch_size // stage.accumulation,
+        per_device_eval_batch_size=64,
+        gradient_accumulation_steps=stage.accumulation,
+        learning_rate=stage.learning_rate,
+        weight_decay=optimiser.weight_decay,
+        adam_beta1=optimiser.beta1,
+        adam_beta2=optimiser.beta2,
+        adam_epsilon=optimiser.epsilon,
+        warmup_steps=optimiser.warmup,
+        lr_scheduler_type="constant_with_warmup" if optimiser.schedule == "constant" else optimiser.schedule,
+        max_grad_norm=optimiser.clip,
+        seed=options.seed,
+        bf16=uses_bf16(options.precision),
+        logging_steps=0.05,
+        logging_nan_inf_filter=False,
+        eval_strategy="epoch" if best or stage.evaluate == "epoch" else "no",
+        save_strategy="epoch",
+        save_total_limit=2 if best else 1,
+        load_best_model_at_end=best,
+        metric_for_best_model=metric if best else None,
+        greater_is_better=True if best else None,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to=list(options.trackers),
+        disable_tqdm=not options.progress,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    args._n_gpu = min(args.n_gpu, 1)  # several visible GPUs without a launcher would mean DataParallel
+    args.per_device_train_batch_size = max(1, args.per_device_train_batch_size // args.world_size)
+    return args
+
+
+def uses_bf16(precision: str) -> bool:
+    """Whether training steps run in bf16; UserError for an unknown word."""
+    if precision not in {"auto", "fp32", "bf16"}:
+        raise UserError(f"--precision {precision}: use fp32, bf16 or auto")
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
