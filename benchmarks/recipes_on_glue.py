@@ -69,9 +69,8 @@ def table(args: argparse.Namespace) -> None:
     print(f"| recipe | {' | '.join(metrics)} | n | seconds | examples/s |")
     print(f"|---|{'---|' * (len(metrics) + 3)}")
     cells = " | ".join(f"{teacher['metrics'][m] * 100:.1f}" for m in metrics)
-    print(
-        f"| teacher (6 layers) | {cells} | 1 | {teacher['train']['seconds']:.0f} | {teacher['train']['examples_per_second']:.0f} |"
-    )
+    seconds, rate = teacher["train"]["seconds"], teacher["train"]["examples_per_second"]
+    print(f"| teacher (6 layers) | {cells} | 1 | {seconds:.0f} | {rate:.0f} |")
     kept = {"teacher": _record(teacher)}
     for recipe in RECIPES:
         runs = {name: r for name, r in by_name.items() if name.rsplit("-", 1)[0] == recipe}

@@ -329,11 +329,11 @@ def _setup(quiet: bool) -> None:
 
 
 def _task(name: str, data: Path | None, dev: Path | None, texts: str | None, label: str, limit: int | None) -> Any:
-    from layerstill.data.tasks import Task
+    from layerstill.data.tasks import KINDS, Task
 
     if name == "tickets":
         task = Task.demo()
-    elif name in ("classification", "regression"):
+    elif name in KINDS:
         if data is None:
             raise UserError(f"--task {name} needs --data: a folder with train and dev files, or one file")
         columns = tuple(c.strip() for c in texts.split(",")) if texts else ()

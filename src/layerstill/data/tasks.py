@@ -11,6 +11,7 @@ from layerstill.data.files import SUFFIXES, Table, read_table
 from layerstill.errors import UserError, nearest
 
 Kind = Literal["classification", "regression"]
+KINDS: dict[str, Kind] = {"classification": "classification", "regression": "regression"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Task:
     @classmethod
     def from_files(
         cls,
-        kind: Kind,
+        kind: str,
         path: str | Path,
         dev: str | Path | None = None,
         text_columns: tuple[str, ...] = (),
@@ -58,7 +59,9 @@ class Task:
 
         Without a dev file, a tenth of the training examples is held out, the same tenth every time.
         """
-        return _own_files(kind, Path(path), None if dev is None else Path(dev), text_columns, label_column)
+        if kind not in KINDS:
+            raise UserError(f"unknown kind of task {kind!r}: {nearest(kind, KINDS)}")
+        return _own_files(KINDS[kind], Path(path), None if dev is None else Path(dev), text_columns, label_column)
 
     @classmethod
     def demo(cls) -> "Task":
