@@ -206,6 +206,11 @@ MISTAKES = [
         "distill {p}/teacher --task tickets --student-layers 2 --output {o}",
         "knows 3 labels (bad, fine, good), the data have 10",
     ),
+    (
+        "plan {p}/teacher --task classification --data {p}/data --student-layers 7",
+        "the teacher has 4 layers; choose 1 to 4",
+    ),
+    ("plan {p}/teacher --task classification --data {p}/data --student-layers 3 --recipe u-ild", "3 does not divide 4"),
     ("evaluate {p}/teacher --task classification --data {p}/data --split tset", "--split tset: known: train, dev"),
     ("recipes check {p}/none.yaml", "No such file"),
     ("recipes show kdd", "did you mean 'kd'"),

@@ -44,6 +44,11 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     return list(model.base_model.get_submodule(family_of(model.config).layers))
 
 
+def embeddings_of(model: PreTrainedModel) -> nn.Module:
+    """The embedding layer of a model."""
+    return model.base_model.get_submodule("embeddings")
+
+
 def depth_of(config: PretrainedConfig) -> int:
     """How many layers a configuration asks for."""
     return getattr(config, family_of(config).depth)

@@ -13,6 +13,7 @@ from layerstill.knowledge.objective import BoundObjective
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.training.module import bind_objectives, union
+from layerstill.training.run import refuse_misfits
 
 BYTES = 4
 
@@ -55,7 +56,11 @@ def make_plan(
     examples: int | None = None,
     max_steps: int | None = None,
 ) -> Plan:
-    """Bind `recipe` to a teacher's configuration and a student of `depth` layers cut from `source`."""
+    """Bind `recipe` to a teacher's configuration and a student of `depth` layers cut from `source`.
+
+    UserError for what `distill` would refuse.
+    """
+    refuse_misfits(recipe, teacher, source, depth, seed, regression)
     chosen = chosen_layers(source, depth, recipe.student, seed)
     student = student_config(source, chosen, depth)
     bound = [bind_objectives(stage, student, teacher, regression, seed) for stage in recipe.stages]

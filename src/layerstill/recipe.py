@@ -90,8 +90,8 @@ class StudentSpec(Spec):
 
     initialisation: Annotated[Any, OneOf("initialisation", INITIALISATIONS)] = FirstK()
     """Which layers of the source start the student."""
-    embeddings: Literal["copied", "random"] = "copied"
-    """The embedding layer."""
+    embeddings: Literal["copied", "frozen", "random"] = "copied"
+    """The embedding layer; `frozen` is copied and not trained, which saves most of the optimiser's work."""
     pooler: Literal["copied", "random"] = "copied"
     """The pooler, where the family has one, and other modules between layers and head."""
     head: Literal["copied", "random"] = "copied"

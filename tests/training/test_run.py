@@ -176,6 +176,13 @@ def test_what_was_frozen_for_a_stage_is_free_again_in_the_next(teacher, task, tm
     assert not torch.equal(head, start), "stage 1 freezes the head, stage 2 must train it"
 
 
+def test_frozen_embeddings_stay_as_they_are(teacher, task, tmp_path):
+    distill(teacher, task, short("kd", "student.embeddings=frozen"), 2, tmp_path / "s", QUIET)
+    student, start = load_file(tmp_path / "s" / "model.safetensors"), load_file(f"{teacher}/model.safetensors")
+    same = {name: torch.equal(weight, start[name]) for name, weight in student.items()}
+    assert all(unchanged == ("embeddings" in name) for name, unchanged in same.items())
+
+
 def test_finetuning_learns(task, tmp_path):
     base = save_tiny(tmp_path / "base", sharp=1.0)
     recipe = Recipe.load("finetune", ("stages.0.epochs=30", "stages.0.batch_size=8", "stages.0.learning_rate=3e-3"))

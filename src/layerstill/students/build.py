@@ -46,7 +46,7 @@ def build_student(
     kept = {}
     for name, tensor in source.state_dict().items():
         part, renamed = _place(name, source, layers)
-        copied = {"layer": layers is not None, "embeddings": spec.embeddings == "copied"}.get(
+        copied = {"layer": layers is not None, "embeddings": spec.embeddings != "random"}.get(
             part, (spec.head if part == "head" else spec.pooler) == "copied"
         )
         for target in renamed:

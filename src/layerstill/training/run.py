@@ -22,7 +22,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.metrics import score
 from layerstill.evaluation.predict import evaluate_split
-from layerstill.families import depth_of
+from layerstill.families import depth_of, embeddings_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.training.arguments import Options, training_arguments, uses_bf16
@@ -189,6 +189,8 @@ class _Run:
         resume = last_checkpoint(checkpoints)
         step = int(resume.name.split("-")[1]) if resume else 0
         self.student.requires_grad_(True)
+        if self.recipe.student.embeddings == "frozen":
+            embeddings_of(self.student).requires_grad_(False)
         # Stages differ in their dropout; whatever is drawn by name differs already.
         set_seed(self.options.seed + 1000 * (number - 1))
         regression = self.task.kind == "regression"
