@@ -63,16 +63,18 @@ def tiny_tokenizer(pair_types: bool = True) -> PreTrainedTokenizerFast:
     )
 
 
-def save_tiny(folder: Path, family: str = "bert", **config) -> Path:
+def save_tiny(folder: Path, family: str = "bert", positions: int = 64, **config) -> Path:
     """A tiny model with its tokenizer as a folder that commands can be given."""
-    model = tiny_model(family, **config)
+    model = tiny_model(family, max_position_embeddings=positions, **config)
     labels = config.get("labels", 3)
     if labels > 1:
         names = ["bad", "fine", "good"][:labels] if labels <= 3 else [f"class {i}" for i in range(labels)]
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {name: i for i, name in enumerate(names)}
     model.save_pretrained(folder)
-    tiny_tokenizer(family in {"bert", "electra"}).save_pretrained(folder)
+    tokenizer = tiny_tokenizer(family in {"bert", "electra"})
+    tokenizer.model_max_length = positions
+    tokenizer.save_pretrained(folder)
     return folder
 
 

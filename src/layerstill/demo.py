@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -96,13 +97,14 @@ def _compare(task: Task, output: Path) -> list[dict[str, Any]]:
     test = task.splits["test"]
     milliseconds = latency_ms(models, tokenizer, test.texts[:40])
     logits = {name: predict(model, tokenizer, test, MAX_LENGTH) for name, model in models.items()}
+    labels = np.array(test.labels)
     said = {name: decide(values, task.kind) for name, values in logits.items()}
     return [
         {
             "recipe": name,
             "layers": models[name].config.num_hidden_layers,
             "parameters": models[name].num_parameters(),
-            "test_accuracy": score(("accuracy",), task.kind, logits[name], _labels(test.labels))["accuracy"],
+            "test_accuracy": score(task, logits[name], labels)["accuracy"],
             "agreement_with_teacher": float((said[name] == said["teacher"]).mean()),
             "latency_ms": milliseconds[name],
             "latency_ratio": milliseconds["teacher"] / milliseconds[name],
@@ -111,15 +113,9 @@ def _compare(task: Task, output: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _labels(labels: list) -> Any:
-    import numpy as np
-
-    return np.array(labels)
-
-
 def print_demo(rows: list[dict[str, Any]]) -> None:
     """The table."""
-    table = Table(title="Routing support tickets: 240 test messages, 10 intents, one seed", title_justify="left")
+    table = Table(title="Routing support tickets: scores on the test messages, one seed", title_justify="left")
     for column in ("recipe", "layers", "weights", "test accuracy", "agrees with teacher", "one message", "speed-up"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for row in rows:

@@ -1,6 +1,5 @@
 """What a distillation would do, worked out from configurations alone: nothing is trained and no weights are read."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from layerstill.knowledge.capture import CapturePlan
 from layerstill.knowledge.objective import BoundObjective
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
+from layerstill.training.arguments import steps_of
 from layerstill.training.module import bind_objectives, union
 from layerstill.training.run import refuse_misfits
 
@@ -66,9 +66,7 @@ def make_plan(
     bound = [bind_objectives(stage, student, teacher, regression, seed) for stage in recipe.stages]
     stages = []
     for stage, objectives in zip(recipe.stages, bound, strict=True):
-        steps = None if examples is None else math.ceil(math.ceil(examples / stage.batch_size) * stage.epochs)
-        if max_steps is not None:
-            steps = max_steps if steps is None else min(steps, max_steps)
+        steps = None if examples is None else steps_of(stage, examples, max_steps)
         rows = max(stage.batch_size // stage.accumulation, 1)
         stages.append(_plan_stage(objectives, student, teacher, steps, rows, max_length))
     teacher_parameters, student_parameters = _count(teacher), _count(student)

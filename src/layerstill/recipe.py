@@ -101,6 +101,8 @@ class StudentSpec(Spec):
 class Recipe(Spec):
     """A method: how the student starts and the stages that train it."""
 
+    name: str = ""
+    """What the method is called in results; without it, the name of the file."""
     student: StudentSpec = StudentSpec()
     """How the student starts."""
     stages: list[Stage] = Field(min_length=1)
@@ -120,7 +122,8 @@ class Recipe(Spec):
         data = _parse_yaml(text, where)
         for override in overrides:
             _override(data, override)
-        return cls.from_data(data, where)
+        recipe = cls.from_data(data, where)
+        return recipe if recipe.name else recipe.model_copy(update={"name": Path(name).name.removesuffix(".yaml")})
 
     @classmethod
     def from_data(cls, data: Any, where: str = "recipe") -> "Recipe":
@@ -142,8 +145,8 @@ class Recipe(Spec):
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that change when any resolved setting does."""
-        full = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Twelve hexadecimal digits that change when any resolved setting does (the name is none)."""
+        full = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True)
         return hashlib.sha256(full.encode()).hexdigest()[:12]
 
     def limited(self, epochs: float | None, batch_size: int | None, learning_rate: float | None) -> "Recipe":

@@ -36,6 +36,8 @@ class Task:
     """Names of the classes in order; empty for regression."""
     metrics: tuple[str, ...] = ("accuracy",)
     """Names of metrics; the first one decides which of several evaluations is best."""
+    positive: str | None = None
+    """Name of the class that metric `f1` is about."""
     notices: tuple[str, ...] = field(default=(), compare=False)
     """What the user should know about how the data were read."""
 
@@ -72,8 +74,8 @@ class Task:
         return replace(task, name="tickets", notices=())
 
     def with_label_order(self, names: tuple[str, ...]) -> "Task":
-        """The same task with its classes numbered as `names` has them."""
-        number = {self.labels.index(name): i for i, name in enumerate(names)}
+        """The same task with its classes numbered as `names`, which has them all, has them."""
+        number = {i: names.index(name) for i, name in enumerate(self.labels)}
         splits = {s: Split(split.texts, [number[int(y)] for y in split.labels]) for s, split in self.splits.items()}
         return replace(self, splits=splits, labels=names)
 
@@ -95,6 +97,7 @@ class GlueTask:
     labels: dict[str, str]
     """Label as written in the file: name of the class, in class order; empty for regression."""
     metrics: tuple[str, ...] = ("accuracy",)
+    positive: str | None = None
     dev: str = "dev"
     header: tuple[str, ...] | None = None
 
@@ -119,6 +122,7 @@ GLUE: dict[str, GlueTask] = {
         "Quality",
         {"0": "not_equivalent", "1": "equivalent"},
         ("accuracy", "f1"),
+        positive="equivalent",
     ),
     "stsb": GlueTask("STS-B", ("sentence1", "sentence2"), "score", {}, ("pearson", "spearman")),
     "rte": GlueTask("RTE", ("sentence1", "sentence2"), "label", _named("entailment", "not_entailment")),
@@ -130,6 +134,7 @@ GLUE: dict[str, GlueTask] = {
         "is_duplicate",
         {"0": "not_duplicate", "1": "duplicate"},
         ("accuracy", "f1"),
+        positive="duplicate",
     ),
     "mnli": GlueTask(
         "MNLI",
@@ -144,7 +149,8 @@ GLUE: dict[str, GlueTask] = {
 def _glue_from_folder(name: str, path: Path) -> Task:
     spec = GLUE[name]
     if not path.is_dir():
-        raise UserError(f"--data {path}: no such folder")
+        what = "a file, and a GLUE task is read from a folder" if path.is_file() else "no such folder"
+        raise UserError(f"--data {path}: {what}")
     folder = path / spec.folder if (path / spec.folder).is_dir() else path
     files = {"train": folder / "train.tsv", "dev": folder / f"{spec.dev}.tsv"}
     for split, file in files.items():
@@ -159,7 +165,7 @@ def _glue_from_folder(name: str, path: Path) -> Task:
         written = table.column(spec.label, f"task {name}")
         splits[split] = Split(texts, _scores(table, written) if not spec.labels else _numbers(table, written, spec))
     kind: Kind = "classification" if spec.labels else "regression"
-    return Task(name, kind, splits, tuple(spec.labels.values()), spec.metrics)
+    return Task(name, kind, splits, tuple(spec.labels.values()), spec.metrics, spec.positive)
 
 
 def _numbers(table: Table, written: list, spec: GlueTask) -> list[int]:
@@ -186,7 +192,7 @@ def _glue_from_hub(name: str) -> Task:
         rows = data[there]
         splits[split] = Split(list(zip(*(rows[c] for c in columns), strict=True)), list(rows["label"]))
     kind: Kind = "classification" if spec.labels else "regression"
-    return Task(name, kind, splits, tuple(spec.labels.values()), spec.metrics)
+    return Task(name, kind, splits, tuple(spec.labels.values()), spec.metrics, spec.positive)
 
 
 def _own_files(kind: Kind, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
@@ -203,12 +209,14 @@ def _own_files(kind: Kind, path: Path, dev: Path | None, text_columns: tuple[str
     else:
         names = _label_names(tables["train"], written["train"], label_column)
         splits = {s: Split(texts[s], _classes(t, written[s], names)) for s, t in tables.items()}
+    if kind == "regression" and len(splits.get("dev", splits["train"])) < 2:
+        raise UserError(f"{files.get('dev')}: a correlation needs at least 2 rows, the dev split has 1")
     metrics = ("pearson", "spearman") if kind == "regression" else ("accuracy", "f1_macro")
     notices: tuple[str, ...] = ()
     if "dev" not in splits:
         splits, notice = _hold_out(splits, kind)
         notices = (notice,)
-    return Task(kind, kind, splits, names, metrics, notices)
+    return Task(kind, kind, splits, names, metrics, notices=notices)
 
 
 def _find_files(path: Path, dev: Path | None) -> dict[str, Path]:
@@ -300,7 +308,7 @@ def _hold_out(splits: dict[str, Split], kind: Kind) -> tuple[dict[str, Split], s
     from sklearn.model_selection import train_test_split
 
     train = splits["train"]
-    if len(train) < 10:
+    if len(train) < (20 if kind == "regression" else 10):
         raise UserError(
             f"split dev is missing, and {len(train)} training rows are too few to hold a tenth out; give --dev"
         )

@@ -37,4 +37,4 @@ def evaluate_split(
 ) -> tuple[dict[str, float], np.ndarray]:
     """The task's metrics on a split, and the logits they were computed from."""
     logits = predict(model, tokenizer, task.splits[split], max_length)
-    return score(task.metrics, task.kind, logits, np.array(task.splits[split].labels)), logits
+    return score(task, logits, np.array(task.splits[split].labels)), logits

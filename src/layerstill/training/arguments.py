@@ -1,5 +1,6 @@
 """A stage's settings in the words of transformers' Trainer."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +28,26 @@ class Options:
     """Names for the Trainer's `report_to`: tensorboard, wandb, ..."""
 
 
-def training_arguments(stage: Stage, folder: Path, options: Options, metric: str) -> TrainingArguments:
-    """Arguments for training `stage` with checkpoints below `folder`; `metric` says which evaluation is best."""
+def steps_of(stage: Stage, examples: int, max_steps: int | None) -> int:
+    """Optimiser steps that a stage takes over so many training examples."""
+    steps = math.ceil(math.ceil(examples / stage.batch_size) * stage.epochs)
+    return steps if max_steps is None else min(steps, max_steps)
+
+
+def training_arguments(
+    stage: Stage, folder: Path, options: Options, metric: str, examples: int
+) -> TrainingArguments:
+    """Arguments for training `stage` on `examples` examples with checkpoints below `folder`.
+
+    `metric` says which evaluation is best.
+    """
+    shorter = steps_of(stage, examples, options.max_steps) < steps_of(stage, examples, None)
     optimiser = stage.optimiser
     best = stage.select == "best"
     args = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=stage.epochs,
-        max_steps=options.max_steps or -1,
+        max_steps=(options.max_steps or -1) if shorter else -1,
         per_device_train_batch_size=stage.batch_size // stage.accumulation,
         per_device_eval_batch_size=64,
         gradient_accumulation_steps=stage.accumulation,
@@ -52,6 +65,7 @@ def training_arguments(stage: Stage, folder: Path, options: Options, metric: str
         logging_nan_inf_filter=False,
         eval_strategy="epoch" if best or stage.evaluate == "epoch" else "no",
         save_strategy="epoch",
+        restore_callback_states_from_checkpoint=True,
         save_total_limit=2 if best else 1,
         load_best_model_at_end=best,
         metric_for_best_model=metric if best else None,

@@ -239,7 +239,7 @@ class _Run:
     def _record(self) -> dict[str, Any]:
         metrics, _ = evaluate_split(self.student, self.tokenizer, self.task, "dev", self.options.max_length)
         return {
-            "recipe": self.recipe.to_data(),
+            "recipe": self.recipe.name,
             "recipe_hash": self.recipe.hash,
             "teacher": self.folder.settings.get("teacher"),
             "task": self.task.name,
@@ -262,7 +262,7 @@ def _settings(task: Task, recipe: Recipe, options: Options) -> dict[str, Any]:
     return {
         "task": task.name,
         "data_fingerprint": task_fingerprint(task),
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "seed": options.seed,
         "max_length": options.max_length,
         "max_steps": options.max_steps,
