@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,10 @@ ROOT = Path(__file__).parents[1]
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     save_tiny(folder / "teacher", width=96)
+    shutil.copytree(folder / "teacher", folder / "untokenized", ignore=shutil.ignore_patterns("token*"))
+    shutil.copytree(folder / "teacher", folder / "other")
+    vocabulary = (folder / "other" / "tokenizer.json").read_text("utf-8")
+    (folder / "other" / "tokenizer.json").write_text(vocabulary.replace('"good"', '"decent"'), "utf-8")
     (folder / "data").mkdir()
     write_csv(folder / "data" / "train.csv", rows=16)
     write_csv(folder / "data" / "dev.csv", rows=6)
@@ -86,6 +91,25 @@ def test_finetune_then_evaluate(place, call, tmp_path):
         f"evaluate {tmp_path}/t --task classification --data {place}/data --split train --max-length 32"
     )
     assert re.match(r"train of classification, 16 examples: accuracy 0\.\d{4}", out)
+
+
+def test_a_single_file_is_evaluated_whole_even_if_it_lacks_a_class(place, call, tmp_path):
+    (tmp_path / "new.csv").write_text("text,label\ngood film,good\nbad film,bad\nbad plot,bad\n", "utf-8")
+    status, out, err = call(f"evaluate {place}/teacher --task classification --data {tmp_path}/new.csv --max-length 32")
+    assert status == 0, err
+    assert "3 examples" in out
+
+
+def test_a_corrected_command_may_use_the_folder_of_one_that_failed(place, call, tmp_path):
+    words = arguments(place, f"--student-layers 2 --max-steps 1 --output {tmp_path}/s")
+    bad = (
+        "--set stages.0.objectives.task.weight=0 --set 'stages.0.objectives.soft targets.distance.kl.temperature=1e30'"
+    )
+    status, _, err = call(f"distill {words} {bad}")
+    assert status == 2
+    assert "'soft targets' is" in err
+    status, _, err = call(f"distill {words}")
+    assert status == 0, err
 
 
 def test_set_and_init_reach_the_run(place, call, tmp_path):
@@ -215,12 +239,47 @@ MISTAKES = [
     ("evaluate {p}/teacher --task classification --data {p}/data --split tset", "--split tset: known: train, dev"),
     ("recipes check {p}/none.yaml", "No such file"),
     ("recipes show kdd", "did you mean 'kd'"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2 --seed -1 --output {o}", "--seed"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers two --output {o}", "--student-layers"),
+    ("distill {p}/teacher --task classification --data {p}/data --student-layers 2", "--output"),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --student-layers 2 --report-to smoke --output {o}",
+        "--report-to smoke",
+    ),
+    (
+        "distill {p}/teacher --task tickets --data {p}/data --student-layers 2 --output {o}",
+        "--task tickets takes no --data",
+    ),
+    (
+        "distill {p}/teacher --task mrpc --data {p}/data --dev {p}/data/dev.csv --student-layers 2 --output {o}",
+        "takes no --dev",
+    ),
+    (
+        "distill {p}/teacher --task mrpc --data {p}/data/dev.csv --student-layers 2 --output {o}",
+        "a GLUE task is read from a folder",
+    ),
+    (
+        "distill {p}/untokenized --task classification --data {p}/data --student-layers 2 --output {o}",
+        "no tokenizer in it",
+    ),
+    (
+        "distill {p}/teacher --task classification --data {p}/data --recipe minilmv2 --init-from {p}/other --student-layers 2 --max-length 32 --output {o}",
+        "tokens have another number there",
+    ),
+    (
+        "plan {p}/teacher --task classification --data {p}/data --student-layers 2 --max-length 4000",
+        "the model allows 64 tokens",
+    ),
+    ("distill", "Missing argument"),
+    ("sing", "No such command 'sing'"),
 ]
 
 
 @pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[m for _, m in MISTAKES])
 def test_a_mistake_is_one_clear_line_and_status_2(words, message, place, call, tmp_path):
     output = tmp_path / "out"
+    if re.match("(distill|plan) ", words) and "--max-length" not in words:
+        words += " --max-length 32"  # the tiny models have 64 positions
     status, out, err = call(words.format(p=place, o=output))
     assert status == 2
     assert out == ""
@@ -232,7 +291,10 @@ def test_a_mistake_is_one_clear_line_and_status_2(words, message, place, call, t
 
 
 def readme_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    """The README's code blocks in a language; "" for those without one."""
+    parts = re.split(r"^```(.*)$", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE)
+    # Split by fences: text, language, code, "" (the closing fence), text, ...
+    return [code for name, code in zip(parts[1::4], parts[2::4], strict=True) if name == language]
 
 
 def test_the_readmes_commands_and_code_run_as_they_are_written(call, tmp_path, monkeypatch):

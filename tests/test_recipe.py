@@ -79,6 +79,7 @@ def test_python_words_and_yaml_words_are_the_same():
         (minimal(alignment={"same_as": {"objective": "y"}}), "uses the alignment of unknown objective 'y'"),
         (minimal(mapping={"explicit": {"pairs": {"layer 0": "layer 1"}}}), "'layer 0' names no layer"),
         (minimal(weight=-1), "weight"),
+        (minimal(weight=0), "every weight is 0 throughout the stage"),
         (minimal(weight="1/0"), "weight"),
         (minimal(target="student", alignment="linear"), "a consistency term trains no map of its own"),
         ({"stages": "none"}, "stages: Input should be a valid list"),

@@ -88,7 +88,7 @@ LearningRate = Annotated[Optional[float], typer.Option(help="Peak learning rate 
 MaxSteps = Annotated[
     Optional[int], typer.Option(min=1, help="Stop every stage after N optimiser steps.", rich_help_panel=RUN)
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=RUN)]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of everything random.", rich_help_panel=RUN)]
 PrecisionOption = Annotated[Precision, typer.Option(help="auto: bf16 where the hardware has it.", rich_help_panel=RUN)]
 ReportTo = Annotated[
     Optional[list[str]],
@@ -187,19 +187,21 @@ def evaluate(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score a model on a split of a task."""
+    """Score a model on a split of a task; a single own file is scored whole."""
     _setup(quiet or json_)
     from layerstill.data.encode import usable_length
     from layerstill.errors import nearest
     from layerstill.evaluation.predict import evaluate_split
     from layerstill.training.models import agree_on_labels, load_fine_tuned, load_tokenizer
 
-    the_task = _task(task, data, dev, text_columns, label_column, None)
+    own_file = data is not None and data.is_file() and dev is None and split == "dev"
+    the_task = _task(task, data, data if own_file else dev, text_columns, label_column, None)
     if split not in the_task.splits:
         raise UserError(f"--split {split}: {nearest(split, the_task.splits)}")
-    loaded, tokenizer = load_fine_tuned(model), load_tokenizer(model)
-    the_task, notices = agree_on_labels(the_task, loaded.config, f"model {model}")
-    for notice in notices:
+    loaded = load_fine_tuned(model)
+    tokenizer = load_tokenizer(model, loaded.config)
+    the_task, notices = agree_on_labels(the_task, loaded.config, f"model {model}", subset=True)
+    for notice in [*notices, *the_task.notices]:
         logging.getLogger("layerstill").warning("note: %s", notice)
     usable_length(max_length, tokenizer, loaded.config)
     metrics, logits = evaluate_split(loaded, tokenizer, the_task, split, max_length)
@@ -232,18 +234,23 @@ def plan(
     seed: Seed = 0,
     output: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
     precision: Annotated[Optional[str], typer.Option(hidden=True)] = None,
+    report_to: Annotated[Optional[list[str]], typer.Option(hidden=True)] = None,
     json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing."""
     _setup(True)
+    from layerstill.data.encode import usable_length
     from layerstill.plan import make_plan
     from layerstill.reporting.plan import plan_data, print_plan
-    from layerstill.training.models import agree_on_labels, load_config
+    from layerstill.training.models import agree_on_labels, load_config, load_tokenizer, require_head
 
     the_recipe = _recipe(recipe, set_, init, epochs, batch_size, learning_rate)
     the_task = _task(task, data, dev, text_columns, label_column, train_examples)
     config = load_config(teacher)
+    require_head(teacher, config)
     the_task, _ = agree_on_labels(the_task, config, f"teacher {teacher}")
+    usable_length(max_length, load_tokenizer(teacher, config), config)
     source = config if init_from is None else load_config(init_from)
     examples = len(the_task.splits["train"])
     regression = the_task.kind == "regression"
@@ -331,6 +338,12 @@ def _setup(quiet: bool) -> None:
 def _task(name: str, data: Path | None, dev: Path | None, texts: str | None, label: str, limit: int | None) -> Any:
     from layerstill.data.tasks import KINDS, Task
 
+    own = {"--dev": dev, "--text-columns": texts, "--label-column": None if label == "label" else label}
+    unused = [option for option, value in own.items() if value is not None]
+    if name not in KINDS and (unused or (name == "tickets" and data is not None)):
+        raise UserError(
+            f"--task {name} takes no {(unused or ['--data'])[0]}; that is for --task classification or regression"
+        )
     if name == "tickets":
         task = Task.demo()
     elif name in KINDS:
@@ -358,7 +371,15 @@ def _recipe(
 def _options(
     seed: int, max_length: int, max_steps: int | None, precision: Precision, quiet: bool, trackers: list[str] | None
 ) -> Any:
+    from transformers.integrations import get_available_reporting_integrations
+
+    from layerstill.errors import nearest
     from layerstill.training.arguments import Options
+
+    for tracker in trackers or ():
+        if tracker not in (there := get_available_reporting_integrations()):
+            hint = nearest(tracker, there) if there else "none is installed"
+            raise UserError(f"--report-to {tracker}: no such tracker is installed: {hint}")
 
     progress = not quiet and sys.stderr.isatty()
     return Options(seed, max_length, max_steps, precision.value, progress, tuple(trackers or ()))
@@ -382,13 +403,28 @@ def _scores(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
+# Typer brings its own copy of click or uses the installed one; this is ClickException of whichever it is.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
     try:
-        app(prog_name="layerstill")
+        status = app(prog_name="layerstill", standalone_mode=False)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        sys.exit(_complain(str(error)))
+    except _CommandLineError as error:
+        message = error.format_message()  # type: ignore[attr-defined]
+        if "Usage:" in message:  # a bare `layerstill` is answered with its help
+            print(message)
+            sys.exit(2)
+        sys.exit(_complain(f"{message} (see --help)"))
+    if status == INTERRUPTED:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -93,7 +93,7 @@ def run_demo(output: Path, seed: int, progress: bool) -> list[dict[str, Any]]:
 def _compare(task: Task, output: Path) -> list[dict[str, Any]]:
     names = ["teacher", *RECIPES]
     models = {name: load_fine_tuned(str(output / name)) for name in names}
-    tokenizer = load_tokenizer(str(output / "teacher"))
+    tokenizer = load_tokenizer(str(output / "teacher"), models["teacher"].config)
     test = task.splits["test"]
     milliseconds = latency_ms(models, tokenizer, test.texts[:40])
     logits = {name: predict(model, tokenizer, test, MAX_LENGTH) for name, model in models.items()}

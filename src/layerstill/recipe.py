@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from layerstill.errors import UserError, nearest
-from layerstill.knowledge.alignment import SameAs
+from layerstill.knowledge.alignment import Linear, SameAs
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.signals import Labels
 from layerstill.schema import NonNegative, OneOf, Positive, Spec
@@ -72,8 +72,10 @@ class Stage(Spec):
                     raise ValueError(
                         f"{name!r} uses the alignment of unknown objective {other!r}: {nearest(other, others)}"
                     )
-                if isinstance(value[other].alignment, SameAs):
+                if not isinstance(value[other].alignment, Linear):
                     raise ValueError(f"{name!r} uses the alignment of {other!r}, which has none of its own")
+        if all(objective.weight.always_zero for objective in value.values()):
+            raise ValueError("every weight is 0 throughout the stage, so nothing would be learnt")
         return value
 
     @model_validator(mode="after")
@@ -250,7 +252,7 @@ def _override(data: Any, override: str) -> None:
 
 def _step(here: Any, key: str, path: str) -> Any:
     if isinstance(here, list):
-        return int(key) if key.isdigit() else key
+        return int(key) if key.isdecimal() else key
     if not isinstance(here, dict):
         raise UserError(f"--set {path}: {key!r} cannot be set inside {here!r}")
     return key

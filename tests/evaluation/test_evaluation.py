@@ -24,10 +24,10 @@ def test_metrics_on_known_numbers():
 
 def test_scores_from_logits():
     logits = np.array([[0.1, 2.0, 0.3], [3.0, 0.0, 0.0]])
-    assert score(("accuracy",), "classification", logits, np.array([1, 2])) == {"accuracy": 0.5}
-    assert score(("pearson",), "regression", np.array([[1.0], [2.0], [4.0]]), np.array([1, 2, 4])) == {
-        "pearson": pytest.approx(1)
-    }
+    classes = Task("x", "classification", {}, ("a", "b", "c"))
+    assert score(classes, logits, np.array([1, 2])) == {"accuracy": 0.5}
+    scores = Task("y", "regression", {}, metrics=("pearson",))
+    assert score(scores, np.array([[1.0], [2.0], [4.0]]), np.array([1, 2, 4])) == {"pearson": pytest.approx(1)}
 
 
 def test_predictions_come_in_the_order_of_the_split_whatever_the_batch():

@@ -51,7 +51,7 @@ def test_every_shipped_recipe_trains_two_steps(name):
             optimiser.zero_grad()
             out["loss"].backward()
             optimiser.step()
-            module.update_average()
+            module.finish_step()
         for n, parameter in module.aligners.named_parameters():
             if n in before:
                 assert not torch.equal(parameter, before[n]), f"{n} is not trained"
@@ -191,10 +191,50 @@ def test_the_moving_average_moves_by_its_decay_and_is_no_parameter_of_the_optimi
     start = kept.detach().clone()
     with torch.no_grad():
         module.student.get_parameter(name).add_(1.0)
-    module.update_average()
+    module.finish_step()
     torch.testing.assert_close(kept, start + 0.25)
     assert not kept.requires_grad
     assert not module.train().average.training
+
+
+def test_finishing_steps_moves_schedules_mixup_and_mappings():
+    module = make(Recipe.load("cr-ild")).eval()
+    first = module.terms(batch())[0]["attention"].value.item()
+    module.finish_step()
+    assert module.terms(batch())[0]["attention"].value.item() != first
+    assert (module.clock.step, module.clock.epoch) == (1, 0)
+    module.finish_step(epoch=1)
+    assert (module.clock.step, module.clock.epoch) == (2, 1)
+
+
+def test_losses_under_autocast_are_computed_in_full_width():
+    module = make(
+        recipe_of(
+            {"a": {"signal": "attention", "mapping": "last", "distance": "mse"}, "h": {**HIDDEN, "alignment": "linear"}}
+        )
+    ).eval()
+    full = {n: t.value for n, t in module.terms(batch())[0].items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        narrow = {n: t.value for n, t in module.terms(batch())[0].items()}
+    for name, value in narrow.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, full[name], rtol=0.05, atol=0)
+
+
+def test_the_mean_over_layers_counts_a_concatenation_once():
+    values = []
+    for layers in ("sum", "mean"):
+        alignment = {"linear": {"sides": "both", "width": 8, "maps": "concatenated"}}
+        module = make(recipe_of({"x": {**RAIL, "mapping": "uniform", "alignment": alignment, "layers": layers}}))
+        values.append(module.eval().terms(batch())[0]["x"].value.item())
+    assert values[0] == values[1]
+
+
+def test_maps_of_another_objective_must_serve_the_layers_asked_for():
+    per_layer = {**HIDDEN, "mapping": "last", "alignment": {"linear": {"maps": "per_layer"}}}
+    borrowed = {**HIDDEN, "mapping": "first", "alignment": {"same_as": {"objective": "a"}}}
+    with pytest.raises(UserError, match="'b' needs maps for layer 1, layer 2, but those it uses serve layer 2"):
+        make(recipe_of({"a": per_layer, "b": borrowed}))
 
 
 def test_a_frozen_teacher_side_stays_and_a_trained_one_moves():

@@ -1,15 +1,19 @@
 """Runs: the acts from end to end on tiny models, what they write, and how they go on after a stop."""
 
+import dataclasses
 import json
 import logging
+import shutil
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from layerstill.data.tasks import Task
 from layerstill.errors import ObjectiveError, UserError
+from layerstill.evaluation.metrics import score
 from layerstill.recipe import Recipe
 from layerstill.training import run
 from layerstill.training.arguments import Options
@@ -107,9 +111,13 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize(("recipe", "stop_at"), [("rail-kd-c", 5), ("cr-ild", 3), ("cr-ild", 11)])
+@pytest.mark.parametrize(("recipe", "stop_at"), [("rail-kd-c", 5), ("cr-ild", 3), ("cr-ild", 11), ("patient kd", 10)])
 def test_a_stopped_run_goes_on_and_ends_with_the_same_student(recipe, stop_at, teacher, task, tmp_path, monkeypatch):
-    settings = short(recipe, "stages.0.batch_size=8")
+    if recipe == "patient kd":
+        patient = ("select=best", "patience=3", "learning_rate=1e-12", "epochs=6")
+        settings = short("kd", *(f"stages.0.{setting}" for setting in patient))
+    else:
+        settings = short(recipe)
     if recipe == "cr-ild":
         average = "target={moving_average: {decay: 0.5}}"
         settings = short(
@@ -139,8 +147,9 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_student(recipe, stop_at, t
     a, b = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "stopped"))
     assert all(torch.equal(a[n], b[n]) for n in a)
     assert whole.metrics == resumed.metrics
+    assert resumed.data["train"]["steps"] == whole.data["train"]["steps"]
     logs = [(tmp_path / n / "metrics.jsonl").read_text("utf-8").splitlines() for n in ("whole", "stopped")]
-    strip = [[json.loads(line)["objectives"] for line in log] for log in logs]
+    strip = [[json.loads(line).get("objectives") for line in log] for log in logs]
     assert strip[0] == strip[1]
 
 
@@ -158,6 +167,67 @@ def test_a_finished_run_is_not_done_again_and_another_run_is_refused(teacher, ta
     with pytest.raises(UserError, match="not empty and not a run of layerstill"):
         distill(teacher, task, short("kd"), 2, tmp_path / "mine", QUIET)
     assert (tmp_path / "mine" / "letter.txt").read_text("utf-8") == "dear"
+
+
+def test_max_steps_shortens_and_never_lengthens_a_stage(teacher, task, tmp_path):
+    for limit, steps in ((3, 3), (100, 8)):
+        options = Options(progress=False, max_length=32, max_steps=limit)
+        data = distill(teacher, task, short("kd"), 2, tmp_path / str(limit), options).data
+        assert data["train"]["steps"] == steps
+
+
+def test_f1_is_about_the_same_class_whatever_the_models_order(tmp_path):
+    rows = "".join(f"{i % 3 == 0:d}\t1\t2\tgood film\t{'bad' if i % 2 else 'great'} plot\n" for i in range(12))
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.tsv").write_text(f"Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n{rows}", "utf-8")
+    task = Task.glue("mrpc", tmp_path)
+    swapped = task.with_label_order(("equivalent", "not_equivalent"))
+    logits, gold = np.random.default_rng(0).normal(size=(12, 2)), np.array(task.splits["dev"].labels)
+    assert score(task, logits, gold) == score(swapped, logits[:, ::-1], np.array(swapped.splits["dev"].labels))
+
+
+def test_labels_that_differ_in_case_only_are_taken_for_the_same(teacher, task, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "layerstill")
+    shouting = dataclasses.replace(task, labels=tuple(name.upper() for name in task.labels))
+    metrics = distill(teacher, shouting, short("kd"), 2, tmp_path / "a", QUIET).metrics
+    assert "taking the data's BAD, FINE, GOOD for the same" in caplog.text
+    assert metrics == distill(teacher, task, short("kd"), 2, tmp_path / "b", QUIET).metrics
+
+
+def test_a_teacher_whose_head_would_be_random_is_refused(teacher, task, tmp_path):
+    shutil.copytree(teacher, tmp_path / "t")
+    config = json.loads((tmp_path / "t" / "config.json").read_text("utf-8"))
+    weights = load_file(tmp_path / "t" / "model.safetensors")
+    save_file(
+        {n: w for n, w in weights.items() if n != "classifier.bias"},
+        tmp_path / "t" / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(UserError, match=r"1 weights are missing .* classifier.bias for one"):
+        distill(str(tmp_path / "t"), task, short("kd"), 2, tmp_path / "s", QUIET)
+    save_file(weights, tmp_path / "t" / "model.safetensors", {"format": "pt"})
+    config["intermediate_size"] = 40
+    (tmp_path / "t" / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(UserError, match="of another size than its config.json says"):
+        distill(str(tmp_path / "t"), task, short("kd"), 2, tmp_path / "s2", QUIET)
+
+
+def test_a_parent_without_a_head_starts_the_student_the_same_every_time(teacher, task, tmp_path):
+    from transformers import BertModel
+
+    from tests.tiny import tiny_config, tiny_tokenizer
+
+    torch.manual_seed(3)
+    BertModel(tiny_config("bert")).save_pretrained(tmp_path / "parent")
+    tiny_tokenizer().save_pretrained(tmp_path / "parent")
+    heads = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.rand(int(torch.randint(1, 9, (1,))))
+        options = Options(seed=seed, progress=False, max_length=32, max_steps=1)
+        distill(teacher, task, short("kd"), 2, tmp_path / name, options, init_from=str(tmp_path / "parent"))
+        heads.append(load_file(tmp_path / name / "model.safetensors")["classifier.weight"])
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
 
 
 def test_the_best_of_several_evaluations_is_kept_and_said_to_be_that(teacher, task, tmp_path):

@@ -39,6 +39,8 @@ def read_table(path: Path, header: tuple[str, ...] | None = None, skip_ragged: b
         raise UserError(f"{path}: unknown kind of file {path.suffix!r}; use one of {', '.join(SUFFIXES)}")
     try:
         table = reader(path, header, skip_ragged)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     if not table.lines:
@@ -108,8 +110,10 @@ def _parquet(path: Path, header: tuple[str, ...] | None, skip_ragged: bool) -> T
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.ParquetFile(path).read()
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: not a readable Parquet file: {error}") from None
+        raise UserError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    if len(set(table.column_names)) < len(table.column_names):
+        raise UserError(f"{path}: a column name is there twice: {', '.join(table.column_names)}")
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     return Table(path, columns, list(range(1, table.num_rows + 1)))

@@ -11,7 +11,32 @@ from layerstill.data.tasks import Task
 
 
 def _correlation(function: Callable) -> Callable[[np.ndarray, np.ndarray], float]:
-    def score(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def correlate(labels: np.ndarray, predicted: np.ndarray) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # constant predictions: the correlation is undefined
+            value = float(function(labels, predicted)[0])
+        return 0.0 if np.isnan(value) else value
+
+    return correlate
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": lambda y, p: float(metrics.accuracy_score(y, p)),
+    "f1": lambda y, p: float(metrics.f1_score(y, p, zero_division=0)),  # of class 1 against the rest
+    "f1_macro": lambda y, p: float(metrics.f1_score(y, p, average="macro", zero_division=0)),
+    "matthews_correlation": lambda y, p: float(metrics.matthews_corrcoef(y, p)),
+    "pearson": _correlation(stats.pearsonr),
+    "spearman": _correlation(stats.spearmanr),
+}
+"""Each takes gold labels and predictions `(n,)`; correlations of constant predictions count as 0."""
+
+
+def decide(logits: np.ndarray, kind: str) -> np.ndarray:
+    """Predictions from logits `(n, C)`: the largest class, or the score itself for regression."""
+    return logits[:, 0] if kind == "regression" else logits.argmax(-1)
+
+
+def score(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """All metrics of a task on logits `(n, C)` whose classes are numbered as the task's are."""
     predicted = decide(logits, task.kind)
     scores = {}

@@ -42,7 +42,8 @@ class LayerLinear(nn.Module):
         self.requires_grad_(training == "trained")
 
     def forward(self, x: Tensor, layer: int) -> Tensor:
-        """Map `x` `(..., width_in)` of layer number `layer` to `(..., width_out)`."""
+        """Map `x` `(..., width_in)` of layer number `layer` to `(..., width_out)`, in the precision of the weights."""
+        x = x.to(self.weight.dtype)
         row = 0 if self.row is None else self.row[layer]
         return nn.functional.linear(x, self.weight[row], None if self.bias is None else self.bias[row])
 

@@ -19,7 +19,7 @@ from layerstill.knowledge.alignment import ALIGNMENTS, Aligner, Linear, NoAlignm
 from layerstill.knowledge.capture import Captured, CapturePlan
 from layerstill.knowledge.distances import DISTANCES, Distance
 from layerstill.knowledge.mappings import MAPPINGS, Mapping, Pair, layer_name
-from layerstill.knowledge.signals import SIGNALS, Attention, Labels, Logits, Padding, Signal, Unit
+from layerstill.knowledge.signals import SIGNALS, Labels, Logits, Padding, Relation, Signal, Unit
 from layerstill.knowledge.views import VIEWS, Clean, Mixup
 from layerstill.knowledge.weights import Constant, Weight
 from layerstill.randomness import generator
@@ -166,9 +166,15 @@ class BoundObjective:
         return layers
 
     def _refuse_unequal_heads(self) -> None:
-        own_heads = isinstance(self.signal, Attention) or (
-            self.signal.inside and getattr(self.signal, "heads", None) is None
-        )
+        heads = self.signal.heads if isinstance(self.signal, Relation) else None
+        for side, shape in (("student", self.student), ("teacher", self.source)):
+            if heads is not None and shape is not None and shape.width % heads:
+                fits = [n for n in range(1, shape.width + 1) if shape.width % n == 0]
+                raise UserError(
+                    f"objective {self.name!r}: {heads} relation heads do not divide the {side}'s width {shape.width}; "
+                    f"use {', '.join(map(str, fits))}"
+                )
+        own_heads = self.signal.inside and heads is None
         if own_heads and self.source is not None and self.student.heads != self.source.heads:
             raise UserError(
                 f"objective {self.name!r}: the student has {self.student.heads} attention heads and the teacher "
@@ -246,8 +252,8 @@ class BoundObjective:
         over micro-batches and processes give the mean over all of them.
         """
         total, spread = scale.new_zeros(()), None
+        groups = [pairs] if aligner is not None and aligner.concatenates else [[pair] for pair in pairs]
         for target in targets:
-            groups = [pairs] if aligner is not None and aligner.concatenates else [[pair] for pair in pairs]
             for group in groups:
                 s, t, mask = self._meet(student, target, aligner, group)
                 assert self.distance is not None
@@ -256,7 +262,7 @@ class BoundObjective:
                 if aligner is not None and aligner.trains_teacher_side and t.ndim == 2:
                     unit_vectors = F.normalize(t.detach().float(), dim=-1)
                     spread = unit_vectors.var(0, unbiased=False).sum() if spread is None else spread
-        return Term(total / len(pairs) if self.spec.layers == "mean" else total, spread)
+        return Term(total / len(groups) if self.spec.layers == "mean" else total, spread)
 
     def _meet(
         self, student: Captured, target: Target, aligner: Aligner | None, group: Sequence[Pair]

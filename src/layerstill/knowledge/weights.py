@@ -12,6 +12,11 @@ class Constant(Spec):
 
     value: NonNegative
 
+    @property
+    def always_zero(self) -> bool:
+        """Whether the weight is 0 throughout."""
+        return self.value == 0
+
     def at(self, epoch: int, epochs: float, step: int, steps: int) -> float:
         """Weight at optimiser step `step` of `steps`, in epoch `epoch` of `epochs`, both counted from 0."""
         return self.value
@@ -25,6 +30,11 @@ class Ramp(Spec):
     per: Literal["epoch", "step"] = "step"
     """`epoch`: start + (end - start) * epoch / epochs, which never reaches the end (CR-ILD); `step`: finer."""
 
+    @property
+    def always_zero(self) -> bool:
+        """See `Constant.always_zero`."""
+        return self.start == self.end == 0
+
     def at(self, epoch: int, epochs: float, step: int, steps: int) -> float:
         """See `Constant.at`."""
         progress = epoch / max(epochs, 1) if self.per == "epoch" else step / max(steps - 1, 1)
@@ -37,6 +47,11 @@ class Unlock(Spec):
     value: NonNegative = 1.0
     after: Number = Field(default=0.5, ge=0, lt=1)
     """Share of the stage's steps."""
+
+    @property
+    def always_zero(self) -> bool:
+        """See `Constant.always_zero`."""
+        return self.value == 0
 
     def at(self, epoch: int, epochs: float, step: int, steps: int) -> float:
         """See `Constant.at`."""

@@ -34,9 +34,7 @@ def steps_of(stage: Stage, examples: int, max_steps: int | None) -> int:
     return steps if max_steps is None else min(steps, max_steps)
 
 
-def training_arguments(
-    stage: Stage, folder: Path, options: Options, metric: str, examples: int
-) -> TrainingArguments:
+def training_arguments(stage: Stage, folder: Path, options: Options, metric: str, examples: int) -> TrainingArguments:
     """Arguments for training `stage` on `examples` examples with checkpoints below `folder`.
 
     `metric` says which evaluation is best.

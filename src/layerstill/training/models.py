@@ -17,7 +17,6 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import family_of
 
-
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 
 
@@ -76,14 +75,19 @@ def load_for_finetuning(name: str, task: Task) -> PreTrainedModel:
     return _load(name, config, new_head=True)
 
 
-def load_fine_tuned(name: str) -> PreTrainedModel:
-    """A model with a trained task head; UserError if it has none."""
-    config = load_config(name)
+def require_head(name: str, config: PretrainedConfig) -> None:
+    """UserError for a model without a task head."""
     if not any("ForSequenceClassification" in a for a in config.architectures or ()):
         raise UserError(
             f"model {name} has no task head ({', '.join(config.architectures or ['no architecture named'])}); "
             "fine-tune it first: layerstill finetune"
         )
+
+
+def load_fine_tuned(name: str) -> PreTrainedModel:
+    """A model with a trained task head; UserError if it has none."""
+    config = load_config(name)
+    require_head(name, config)
     return _load(name, config, new_head=False)
 
 
@@ -132,9 +136,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:300]
 
 
-def agree_on_labels(
-    task: Task, config: PretrainedConfig, who: str, subset: bool = False
-) -> tuple[Task, list[str]]:
+def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool = False) -> tuple[Task, list[str]]:
     """The task with its classes in the model's order, and notices; UserError if they are different classes.
 
     Upper and lower case are not told apart. `subset`: the data need not have all of the model's classes.
@@ -146,31 +148,36 @@ def agree_on_labels(
             )
         return task, []
     theirs = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    folded = {name.casefold(): name for name in theirs}
-    if len(folded) == len(theirs) and set(theirs) != set(task.labels):
-        mine = tuple(folded.get(name.casefold(), name) for name in task.labels)
-        if set(mine) <= set(theirs) and len(set(mine)) == len(mine):
-            positive = None if task.positive is None else folded[task.positive.casefold()]
-            task = replace(task, labels=mine, positive=positive)
+    task, notices = _in_their_case(task, theirs, who)
+    if theirs == task.labels:
+        return task, notices
     if subset and set(task.labels) < set(theirs):
-        return task.with_label_order(theirs), []
+        return task.with_label_order(theirs), notices
     if len(theirs) != len(task.labels):
         raise UserError(
             f"{who} knows {len(theirs)} labels ({', '.join(theirs)}), the data have {len(task.labels)} "
             f"({', '.join(task.labels)}); fine-tune the teacher on this task"
         )
-    if theirs == task.labels:
-        return task, []
     if all(name == f"LABEL_{i}" for i, name in enumerate(theirs)):
         return task, [f"{who} does not name its labels; taking them in the order {', '.join(task.labels)}"]
-    if len(set(task.labels)) == len(theirs) and set(theirs) == set(task.labels):
-        return task.with_label_order(theirs), [
-            f"label order of {who} differs from the data's; using {', '.join(theirs)}"
-        ]
+    if set(theirs) == set(task.labels):
+        notices.append(f"label order of {who} differs from the data's; using {', '.join(theirs)}")
+        return task.with_label_order(theirs), notices
     raise UserError(
         f"{who} knows the labels {', '.join(theirs)}, the data have {', '.join(task.labels)}; "
         "fine-tune the teacher on this task, or rename the labels in the data"
     )
+
+
+def _in_their_case(task: Task, theirs: tuple[str, ...], who: str) -> tuple[Task, list[str]]:
+    """The task with label names that differ from the model's in upper and lower case only written as the model's."""
+    folded = {name.casefold(): name for name in theirs}
+    names = tuple(folded.get(name.casefold(), name) for name in task.labels)
+    if names == task.labels or len(folded) < len(theirs) or len(set(names)) < len(names):
+        return task, []
+    positive = None if task.positive is None else folded.get(task.positive.casefold(), task.positive)
+    notice = f"{who} writes its labels {', '.join(theirs)}; taking the data's {', '.join(task.labels)} for the same"
+    return replace(task, labels=names, positive=positive), [notice]
 
 
 def fingerprint(name: str, config: PretrainedConfig) -> str:

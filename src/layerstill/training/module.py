@@ -4,7 +4,10 @@ It is what gets optimised, wrapped (DDP, FSDP) and saved together; the teacher i
 training loop:
 
     module = DistillationModule(student, teacher, stage, seed=0, regression=False)
+    module.clock = Clock(epochs=3, steps=3 * len(batches))
     loss = module(**batch)["loss"]
+    ...                              # backward, optimiser step
+    module.finish_step(epoch=0)      # schedules, random mappings, mixup and moving averages go on
 """
 
 import copy
@@ -17,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from layerstill.errors import ObjectiveError
+from layerstill.errors import ObjectiveError, UserError
 from layerstill.families import depth_of, layers_of
 from layerstill.knowledge.alignment import Aligner, SameAs
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
+from layerstill.knowledge.mappings import layer_name
 from layerstill.knowledge.objective import BoundObjective, ModelShape, MovingAverage, Target, Term
 from layerstill.knowledge.signals import Labels, units
 from layerstill.knowledge.views import Clean, Mixing, Mixup
@@ -109,6 +113,7 @@ class DistillationModule(nn.Module):
         self.objectives = bind_objectives(stage, student.config, teacher_config, regression, seed)
         built = {o.name: o.build_aligner() for o in self.objectives}
         self.aligners = nn.ModuleDict({name: aligner for name, aligner in built.items() if aligner is not None})
+        self._refuse_maps_of_other_layers()
         self._recorder = Recorder(student, layers_of(student))
         self._teacher_recorder = Recorder(teacher, layers_of(teacher)) if teacher is not None else None
         decays = {o.spec.target.decay for o in self.objectives if isinstance(o.spec.target, MovingAverage)}
@@ -121,6 +126,16 @@ class DistillationModule(nn.Module):
         if self.decay is not None:
             self.average = copy.deepcopy(nn.ModuleDict({"student": student, "aligners": self.aligners}))
             self.average.eval().requires_grad_(False)
+
+    def _refuse_maps_of_other_layers(self) -> None:
+        for o in self.objectives:
+            aligner = self._aligner_of(o)
+            served = aligner.student.row if aligner is not None and aligner.student is not None else None
+            if served is not None and not set(o.student_layers) <= set(served):
+                raise UserError(
+                    f"objective {o.name!r} needs maps for {', '.join(map(layer_name, o.student_layers))}, but those it "
+                    f"uses serve {', '.join(map(layer_name, served))}; set maps: shared there"
+                )
 
     @property
     def teacher(self) -> PreTrainedModel | None:
@@ -168,21 +183,18 @@ class DistillationModule(nn.Module):
             student = self._run(self._recorder, union(o.student_plan for o in here), inputs, mask, mixing)
             teacher = self._run_teacher(here, inputs, mask, mixing)
             logits = student.logits if mixing is None else logits
-            for objective in here:
-                scale = scales[self.objectives.index(objective)]
-                if isinstance(objective.signal, Labels):
-                    shares = _shares(mixing, batch["labels"])
-                    values[objective.name] = objective.against_labels(student, shares, scale)
-                    continue
-                if objective.spec.consistent:
-                    aligner, targets = (
-                        self._aligner_of(objective),
-                        self._mixed(own[type(objective.spec.target)], mask, mixing, objective),
-                    )
-                else:
-                    aligner, targets = self._aligner_of(objective), [Target(teacher, teacher.mask)]
-                pairs = objective.pairs(self.clock.epoch, self.clock.step)
-                values[objective.name] = objective.against(student, targets, aligner, pairs, scale)
+            # Under autocast products of recorded tensors would be bf16 again: losses are computed in full width.
+            with torch.autocast(mask.device.type, enabled=False):
+                for o in here:
+                    scale = scales[self.objectives.index(o)]
+                    if isinstance(o.signal, Labels):
+                        values[o.name] = o.against_labels(student, _shares(mixing, batch["labels"]), scale)
+                        continue
+                    targets = [Target(teacher, teacher.mask)]
+                    if o.spec.consistent:
+                        targets = self._mixed(own[type(o.spec.target)], mask, mixing, o)
+                    pairs = o.pairs(self.clock.epoch, self.clock.step)
+                    values[o.name] = o.against(student, targets, self._aligner_of(o), pairs, scale)
         return {o.name: values[o.name] for o in self.objectives}, logits
 
     def count_units(self, mask: Tensor) -> Tensor:
@@ -198,9 +210,15 @@ class DistillationModule(nn.Module):
             counts.append(units(counted, objective.unit))
         return torch.stack(counts)
 
+    def finish_step(self, epoch: int | None = None) -> None:
+        """To be called after every optimiser step: moves the average and the clock."""
+        self._move_average()
+        self.clock.step += 1
+        if epoch is not None:
+            self.clock.epoch = epoch
+
     @torch.no_grad()
-    def update_average(self) -> None:
-        """Move the average towards the student; called after every optimiser step."""
+    def _move_average(self) -> None:
         if self.average is None or self.decay is None:
             return
         live = {"student": self.student, "aligners": self.aligners}

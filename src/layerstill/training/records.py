@@ -39,22 +39,25 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--output {self.path}: a file, not a folder")
         if self.path.is_dir() and any(self.path.iterdir()):
-            self._must_be_ours()
+            self._refuse_another_run()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "run.json", self.settings)
         except OSError as error:
             raise UserError(f"--output {self.path}: cannot be written: {error.strerror}") from None
 
-    def _must_be_ours(self) -> None:
+    def _refuse_another_run(self) -> None:
         try:
             there = json.loads((self.path / "run.json").read_text("utf-8"))
         except (OSError, ValueError):
             raise UserError(
                 f"--output {self.path}: not empty and not a run of layerstill; choose a new folder"
             ) from None
+        if self.finished is None and not any(self.checkpoints.rglob("*.safetensors")):
+            return  # it failed before anything was trained, so nothing can be lost
         for key in [*self.settings, *there]:
-            if there.get(key) != self.settings.get(key):
+            # A model is what its fingerprint says, under whatever path it was given.
+            if key not in {"teacher", "model", "init_from"} and there.get(key) != self.settings.get(key):
                 raise UserError(
                     f"--output {self.path} holds another run: {key} is {_brief(there.get(key))} there and "
                     f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"
@@ -134,8 +137,7 @@ def task_fingerprint(task: Task) -> str:
 def environment() -> dict[str, str]:
     """Versions that a result depends on."""
     packages = ("layerstill", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy")
-    found = {p: version(p) for p in packages if p != "layerstill"}
-    return {"python": platform.python_version(), "machine": platform.machine()} | found
+    return {"python": platform.python_version(), "machine": platform.machine()} | {p: version(p) for p in packages}
 
 
 def peak_memory_mb() -> float:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,8 @@ from layerstill.training.models import (
     load_fine_tuned,
     load_for_finetuning,
     load_tokenizer,
+    refuse_other_tokens,
+    require_head,
 )
 from layerstill.training.module import DistillationModule, bind_objectives
 from layerstill.training.records import Result, RunFolder, environment, peak_memory_mb, task_fingerprint
@@ -58,21 +59,26 @@ def distill(
     same thing again in the same folder resumes what was interrupted and returns what is finished.
     """
     config = load_config(teacher)
+    require_head(teacher, config)
     task, notices = agree_on_labels(task, config, f"teacher {teacher}")
     source_config = config if init_from is None else load_config(init_from)
     refuse_misfits(recipe, config, source_config, student_layers, options.seed, task.kind == "regression")
-    tokenizer = load_tokenizer(teacher)
+    tokenizer = load_tokenizer(teacher, config)
     usable_length(options.max_length, tokenizer, config)
+    if init_from is not None:
+        refuse_other_tokens(init_from, source_config, config, tokenizer.get_vocab())
     settings = {
         "teacher": teacher,
         "teacher_fingerprint": fingerprint(teacher, config),
         "student_layers": student_layers,
         "init_from": init_from,
+        "init_from_fingerprint": init_from and fingerprint(init_from, source_config),
     }
     folder = RunFolder(output, _settings(task, recipe, options) | settings)
     if done := folder.finished:
         return _nothing_to_do(done)
     _say([*notices, *task.notices])
+    set_seed(options.seed)  # a source without a head for this task gets a random one
     teacher_model = load_fine_tuned(teacher)
     source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
     teacher_metrics = _score_teacher(teacher_model, tokenizer, task, options) if recipe.needs_teacher else {}
@@ -92,7 +98,7 @@ def finetune(
     recipe = recipe or Recipe.load("finetune")
     if recipe.needs_teacher:
         raise UserError("finetune takes a recipe without a teacher; use distill")
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, config)
     usable_length(options.max_length, tokenizer, config)
     settings = {"model": model, "model_fingerprint": fingerprint(model, config)}
     folder = RunFolder(output, _settings(task, recipe, options) | settings)
@@ -191,13 +197,13 @@ class _Run:
         self.student.requires_grad_(True)
         if self.recipe.student.embeddings == "frozen":
             embeddings_of(self.student).requires_grad_(False)
-        # Stages differ in their dropout; whatever is drawn by name differs already.
+        # Stages differ in their dropout. The order of examples and the lambdas of mixup start over in each.
         set_seed(self.options.seed + 1000 * (number - 1))
         regression = self.task.kind == "regression"
         module = DistillationModule(self.student, self.teacher, stage, self.options.seed, regression)
         trainer = DistillationTrainer(
             module,
-            training_arguments(stage, checkpoints, self.options, self.task.metrics[0]),
+            training_arguments(stage, checkpoints, self.options, self.task.metrics[0], len(train.dataset)),
             train_dataset=train.dataset,
             eval_dataset=dev.dataset,
             data_collator=Collator(self.tokenizer),
@@ -208,33 +214,28 @@ class _Run:
                 *([EarlyStoppingCallback(stage.patience)] if stage.patience else []),
             ],
         )
-        first = next(iter(trainer.get_train_dataloader()))
-        if frozen := module.freeze_unreached(first):
-            some = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
-            log.info("stage %d: no objective reaches %d of the parameters, frozen: %s", number, len(frozen), some)
-        set_seed(self.options.seed + 1000 * (number - 1))
-        start = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        self._add_up(trainer, time.perf_counter() - start, len(train.dataset), stage)
+        self._add_up(trainer, len(train.dataset), stage)
         if any(True for _ in module.aligners.parameters()):
             several = len(self.recipe.stages) > 1
             name = f"stage-{number}-{ALIGNERS_FILE}" if several else ALIGNERS_FILE
             save_module(module.aligners, self.folder.path / name)
 
-    def _add_up(self, trainer: DistillationTrainer, seconds: float, examples: int, stage: Stage) -> None:
+    def _add_up(self, trainer: DistillationTrainer, examples: int, stage: Stage) -> None:
         epochs = trainer.state.epoch or 0.0
-        self.spent.seconds += seconds
+        cost = trainer.cost()
+        self.spent.seconds += cost["seconds"]
         self.spent.steps += trainer.state.global_step
         self.spent.epochs += round(epochs, 4)
         self.spent.examples += round(epochs * examples)
-        self.spent.tokens += int(trainer.tokens_seen)
-        self.spent.teacher_seconds += trainer.module.teacher_time.total()
+        self.spent.tokens += int(cost["tokens"])
+        self.spent.teacher_seconds += cost["teacher_seconds"]
         evaluations = sum("eval_runtime" in entry for entry in trainer.state.log_history)
         self.spent.selected.append(f"best of {evaluations}" if stage.select == "best" else "last")
 
     def _metrics(self, predictions: Any) -> dict[str, float]:
         logits, labels = np.asarray(predictions.predictions), np.asarray(predictions.label_ids)
-        return score(self.task.metrics, self.task.kind, logits, labels)
+        return score(self.task, logits, labels)
 
     def _record(self) -> dict[str, Any]:
         metrics, _ = evaluate_split(self.student, self.tokenizer, self.task, "dev", self.options.max_length)

@@ -4,6 +4,9 @@ Everything users know of the Trainer stays: callbacks, trackers, accelerate, res
 once, over accumulation and processes; the value of each objective in the log; checkpoints without pickle.
 """
 
+import json
+import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,11 @@ from layerstill.training.checkpoint import (
     save_module,
     save_optimizer,
     save_random_state,
+    write_json,
 )
 from layerstill.training.module import DistillationModule
+
+log = logging.getLogger("layerstill")
 
 ALIGNERS_FILE = "aligners.safetensors"
 AVERAGE_FILE = "average.safetensors"
@@ -42,21 +48,24 @@ class _AfterStep(TrainerCallback):
         self.module = module
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        self.module.update_average()
+        self.module.finish_step()
 
 
 class DistillationTrainer(Trainer):
     """A Trainer whose model is a `DistillationModule`.
 
-    Args are those of `Trainer`, with the module as `model`; set `label_names=["labels"]` and
-    `remove_unused_columns=False` in the training arguments.
+    Args are those of `Trainer`, with the module as `model`. `training_arguments` makes arguments that fit a stage; own
+    ones need `label_names=["labels"]` and `remove_unused_columns=False`. Before training, what no objective reaches is
+    frozen, and an objective that is zero or not finite stops the run.
     """
 
     def __init__(self, module: DistillationModule, args: TrainingArguments, **kwargs: Any) -> None:
         super().__init__(module, args, **kwargs)
         self.module = module
         self.loss_is_scaled_for_ga = True
-        self.tokens_seen = 0
+        self._tokens_seen: Tensor | float = 0
+        self._cost_before = {"seconds": 0.0, "tokens": 0.0, "teacher_seconds": 0.0}
+        self._started = time.perf_counter()
         self._term_sums: dict[str, Tensor] = {}
         self._sums_since = 0
         self.add_callback(_AfterStep(module))
@@ -65,11 +74,31 @@ class DistillationTrainer(Trainer):
         if not args.disable_tqdm:
             self.add_callback(ProgressBar)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Freeze what no objective reaches, then train as `Trainer.train` does."""
+        with torch.random.fork_rng(devices=[]):
+            first = self._prepare_inputs(next(iter(self.get_train_dataloader())))
+            if frozen := self.module.freeze_unreached(first):
+                some = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
+                log.info("no objective reaches %d of the parameter tensors, frozen: %s", len(frozen), some)
+        self._started = time.perf_counter()
+        return super().train(*args, **kwargs)
+
+    def cost(self) -> dict[str, float]:
+        """Seconds, real tokens and the teacher's seconds so far, earlier parts of a resumed run included."""
+        now = {
+            "seconds": time.perf_counter() - self._started,
+            "tokens": float(self._tokens_seen),
+            "teacher_seconds": self.module.teacher_time.total(),
+        }
+        return {name: self._cost_before[name] + value for name, value in now.items()}
+
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = dataset["length"] if "length" in dataset.column_names else [len(row) for row in dataset["input_ids"]]
         # Whole optimiser steps are bucketed, so that the order does not depend on accumulation or processes.
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthBuckets(dataset["length"], step, self.args.seed)
+        return LengthBuckets(lengths, step, self.args.seed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -99,7 +128,7 @@ class DistillationTrainer(Trainer):
             self._add_up(f"objective/{name}", term.value)
             if term.spread is not None:
                 self._add_up(f"teacher spread/{name}", term.spread)
-        self.tokens_seen += inputs["attention_mask"].sum()
+        self._tokens_seen = self._tokens_seen + inputs["attention_mask"].sum()
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def _add_up(self, name: str, value: Tensor) -> None:
@@ -162,12 +191,14 @@ class DistillationTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
+            write_json(Path(output_dir) / "cost.json", self.cost())
             save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
+            self._cost_before = json.loads((Path(checkpoint) / "cost.json").read_text("utf-8"))
             load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
 
     def _save_rng_state(self, output_dir: str) -> None:
