@@ -30,6 +30,7 @@ class StagePlan:
     steps: int | None
     aligner_parameters: int
     capture_mb: float
+    """Captured tensors and the maps computed from them, at full length."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def _plan_stage(
     table = [{"objective": o.name, "pairs": o.describe_pairs(), **o.spec.model_dump()} for o in objectives]
     tokens = rows * max_length
     captured = sum(_capture_elements(p, c, tokens) for p, c in ((student_capture, student), (teacher_capture, teacher)))
+    captured += sum(_map_elements(o, rows, max_length) for o in objectives)
     layers = depth_of(teacher)
     return StagePlan(
         table,
@@ -109,6 +111,14 @@ def _plan_stage(
 
 def _capture_elements(plan: CapturePlan, config: PretrainedConfig, tokens: int) -> int:
     return tokens * config.hidden_size * (len(plan.hidden) + 3 * len(plan.attention))
+
+
+def _map_elements(objective: BoundObjective, rows: int, max_length: int) -> int:
+    """Attention and relation maps: scores and distributions of every pair, for both models."""
+    if not objective.signal.inside:
+        return 0
+    heads = getattr(objective.signal, "heads", None) or objective.student.heads
+    return len(objective.pairs(0, 0)) * 2 * 2 * rows * heads * max_length**2
 
 
 def _activation_width(config: PretrainedConfig) -> int:

@@ -15,7 +15,7 @@ from layerstill.schema import Spec
 
 
 class Pair(NamedTuple):
-    """Layer `student` of the student learns from layer `teacher` of the teacher."""
+    """Layer `student` of the student learns from layer `teacher` of the teacher, with a share `weight` of the term."""
 
     student: int
     teacher: int

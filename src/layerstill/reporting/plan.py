@@ -75,5 +75,5 @@ def print_plan(plan: Plan) -> None:
         else:
             console.print("the teacher does not run")
         console.print(
-            f"captured tensors take up to {stage.capture_mb} MB; maps have {stage.aligner_parameters:,} parameters\n"
+            f"captured tensors and maps take up to {stage.capture_mb:,.0f} MB; alignments have {stage.aligner_parameters:,} parameters\n"
         )
