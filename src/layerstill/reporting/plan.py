@@ -74,6 +74,5 @@ def print_plan(plan: Plan) -> None:
             console.print(f"teacher runs {stage.teacher_depth} of {stage.teacher_layers} layers")
         else:
             console.print("the teacher does not run")
-        console.print(
-            f"captured tensors and maps take up to {stage.capture_mb:,.0f} MB; alignments have {stage.aligner_parameters:,} parameters\n"
-        )
+        console.print(f"captured tensors and maps take up to {stage.capture_mb:,.0f} MB")
+        console.print(f"alignments have {stage.aligner_parameters:,} parameters\n")
