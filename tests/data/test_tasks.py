@@ -221,4 +221,4 @@ def test_a_linear_bag_of_words_model_does_not_solve_the_tickets():
     train, test = task.splits["train"], task.splits["test"]
     model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=10, max_iter=2000))
     model.fit([t for (t,) in train.texts], train.labels)
-    assert 0.25 < model.score([t for (t,) in test.texts], test.labels) < 0.6
+    assert 0.25 < model.score([t for (t,) in test.texts], test.labels) < 0.5
