@@ -1,5 +1,6 @@
 """Tiny random models of every supported family, and a tokenizer that knows a few words."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -9,26 +10,68 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 WORDS = "good bad fine poor great awful film plot actor scene the a was is very not and but we they".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = SPECIAL + WORDS
-FAMILIES = ["bert", "roberta", "electra", "distilbert", "modernbert"]
+ENCODERS = [
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "electra",
+    "albert",
+    "distilbert",
+    "modernbert",
+    "mpnet",
+    "deberta-v2",
+]
+DECODERS = ["llama", "qwen3", "gemma3_text", "gpt2", "opt"]
+FAMILIES = ENCODERS + DECODERS
 
 
 def tiny_config(family: str, layers: int = 4, width: int = 48, heads: int = 4, labels: int = 3, **extra):
-    common = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, "num_labels": labels, **extra}
+    sizes = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 2 * width,
+        "max_position_embeddings": 64,
+        "vocab_size": len(VOCABULARY),
+        "pad_token_id": 0,
+        "num_labels": labels,
+    }
+    sizes |= _special(family, layers, width, heads)
+    return AutoConfig.for_model(family, **{**sizes, **extra})
+
+
+def _special(family: str, layers: int, width: int, heads: int) -> dict:
+    edges = {"bos_token_id": 2, "eos_token_id": 3}
     if family == "distilbert":
-        sizes = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": 2 * width}
-    else:
-        sizes = {
-            "hidden_size": width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "intermediate_size": 2 * width,
-        }
-    if family == "electra":
-        sizes["embedding_size"] = width // 2
+        return {"hidden_dim": 2 * width}
+    if family in {"electra", "albert"}:
+        return {"embedding_size": width // 2}
     if family == "modernbert":
-        sizes |= {"local_attention": 8, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
-    sizes["max_position_embeddings"] = 64
-    return AutoConfig.for_model(family, **{**sizes, **common})
+        return {"local_attention": 8, "cls_token_id": 2, "sep_token_id": 3, **edges}
+    if family == "deberta-v2":
+        relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8}
+        return {**relative, "norm_rel_ebd": "layer_norm", "share_att_key": True, "pooler_hidden_size": width}
+    if family == "llama":
+        return {"num_key_value_heads": heads // 2, **edges}
+    if family in {"qwen3", "gemma3_text"}:
+        # A head width of its own: heads times head width is not the hidden size.
+        grouped = {
+            "num_key_value_heads": heads // 2,
+            "head_dim": 16,
+            "sliding_window": 4,
+            "use_sliding_window": True,
+            **edges,
+        }
+        return {**grouped, "layer_types": [("sliding_attention", "full_attention")[i % 2] for i in range(layers)]}
+    if family == "gpt2":
+        return {"n_inner": 2 * width, **edges}
+    return {"ffn_dim": 2 * width, "word_embed_proj_dim": width, **edges} if family == "opt" else {}
+
+
+def no_dropout(family: str) -> dict[str, float]:
+    """Settings that switch off every kind of dropout that a family has."""
+    return {n: 0.0 for n, v in tiny_config(family).to_dict().items() if re.search("drop|_pdrop", n) and v is not None}
 
 
 def tiny_model(family: str = "bert", seed: int = 0, sharp: float = 4.0, **config) -> PreTrainedModel:

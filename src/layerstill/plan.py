@@ -63,7 +63,7 @@ def make_plan(
     """
     refuse_misfits(recipe, teacher, source, depth, seed, regression)
     chosen = chosen_layers(source, depth, recipe.student, seed)
-    student = student_config(source, chosen, depth)
+    student = student_config(source, depth, recipe.student, seed)
     bound = [bind_objectives(stage, student, teacher, regression, seed) for stage in recipe.stages]
     stages = []
     for stage, objectives in zip(recipe.stages, bound, strict=True):

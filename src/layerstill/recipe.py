@@ -98,6 +98,22 @@ class StudentSpec(Spec):
     """The pooler, where the family has one, and other modules between layers and head."""
     head: Literal["copied", "random"] = "copied"
     """The task head."""
+    hidden_size: PositiveInt | None = None
+    """Width of the hidden states, if it shall be smaller than the source's."""
+    attention_heads: PositiveInt | None = None
+    """Attention heads; without it the source's number if that divides hidden_size, else as many as keep their width."""
+    intermediate_size: PositiveInt | None = None
+    """Width of the feed-forward layers, if it shall be smaller than the source's."""
+    embedding_size: PositiveInt | None = None
+    """Width of factorised token embeddings, in families that have them."""
+    narrowing: Literal["slice", "importance", "svd"] = "importance"
+    """How smaller widths start: the first units, the most important ones, or (hidden states and embeddings) the
+    leading directions."""
+
+    @property
+    def narrower(self) -> bool:
+        """Whether any width is given."""
+        return any((self.hidden_size, self.attention_heads, self.intermediate_size, self.embedding_size))
 
 
 class Recipe(Spec):

@@ -10,7 +10,7 @@ from layerstill.knowledge.mappings import Last, Random, Uniform
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
-from tests.tiny import batch, tiny_model
+from tests.tiny import DECODERS, FAMILIES, batch, tiny_model
 
 
 def recipe_of(objectives: dict, **stage) -> Recipe:
@@ -33,11 +33,10 @@ RAIL = {
 HIDDEN = {"signal": "hidden_states", "mapping": "last", "distance": "mse"}
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_every_shipped_recipe_trains_two_steps(name):
-    recipe = Recipe.load(name)
+def train_two_steps(recipe: Recipe, **config) -> None:
+    """Every objective finite and not zero, every map trained."""
     for stage in range(len(recipe.stages)):
-        module = make(recipe, stage)
+        module = make(recipe, stage, **config)
         module.clock.epoch, module.clock.epochs, module.clock.steps = 1, 4, 2
         module.freeze_unreached(batch())
         optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-3)
@@ -55,6 +54,32 @@ def test_every_shipped_recipe_trains_two_steps(name):
         for n, parameter in module.aligners.named_parameters():
             if n in before:
                 assert not torch.equal(parameter, before[n]), f"{n} is not trained"
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_shipped_recipe_trains_two_steps_in_every_family(family, name):
+    first_tokens = name in {"pkd", "hid-cls"}
+    if family in DECODERS and first_tokens:
+        with pytest.raises(UserError, match="in a causal model the first token sees only itself"):
+            make(Recipe.load(name), family=family)
+        return
+    # 48 relation heads must divide heads times head width, which two of the families choose apart from the hidden size.
+    overrides = {
+        "minilmv2": tuple(f"stages.0.objectives.{q}.signal.relation.heads=8" for q in ("queries", "keys", "values"))
+    }
+    train_two_steps(Recipe.load(name, overrides.get(name, ())), family=family)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_trains_a_narrower_student(name):
+    width = 24 if name != "minilmv2" else 48
+    train_two_steps(Recipe.load(name, (f"student.hidden_size={width}", "student.intermediate_size=40")))
+
+
+def test_a_width_that_relation_heads_do_not_divide_is_refused_with_those_that_do():
+    with pytest.raises(UserError, match="48 relation heads do not divide the student's width 24; use 1, 2, .*12, 24"):
+        make(Recipe.load("minilmv2", ("student.hidden_size=24",)))
 
 
 def test_only_the_teacher_is_outside_and_only_the_student_is_saved(tmp_path):

@@ -7,6 +7,7 @@ from transformers import DataCollatorWithPadding, PretrainedConfig, PreTrainedTo
 
 from layerstill.data.tasks import Split
 from layerstill.errors import UserError
+from layerstill.families import family_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) ->
 def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
     """`wanted` tokens, if the model has that many positions; UserError with the limit otherwise."""
     limit = getattr(config, "max_position_embeddings", wanted)
-    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+    if family_of(config).position_offset:
         limit -= config.pad_token_id + 1  # positions are counted from after the padding index
     limit = min(limit, tokenizer.model_max_length)
     if wanted > limit:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from layerstill.errors import UserError
@@ -93,9 +93,19 @@ class Linear(Spec):
     """How the student's map is treated."""
     teacher: Training = "trained"
     """How the teacher's map is treated, with sides: both."""
+    when: Literal["always", "widths_differ"] = "always"
+    """`widths_differ`: no map between vectors of equal width."""
+
+    @model_validator(mode="after")
+    def _plain(self) -> "Linear":
+        if self.when == "widths_differ" and (self.sides == "both" or self.width or self.maps == "concatenated"):
+            raise ValueError("when: widths_differ goes with a map on the student to the teacher's width only")
+        return self
 
     def build(self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]], pairs: int) -> Aligner:
         """Make the maps for student layers `layers[0]`, teacher layers `layers[1]`, `pairs` pairs at a time."""
+        if self.when == "widths_differ" and student_width == teacher_width:
+            return Aligner()
         concatenates = self.maps == "concatenated"
         factor = pairs if concatenates else 1
         width = self.width or teacher_width * factor

@@ -1,13 +1,15 @@
 """Capture: read planned hidden states and planned q, k, v from a model that keeps its fast attention kernel.
 
 One attention function is registered with transformers. It records q, k, v, scaling, mask and causality of planned
-layers and calls the stock scaled-dot-product kernel. Hidden states come from hooks on planned layers only. Nothing
-stays on the model between two forward passes except the name of the attention function, which is never saved.
+layers and calls the stock scaled-dot-product kernel. Families that bypass it are read by hooks on their projections.
+Hidden states come from hooks on planned layers only. Nothing stays on the model between two forward passes except the
+name of the attention function, which is never saved.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from transformers.masking_utils import sdpa_mask
 
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.knowledge.mappings import layer_name
+from layerstill.knowledge.projections import Projections
 
 ATTENTION_NAME = "layerstill"
 _SLOT = "_layerstill_slot"
@@ -62,6 +65,8 @@ class AttentionRecord:
     mask: Tensor | None
     """`(B, 1, N, N)` boolean, true where the model lets a query see a key; None means everywhere."""
     causal: bool
+    bias: Tensor | None = None
+    """`(B or 1, H, N, N)` what the model adds to the scaled products before mask and softmax; None means nothing."""
 
     def attended(self) -> Tensor | None:
         """`(B or 1, 1, N, N)` boolean: the pairs that this layer's attention looks at; None means all."""
@@ -94,12 +99,12 @@ def _recording_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    slot: list[AttentionRecord] | None = module.__dict__.get(_SLOT)
-    if slot is not None:
+    running: _Pass | None = module.__dict__.get(_SLOT)
+    if running is not None:
         # A missing mask means "causal" in decoders and "everything" in encoders; only the module knows which.
         causal = bool(module.is_causal if is_causal is None else is_causal)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        slot.append(AttentionRecord(query, key, value, scale, attention_mask, causal))
+        running.keep(AttentionRecord(query, key, value, scale, attention_mask, causal))
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
     )
@@ -114,19 +119,97 @@ class _DeepEnough(Exception):  # noqa: N818 (a signal, not an error)
     """Raised inside a forward pass to leave the layers nobody asked for uncomputed."""
 
 
+class _Pass:
+    """One forward pass under a plan: knows which layer is running and keeps what the plan wants of it."""
+
+    def __init__(
+        self, layers: Sequence[nn.Module], plan: CapturePlan, mask: Tensor, edit: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        self.plan = plan
+        self.edit = edit
+        self.captured = Captured(mask)
+        self.records: dict[int, list[AttentionRecord]] = {k: [] for k in plan.attention}
+        self.last = plan.depth(len(layers))
+        self.layer = 0
+        # A module that serves several layers is called for them in this order.
+        self.numbers: dict[nn.Module, list[int]] = {}
+        for number, module in enumerate(layers, 1):
+            self.numbers.setdefault(module, []).append(number)
+        self.calls: dict[nn.Module, int] = dict.fromkeys(self.numbers, 0)
+
+    def watch(self, projections: Projections | None, undo: ExitStack) -> None:
+        """Put hooks on the layers that the plan needs, until `undo` is closed."""
+        wanted = {1, self.last} | self.plan.hidden | self.plan.attention
+        for module, numbers in self.numbers.items():
+            if not wanted.intersection(numbers):
+                continue
+            undo.callback(module.register_forward_pre_hook(self._before, with_kwargs=True).remove)
+            undo.callback(module.register_forward_hook(self._after).remove)
+            if not self.plan.attention.intersection(numbers):
+                continue
+            if projections is not None:
+                projections.watch(module, self._keep_projected, undo)
+                continue
+            for inner in module.modules():
+                inner.__dict__[_SLOT] = self
+                undo.callback(inner.__dict__.pop, _SLOT, None)
+
+    def keep(self, record: AttentionRecord) -> None:
+        """Called by the attention of a watched layer."""
+        if self.layer in self.records:
+            self.records[self.layer].append(record)
+
+    def _keep_projected(self, found: dict[str, Any]) -> None:
+        self.keep(AttentionRecord(**found, mask=None, causal=False))
+
+    def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        self.layer = self.numbers[module][self.calls[module]]
+        self.calls[module] += 1
+        if self.layer != 1:
+            return None
+        x = args[0] if args else kwargs["hidden_states"]
+        if self.edit is not None:
+            x = self.edit(x)
+        if 0 in self.plan.hidden:
+            self.captured.hidden[0] = x
+        if self.last == 0:
+            raise _DeepEnough
+        return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.layer in self.plan.hidden:
+            self.captured.hidden[self.layer] = output[0] if isinstance(output, tuple) else output
+        if self.layer == self.last and not self.plan.logits:
+            raise _DeepEnough
+
+
 class Recorder:
-    """Runs a model and returns what a plan asks for. `layers` are the model's layers, first to last.
+    """Runs a model and returns what a plan asks for.
 
     Holds references to the inner modules, so it keeps working when the model is wrapped (DDP, FSDP).
+
+    Args:
+        model: the model.
+        layers: its layers, first to last; one module several times where layers share their weights.
+        projections: where q, k, v are read if the family's attention bypasses the interface of transformers.
+        call: arguments of every forward pass.
     """
 
-    def __init__(self, model: PreTrainedModel, layers: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layers: Sequence[nn.Module],
+        projections: Projections | None = None,
+        call: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.model = model
         self.layers = list(layers)
+        self.projections = projections
+        self.call = dict(call)
 
     def prepare(self, plan: CapturePlan) -> None:
         """Switch the model to the recording attention function if the plan needs q, k or v, and check the switch."""
-        if plan.attention and self.model.config._attn_implementation != ATTENTION_NAME:
+        if plan.attention and self.projections is None and self.model.config._attn_implementation != ATTENTION_NAME:
             self.model.set_attn_implementation(ATTENTION_NAME)
             if self.model.config._attn_implementation != ATTENTION_NAME:
                 raise UserError(
@@ -147,20 +230,16 @@ class Recorder:
         layer when the plan has no logits.
         """
         self.prepare(plan)
-        captured = Captured(mask=mask)
-        slots: dict[int, list[AttentionRecord]] = {k: [] for k in plan.attention}
+        running = _Pass(self.layers, plan, mask, edit_embeddings)
+        captured = running.captured
         with ExitStack() as undo:
-            self._watch_hidden(plan, captured, edit_embeddings, undo)
-            for k in plan.attention:
-                for module in self.layers[k - 1].modules():
-                    module.__dict__[_SLOT] = slots[k]
-                    undo.callback(module.__dict__.pop, _SLOT, None)
+            running.watch(self.projections, undo)
             try:
-                logits = self.model(**inputs, attention_mask=mask.long()).logits
+                logits = self.model(**inputs, **self.call, attention_mask=mask.long()).logits
                 captured.logits = logits if plan.logits else None
             except _DeepEnough:
                 pass
-        for k, records in slots.items():
+        for k, records in running.records.items():
             if len(records) != 1:
                 raise ObjectiveError(
                     f"layer {k} of {type(self.model).__name__} recorded attention {len(records)} times instead of "
@@ -170,33 +249,3 @@ class Recorder:
         if missing := plan.hidden - captured.hidden.keys():
             raise ObjectiveError(f"{type(self.model).__name__} gave no hidden state for {_names(missing)}")
         return captured
-
-    def _watch_hidden(
-        self,
-        plan: CapturePlan,
-        captured: Captured,
-        edit_embeddings: Callable[[Tensor], Tensor] | None,
-        undo: ExitStack,
-    ) -> None:
-        def first_input(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-            x = args[0] if args else kwargs["hidden_states"]
-            if edit_embeddings is not None:
-                x = edit_embeddings(x)
-            if 0 in plan.hidden:
-                captured.hidden[0] = x
-            if plan.depth(len(self.layers)) == 0:
-                raise _DeepEnough
-            return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
-
-        def output_of(k: int) -> Callable:
-            def hook(module: nn.Module, args: Any, output: Any) -> None:
-                if k in plan.hidden:
-                    captured.hidden[k] = output[0] if isinstance(output, tuple) else output
-                if k == plan.depth(len(self.layers)) and not plan.logits:
-                    raise _DeepEnough
-
-            return hook
-
-        undo.callback(self.layers[0].register_forward_pre_hook(first_input, with_kwargs=True).remove)
-        for k in (plan.hidden | {plan.depth(len(self.layers))}) - {0}:
-            undo.callback(self.layers[k - 1].register_forward_hook(output_of(k)).remove)

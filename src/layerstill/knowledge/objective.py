@@ -19,7 +19,17 @@ from layerstill.knowledge.alignment import ALIGNMENTS, Aligner, Linear, NoAlignm
 from layerstill.knowledge.capture import Captured, CapturePlan
 from layerstill.knowledge.distances import DISTANCES, Distance
 from layerstill.knowledge.mappings import MAPPINGS, Mapping, Pair, layer_name
-from layerstill.knowledge.signals import SIGNALS, Labels, Logits, Padding, Relation, Signal, Unit
+from layerstill.knowledge.signals import (
+    SIGNALS,
+    Attention,
+    HiddenStates,
+    Labels,
+    Logits,
+    Padding,
+    Relation,
+    Signal,
+    Unit,
+)
 from layerstill.knowledge.views import VIEWS, Clean, Mixup
 from layerstill.knowledge.weights import Constant, Weight
 from layerstill.randomness import generator
@@ -101,6 +111,9 @@ class ModelShape(NamedTuple):
     layers: int
     width: int
     heads: int
+    inner: int
+    """Heads times head width: what relations are cut from."""
+    causal: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +161,7 @@ class BoundObjective:
             raise UserError(f"objective {name!r} needs a teacher, and there is none; `finetune` is the recipe without")
         self.student_layers, self.target_layers = self._candidates()
         self._refuse_unequal_heads()
+        self._refuse_blind_tokens()
 
     def _candidates(self) -> tuple[list[int], list[int]]:
         if self.spec.mapping is None:
@@ -168,17 +182,25 @@ class BoundObjective:
     def _refuse_unequal_heads(self) -> None:
         heads = self.signal.heads if isinstance(self.signal, Relation) else None
         for side, shape in (("student", self.student), ("teacher", self.source)):
-            if heads is not None and shape is not None and shape.width % heads:
-                fits = [n for n in range(1, shape.width + 1) if shape.width % n == 0]
+            if heads is not None and shape is not None and shape.inner % heads:
+                fits = [n for n in range(1, shape.inner + 1) if shape.inner % n == 0]
                 raise UserError(
-                    f"objective {self.name!r}: {heads} relation heads do not divide the {side}'s width {shape.width}; "
+                    f"objective {self.name!r}: {heads} relation heads do not divide the {side}'s width {shape.inner}; "
                     f"use {', '.join(map(str, fits))}"
                 )
         own_heads = self.signal.inside and heads is None
         if own_heads and self.source is not None and self.student.heads != self.source.heads:
             raise UserError(
                 f"objective {self.name!r}: the student has {self.student.heads} attention heads and the teacher "
-                f"{self.source.heads}, so their maps cannot be compared; use signal relation with heads set"
+                f"{self.source.heads}, so their maps cannot be compared; give the student as many "
+                "(student.attention_heads), or use signal relation with heads set"
+            )
+
+    def _refuse_blind_tokens(self) -> None:
+        if isinstance(self.signal, HiddenStates) and self.signal.pool == "first" and self.student.causal:
+            raise UserError(
+                f"objective {self.name!r}: in a causal model the first token sees only itself, so it says nothing "
+                "about the text; use pool: last or pool: mean"
             )
 
     @property
@@ -194,7 +216,9 @@ class BoundObjective:
     @property
     def unit(self) -> Unit:
         """What this objective's counts are proportional to."""
-        return self.signal.unit(self.distance.counts if self.distance else "rows")
+        unit = self.signal.unit(self.distance.counts if self.distance else "rows")
+        causal = isinstance(self.signal, Attention) and self.student.causal
+        return "causal_pairs" if causal and unit == "token_pairs" else unit
 
     def build_aligner(self) -> Aligner | None:
         """The maps of this objective; None if it uses another's."""

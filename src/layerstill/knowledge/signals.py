@@ -16,7 +16,7 @@ from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
 from layerstill.schema import Spec
 
 Padding = Literal["excluded", "included"]
-Unit = Literal["examples", "tokens", "token_pairs"]
+Unit = Literal["examples", "tokens", "token_pairs", "causal_pairs"]
 ValuesMask = tuple[Tensor, Tensor]
 
 
@@ -80,8 +80,8 @@ class HiddenStates(Signal):
     """Outputs of layers: all tokens `(B, N, d)`, or one vector an example `(B, d)`."""
 
     vectors: ClassVar[bool] = True
-    pool: Literal["none", "first", "mean"] = "none"
-    """`none`: every token; `first`: the first real token; `mean`: the mean over real tokens."""
+    pool: Literal["none", "first", "last", "mean"] = "none"
+    """`none`: every token; `first`, `last`: the first or last real token; `mean`: the mean over real tokens."""
 
     def plan(self, layers: list[int]) -> CapturePlan:
         return CapturePlan(hidden=frozenset(layers))
@@ -90,9 +90,10 @@ class HiddenStates(Signal):
         self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
     ) -> ValuesMask:
         states = captured.hidden[layer]
-        if self.pool == "first":
-            first = mask.int().argmax(1)
-            return _of_examples(states[torch.arange(len(states), device=states.device), first])
+        if self.pool in {"first", "last"}:
+            places = torch.arange(1, mask.shape[1] + 1, device=mask.device) * mask
+            token = mask.int().argmax(1) if self.pool == "first" else places.argmax(1)
+            return _of_examples(states[torch.arange(len(states), device=states.device), token])
         tokens = (torch.ones_like(mask) if padding == "included" else mask)[..., None]
         if self.pool == "mean":
             states = states if states.dtype == torch.float64 else states.float()
@@ -123,7 +124,8 @@ class Attention(_TokenPairs):
     """Attention maps `(B, H, N, N)`, from queries to keys."""
 
     form: Literal["scores", "probabilities"] = "scores"
-    """`scores`: q k^T times the model's own scaling, before mask, softmax, dropout; `probabilities`: after softmax."""
+    """`scores`: q k^T times the model's own scaling (plus its position bias, where it has one), before mask, softmax,
+    dropout; `probabilities`: after softmax."""
 
     def read(
         self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
@@ -131,6 +133,8 @@ class Attention(_TokenPairs):
         record = captured.attention[layer]
         key = _repeat_heads(record.key, record.query.shape[1])
         scores = _wide(record.query) @ _wide(key).transpose(-1, -2) * record.scaling
+        if record.bias is not None:
+            scores = scores + _wide(record.bias)
         keys = mask[:, None, None, :]
         attended = record.attended()
         if attended is not None:
@@ -197,11 +201,12 @@ def _repeat_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def units(mask: Tensor, unit: Unit) -> Tensor:
-    """How many examples, real tokens, or ordered pairs of real tokens a token mask `(B, N)` holds (0-d, float64)."""
+    """How many examples, real tokens, or ordered pairs of real tokens (causal: the second not after the first) a token
+    mask `(B, N)` holds (0-d, float64)."""
     if unit == "examples":
         return torch.tensor(float(len(mask)), dtype=torch.float64, device=mask.device)
     tokens = mask.sum(1, dtype=torch.float64)
-    return (tokens if unit == "tokens" else tokens**2).sum()
+    return {"tokens": tokens, "token_pairs": tokens**2, "causal_pairs": tokens * (tokens + 1) / 2}[unit].sum()
 
 
 SIGNALS: dict[str, type[Spec]] = {

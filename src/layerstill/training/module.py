@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from layerstill.errors import ObjectiveError, UserError
-from layerstill.families import depth_of, layers_of
+from layerstill.families import recorder_of, shape_of
 from layerstill.knowledge.alignment import Aligner, SameAs
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
 from layerstill.knowledge.mappings import layer_name
-from layerstill.knowledge.objective import BoundObjective, ModelShape, MovingAverage, Target, Term
+from layerstill.knowledge.objective import BoundObjective, MovingAverage, Target, Term
 from layerstill.knowledge.signals import Labels, units
 from layerstill.knowledge.views import Clean, Mixing, Mixup
 from layerstill.randomness import generator
@@ -74,11 +74,6 @@ class Stopwatch:
         return self.seconds
 
 
-def shape_of(config: PretrainedConfig) -> ModelShape:
-    """Depth, width and attention heads of a model."""
-    return ModelShape(depth_of(config), config.hidden_size, config.num_attention_heads)
-
-
 def bind_objectives(
     stage: Stage, student: PretrainedConfig, teacher: PretrainedConfig | None, regression: bool, seed: int
 ) -> list[BoundObjective]:
@@ -114,8 +109,8 @@ class DistillationModule(nn.Module):
         built = {o.name: o.build_aligner() for o in self.objectives}
         self.aligners = nn.ModuleDict({name: aligner for name, aligner in built.items() if aligner is not None})
         self._refuse_maps_of_other_layers()
-        self._recorder = Recorder(student, layers_of(student))
-        self._teacher_recorder = Recorder(teacher, layers_of(teacher)) if teacher is not None else None
+        self._recorder = recorder_of(student)
+        self._teacher_recorder = recorder_of(teacher) if teacher is not None else None
         decays = {o.spec.target.decay for o in self.objectives if isinstance(o.spec.target, MovingAverage)}
         if len(decays) > 1:
             raise ObjectiveError(
@@ -295,7 +290,7 @@ class DistillationModule(nn.Module):
             recorder = self._recorder
             if kind is MovingAverage:
                 assert self.average is not None
-                recorder = Recorder(self.average["student"], layers_of(self.average["student"]))
+                recorder = recorder_of(self.average["student"])
             found[kind] = recorder.run(plan, inputs, mask)
         return found
 

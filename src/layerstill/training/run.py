@@ -118,7 +118,7 @@ def refuse_misfits(
     if not 1 <= depth <= total:
         whose = "the teacher" if source is teacher else "the model of --init-from"
         raise UserError(f"--student-layers {depth}: {whose} has {total} layers; choose 1 to {total}")
-    student = student_config(source, chosen_layers(source, depth, recipe.student, seed), depth)
+    student = student_config(source, depth, recipe.student, seed)
     for stage in recipe.stages:
         for objective in bind_objectives(stage, student, teacher, regression, seed):
             with torch.random.fork_rng(devices=[]):
@@ -196,7 +196,8 @@ class _Run:
         step = int(resume.name.split("-")[1]) if resume else 0
         self.student.requires_grad_(True)
         if self.recipe.student.embeddings == "frozen":
-            embeddings_of(self.student).requires_grad_(False)
+            for module in embeddings_of(self.student):
+                module.requires_grad_(False)
         # Stages differ in their dropout. The order of examples and the lambdas of mixup start over in each.
         set_seed(self.options.seed + 1000 * (number - 1))
         regression = self.task.kind == "regression"
