@@ -194,17 +194,21 @@ def plan(
     from layerstill.plan import make_plan
     from layerstill.reporting.plan import plan_data, print_plan
     from layerstill.training.models import agree_on_labels, load_config, load_tokenizer, require_head
+    from layerstill.training.run import student_vocabulary
 
     the_recipe = _recipe(recipe, set_, init, epochs, batch_size, learning_rate)
     the_task = _task(task, data, dev, text_columns, label_column, train_examples)
     config = load_config(teacher)
     require_head(teacher, config)
     the_task, _ = agree_on_labels(the_task, config, f"teacher {teacher}")
-    usable_length(max_length, load_tokenizer(teacher, config), config)
+    tokenizer = load_tokenizer(teacher, config)
+    usable_length(max_length, tokenizer, config)
     source = config if init_from is None else load_config(init_from)
     examples = len(the_task.splits["train"])
     regression = the_task.kind == "regression"
-    made = make_plan(the_recipe, config, source, student_layers, regression, seed, max_length, examples, max_steps)
+    vocabulary = student_vocabulary(the_recipe, tokenizer, the_task)
+    bound = (the_recipe, config, source, student_layers, regression, seed)
+    made = make_plan(*bound, max_length, examples, max_steps, vocabulary)
     print(json.dumps(plan_data(made), indent=2)) if json_ else print_plan(made)
 
 

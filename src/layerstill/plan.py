@@ -11,6 +11,7 @@ from layerstill.knowledge.capture import CapturePlan
 from layerstill.knowledge.objective import BoundObjective
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
+from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.arguments import steps_of
 from layerstill.training.module import bind_objectives, union
 from layerstill.training.run import refuse_misfits
@@ -56,14 +57,17 @@ def make_plan(
     max_length: int,
     examples: int | None = None,
     max_steps: int | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> Plan:
     """Bind `recipe` to a teacher's configuration and a student of `depth` layers cut from `source`.
 
-    UserError for what `distill` would refuse.
+    `vocabulary` is what the student keeps of the teacher's tokens. UserError for what `distill` would refuse.
     """
     refuse_misfits(recipe, teacher, source, depth, seed, regression)
     chosen = chosen_layers(source, depth, recipe.student, seed)
     student = student_config(source, depth, recipe.student, seed)
+    if vocabulary is not None:
+        vocabulary.renumber(student)
     bound = [bind_objectives(stage, student, teacher, regression, seed) for stage in recipe.stages]
     stages = []
     for stage, objectives in zip(recipe.stages, bound, strict=True):

@@ -106,6 +106,8 @@ class StudentSpec(Spec):
     """Width of the feed-forward layers, if it shall be smaller than the source's."""
     embedding_size: PositiveInt | None = None
     """Width of factorised token embeddings, in families that have them."""
+    vocabulary: PositiveInt | Literal["train"] | None = None
+    """`train` keeps the tokens that the training texts use, a number the most frequent of them."""
     narrowing: Literal["slice", "importance", "svd"] = "importance"
     """How smaller widths start: the first units, the most important ones, or (hidden states and embeddings) the
     leading directions."""

@@ -10,6 +10,7 @@ from layerstill.errors import UserError
 from layerstill.families import depth_of, family_of
 from layerstill.randomness import generator
 from layerstill.students.narrowing import Narrowing, narrow_config
+from layerstill.students.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from layerstill.recipe import StudentSpec
@@ -40,15 +41,22 @@ def chosen_layers(source: PretrainedConfig, depth: int, spec: "StudentSpec", see
 
 
 def build_student(
-    source: PreTrainedModel, depth: int, spec: "StudentSpec", seed: int, labels: PretrainedConfig | None = None
+    source: PreTrainedModel,
+    depth: int,
+    spec: "StudentSpec",
+    seed: int,
+    labels: PretrainedConfig | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> PreTrainedModel:
     """A student of `depth` layers, started from `source` as `spec` says.
 
-    `labels` is a configuration whose label names the student takes over when the source is not the teacher. Weights
-    that are not copied are drawn from torch's global generator. Raises UserError for a depth or width that does not
-    fit.
+    `labels` is a configuration whose label names the student takes over when the source is not the teacher;
+    `vocabulary` what it keeps of the source's tokens. Weights that are not copied are drawn from torch's global
+    generator. Raises UserError for a depth or width that does not fit.
     """
     config = student_config(source.config, depth, spec, seed)
+    if vocabulary is not None:
+        vocabulary.renumber(config)
     if labels is not None:
         config.id2label, config.label2id = dict(labels.id2label), dict(labels.label2id)
         config.num_labels = labels.num_labels
@@ -57,6 +65,9 @@ def build_student(
     wanted = student.state_dict()
     places = _Places(source, chosen_layers(source.config, depth, spec, seed), spec)
     copied = {name: tensor for name, tensor in source.state_dict().items() if places.copied(name)}
+    if vocabulary is not None:
+        tokens = next(n for n, p in source.named_parameters() if p is source.get_input_embeddings().weight)
+        copied |= {tokens: copied[tokens][vocabulary.kept]} if tokens in copied else {}
     narrowing = None
     if spec.narrower:
         layers = {name: places.layer(name) for name in copied if places.part(name) == "layer"}

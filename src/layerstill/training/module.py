@@ -12,7 +12,7 @@ training loop:
 
 import copy
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,10 +91,17 @@ class DistillationModule(nn.Module):
         stage: the objectives.
         seed: of everything that is drawn.
         regression: whether the task head puts out one score.
+        teacher_tokens: the teacher's number of each of the student's tokens, if the student has fewer.
     """
 
     def __init__(
-        self, student: PreTrainedModel, teacher: PreTrainedModel | None, stage: Stage, seed: int, regression: bool
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        stage: Stage,
+        seed: int,
+        regression: bool,
+        teacher_tokens: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -102,6 +109,7 @@ class DistillationModule(nn.Module):
         self.seed = seed
         self.clock = Clock()
         self.teacher_time = Stopwatch()
+        self.teacher_tokens = nn.Buffer(torch.tensor(teacher_tokens), persistent=False) if teacher_tokens else None
         # In a tuple, so that torch neither registers nor saves it.
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         teacher_config = teacher.config if teacher is not None else None
@@ -276,6 +284,8 @@ class DistillationModule(nn.Module):
         teacher = self._teacher_recorder.model
         if teacher.device != mask.device:
             teacher.to(mask.device)
+        if self.teacher_tokens is not None:
+            inputs = {**inputs, "input_ids": self.teacher_tokens[inputs["input_ids"]]}
         # no_grad and not inference_mode: tensors of the latter cannot be saved for the backward pass of a trained
         # teacher-side map.
         with self.teacher_time, torch.no_grad():

@@ -24,6 +24,7 @@ from layerstill.evaluation.predict import evaluate_split
 from layerstill.families import depth_of, embeddings_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student, chosen_layers, student_config
+from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
 from layerstill.training.arguments import Options, training_arguments, uses_bf16
 from layerstill.training.checkpoint import last_checkpoint, load_module, save_module, write_json, write_text
 from layerstill.training.models import (
@@ -67,6 +68,7 @@ def distill(
     usable_length(options.max_length, tokenizer, config)
     if init_from is not None:
         refuse_other_tokens(init_from, source_config, config, tokenizer.get_vocab())
+    vocabulary = student_vocabulary(recipe, tokenizer, task)
     settings = {
         "teacher": teacher,
         "teacher_fingerprint": fingerprint(teacher, config),
@@ -83,11 +85,12 @@ def distill(
     source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
     teacher_metrics = _score_teacher(teacher_model, tokenizer, task, options) if recipe.needs_teacher else {}
     set_seed(options.seed)
-    student = build_student(source, student_layers, recipe.student, options.seed, labels=config)
+    student = build_student(source, student_layers, recipe.student, options.seed, config, vocabulary)
     chosen = chosen_layers(source.config, student_layers, recipe.student, options.seed)
     origin = {"layers": chosen or "random weights", "from": init_from or "teacher"}
     used = teacher_model if recipe.needs_teacher else None
-    return _Run(folder, student, used, tokenizer, task, recipe, options, teacher_metrics, origin).train()
+    tokenizer, tokens = (vocabulary.tokenizer, vocabulary.kept) if vocabulary else (tokenizer, None)
+    return _Run(folder, student, used, tokenizer, task, recipe, options, teacher_metrics, origin, tokens).train()
 
 
 def finetune(
@@ -98,6 +101,8 @@ def finetune(
     recipe = recipe or Recipe.load("finetune")
     if recipe.needs_teacher:
         raise UserError("finetune takes a recipe without a teacher; use distill")
+    if recipe.student.narrower or recipe.student.vocabulary:
+        raise UserError("finetune trains a model as wide as it is; student widths and vocabulary belong to distill")
     tokenizer = load_tokenizer(model, config)
     usable_length(options.max_length, tokenizer, config)
     settings = {"model": model, "model_fingerprint": fingerprint(model, config)}
@@ -108,6 +113,12 @@ def finetune(
     set_seed(options.seed)
     student = load_for_finetuning(model, task)
     return _Run(folder, student, None, tokenizer, task, recipe, options, {}, {"layers": "all", "from": model}).train()
+
+
+def student_vocabulary(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, task: Task) -> Vocabulary | None:
+    """The smaller vocabulary that a recipe asks for; None for the teacher's own."""
+    size = recipe.student.vocabulary
+    return None if size is None else trim_vocabulary(tokenizer, task.splits["train"].texts, size)
 
 
 def refuse_misfits(
@@ -166,6 +177,7 @@ class _Run:
     options: Options
     teacher_metrics: dict[str, float]
     origin: dict[str, Any]
+    teacher_tokens: list[int] | None = None
     spent: _Spent = field(default_factory=_Spent)
 
     def train(self) -> Result:
@@ -201,7 +213,9 @@ class _Run:
         # Stages differ in their dropout. The order of examples and the lambdas of mixup start over in each.
         set_seed(self.options.seed + 1000 * (number - 1))
         regression = self.task.kind == "regression"
-        module = DistillationModule(self.student, self.teacher, stage, self.options.seed, regression)
+        module = DistillationModule(
+            self.student, self.teacher, stage, self.options.seed, regression, self.teacher_tokens
+        )
         trainer = DistillationTrainer(
             module,
             training_arguments(stage, checkpoints, self.options, self.task.metrics[0], len(train.dataset)),
