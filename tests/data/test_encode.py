@@ -68,3 +68,12 @@ def test_every_example_comes_once_an_epoch_with_neighbours_of_its_length():
     assert padded < 1.15 * sum(lengths), "too much padding"
     early = sum(lengths[i] for i in orders[0][:320]) / 320
     assert early == pytest.approx(sum(lengths) / 1003, rel=0.2), "lengths drift over the epoch"
+
+
+def test_padding_goes_to_the_right_whatever_the_tokenizer_does_by_itself():
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = "left"
+    rows = [{"input_ids": [2, 5, 3], "labels": 0}, {"input_ids": [2, 5, 6, 7, 3], "labels": 1}]
+    batch = Collator(tokenizer)(rows)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert tokenizer.padding_side == "left", "the user's tokenizer is left as it was"

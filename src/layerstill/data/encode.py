@@ -1,5 +1,6 @@
 """From texts to token ids, unpadded; padding happens batch by batch in the collator."""
 
+import copy
 from dataclasses import dataclass
 
 import datasets
@@ -42,10 +43,12 @@ def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: Pretr
 
 
 class Collator:
-    """Pads a batch to its longest example; the mask says which tokens are real."""
+    """Pads a batch to its longest example, on the right; the mask says which tokens are real."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+        # Decoders' tokenizers may pad on the left, which would move the positions that their models count from 0.
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.padding_side = "right"
         self._pad = DataCollatorWithPadding(tokenizer)
 
     def __call__(self, rows: list[dict]) -> dict:
