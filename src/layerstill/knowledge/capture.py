@@ -86,6 +86,8 @@ class Captured:
     hidden: dict[int, Tensor] = field(default_factory=dict)
     attention: dict[int, AttentionRecord] = field(default_factory=dict)
     logits: Tensor | None = None
+    pooled: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    """One vector an example `(B, d)` by layer and kind of pooling, where they were pooled ahead (the teacher cache)."""
 
 
 def _recording_attention(

@@ -89,16 +89,13 @@ class HiddenStates(Signal):
     def read(
         self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
     ) -> ValuesMask:
+        if (layer, self.pool) in captured.pooled:
+            return _of_examples(captured.pooled[layer, self.pool])
         states = captured.hidden[layer]
-        if self.pool in {"first", "last"}:
-            places = torch.arange(1, mask.shape[1] + 1, device=mask.device) * mask
-            token = mask.int().argmax(1) if self.pool == "first" else places.argmax(1)
-            return _of_examples(states[torch.arange(len(states), device=states.device), token])
-        tokens = (torch.ones_like(mask) if padding == "included" else mask)[..., None]
-        if self.pool == "mean":
-            states = states if states.dtype == torch.float64 else states.float()
-            return _of_examples(states.masked_fill(~tokens, 0).sum(1) / tokens.sum(1).clamp(min=1))
-        return states, tokens
+        tokens = torch.ones_like(mask) if padding == "included" else mask
+        if self.pool == "none":
+            return states, tokens[..., None]
+        return _of_examples(pool_tokens(states, tokens if self.pool == "mean" else mask, self.pool))
 
     def unit(self, counts: Literal["elements", "rows"]) -> Unit:
         return "tokens" if self.pool == "none" else "examples"
@@ -185,6 +182,16 @@ class Relation(_TokenPairs):
                 f"use a divisor of {heads * width}"
             )
         return x.transpose(1, 2).reshape(batch, tokens, self.heads, -1).transpose(1, 2)
+
+
+def pool_tokens(states: Tensor, mask: Tensor, pool: str) -> Tensor:
+    """One vector an example `(B, d)` from states `(B, N, d)`: the `first`, the `last`, or the `mean` over tokens."""
+    if pool == "mean":
+        states = _wide(states)
+        return states.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device) * mask
+    token = mask.int().argmax(1) if pool == "first" else places.argmax(1)
+    return states[torch.arange(len(states), device=states.device), token]
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -1,0 +1,292 @@
+"""The teacher cache: what a frozen teacher gives away on unchanged inputs, computed once and read from disk.
+
+One folder below the cache directory belongs to one teacher, one set of tensors and one precision. It holds shards:
+safetensors files with the tensors of some examples, unpadded, one after the other. Examples are found by a hash of their
+tokens, so runs, seeds, subsets and studies share what they have in common. Shards are written whole or not at all by
+one writer at a time; readers map them into memory. An example that is missing is an error, never a zero.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from layerstill.data.encode import Collator
+from layerstill.errors import UserError
+from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan, Recorder
+from layerstill.knowledge.objective import BoundObjective
+from layerstill.knowledge.signals import HiddenStates, pool_tokens
+from layerstill.training.checkpoint import write_json, write_tensors
+
+Precision = Literal["fp32", "fp16"]
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+SHARD_EXAMPLES = 2048
+BATCH_EXAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is kept of each example: whole tensors of a capture plan, and pooled hidden states `(layer, pool)`."""
+
+    plan: CapturePlan
+    pooled: frozenset[tuple[int, str]]
+
+    @classmethod
+    def of(cls, objectives: Iterable[BoundObjective]) -> "Contents":
+        """What the teacher's side of these objectives needs; UserError if a cache cannot hold it."""
+        plan, pooled = CapturePlan(), set()
+        for o in objectives:
+            if o.spec.consistent:
+                continue
+            if o.spec.batch_coupled:
+                raise UserError(f"objective {o.name!r} feeds the teacher mixed inputs, which are never the same twice")
+            if o.spec.padding == "included":
+                raise UserError(f"objective {o.name!r} counts padding, which depends on the batch")
+            if isinstance(o.signal, HiddenStates) and o.signal.pool != "none":
+                pooled |= {(layer, o.signal.pool) for layer in o.target_layers}
+            else:
+                plan |= o.target_plan
+        return cls(plan, frozenset(pooled))
+
+    @property
+    def capture(self) -> CapturePlan:
+        """What the teacher must give away to fill the cache."""
+        return self.plan | CapturePlan(hidden=frozenset(layer for layer, _ in self.pooled))
+
+    def bytes_per_example(self, tokens: float, width: int, inner: int, classes: int, precision: Precision) -> float:
+        """Expected size of one example of so many tokens."""
+        per_token = width * len(self.plan.hidden) + 3 * inner * len(self.plan.attention)
+        numbers = tokens * per_token + width * len(self.pooled) + classes * self.plan.logits
+        return numbers * torch.finfo(DTYPES[precision]).bits / 8
+
+    def names(self) -> list[str]:
+        """Names of the stored tensors."""
+        whole = [f"hidden.{k}" for k in sorted(self.plan.hidden)]
+        whole += [f"{part}.{k}" for k in sorted(self.plan.attention) for part in ("query", "key", "value")]
+        return whole + [f"pooled.{k}.{pool}" for k, pool in sorted(self.pooled)] + ["logits"] * self.plan.logits
+
+    def __bool__(self) -> bool:
+        return bool(self.plan or self.pooled)
+
+    def __str__(self) -> str:
+        pooled = [
+            f"{pool} of layer {layer}" if layer else f"{pool} of embeddings" for layer, pool in sorted(self.pooled)
+        ]
+        return ", ".join([str(self.plan)] * bool(self.plan) + pooled)
+
+
+def content_hashes(dataset: datasets.Dataset) -> list[int]:
+    """A 63-bit hash of each example's tokens and segments."""
+    columns = [dataset[name] for name in ("input_ids", "token_type_ids") if name in dataset.column_names]
+    hashes = []
+    for row in zip(*columns, strict=True):
+        digest = hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
+        hashes.append(int.from_bytes(digest, "big") >> 1)
+    return hashes
+
+
+@dataclass
+class _Shard:
+    tensors: dict[str, Tensor]
+    offsets: list[int]
+    lengths: list[int]
+
+
+@dataclass
+class TeacherCache:
+    """What one teacher gives away, in `folder`.
+
+    Args:
+        directory: where caches lie; this one gets a folder of its own.
+        teacher: fingerprint of the teacher's weights.
+        contents: what is kept.
+        precision: how numbers are stored; they are read as float32.
+    """
+
+    directory: Path
+    teacher: str
+    contents: Contents
+    precision: Precision = "fp32"
+    places: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
+    shards: list[_Shard] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        settings = {"teacher": self.teacher, "tensors": self.contents.names(), "precision": self.precision, "format": 1}
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder = Path(self.directory) / f"teacher-{key}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--cache {self.directory}: cannot be written: {error.strerror}") from None
+        self._attention: dict[str, Any] = {}
+        path = self.folder / "cache.json"
+        if path.is_file():
+            self._check(path, settings)
+        else:
+            write_json(path, settings)
+        self._settings = settings
+        self._read_shards()
+
+    def _check(self, path: Path, settings: dict[str, Any]) -> None:
+        try:
+            there = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            raise UserError(f"{path}: damaged; delete {self.folder} and it is made anew") from None
+        self._attention = there.pop("attention", {})
+        for key in settings:
+            if there.get(key) != settings[key]:
+                raise UserError(
+                    f"{path}: another cache: {key} is {there.get(key)!r} there and {settings[key]!r} here; "
+                    f"delete {self.folder}"
+                )
+
+    def _read_shards(self) -> None:
+        for path in sorted(self.folder.glob("shard-*.safetensors"))[len(self.shards) :]:
+            try:
+                with safe_open(path, "pt") as file:
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                lengths, content = tensors.pop("lengths").tolist(), tensors.pop("content").tolist()
+                missing = set(self.contents.names()) - set(tensors)
+            except (SafetensorError, KeyError, OSError) as error:
+                raise UserError(f"{path}: damaged ({error}); delete the file and its examples are made anew") from None
+            if missing:
+                raise UserError(f"{path}: holds no {', '.join(sorted(missing))}; delete the file")
+            offsets = [0]
+            for length in lengths:
+                offsets.append(offsets[-1] + length)
+            self.places |= {c: (len(self.shards), row) for row, c in enumerate(content)}
+            self.shards.append(_Shard(tensors, offsets, lengths))
+
+    def missing(self, hashes: Sequence[int]) -> list[int]:
+        """Indices of the examples that are not there yet, each content once."""
+        first = {content: i for i, content in reversed(list(enumerate(hashes)))}
+        return sorted(i for content, i in first.items() if content not in self.places)
+
+    def fill(self, dataset: datasets.Dataset, recorder: Recorder, collator: Collator, progress: Any = None) -> int:
+        """Run the teacher over the examples that are missing; how many they were.
+
+        Shards that are written stay, so a filling that was stopped goes on. A second process waits for the first.
+        """
+        hashes = content_hashes(dataset)
+        if not self.missing(hashes):
+            return 0
+        with self._writing():
+            self._read_shards()
+            missing = self.missing(hashes)
+            for start in range(0, len(missing), SHARD_EXAMPLES):
+                part = missing[start : start + SHARD_EXAMPLES]
+                tensors = self._compute(dataset, part, recorder, collator)
+                tensors["content"] = torch.tensor([hashes[i] for i in part])
+                if self._attention:
+                    write_json(self.folder / "cache.json", self._settings | {"attention": self._attention})
+                write_tensors(self.folder / f"shard-{len(self.shards):05d}.safetensors", tensors)
+                self._read_shards()
+                if progress is not None:
+                    progress(len(part))
+        return len(missing)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with (self.folder / "writer.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @torch.no_grad()
+    def _compute(
+        self, dataset: datasets.Dataset, part: list[int], recorder: Recorder, collator: Collator
+    ) -> dict[str, Tensor]:
+        """The tensors of some examples, one after the other without padding; computed in order of length."""
+        found: dict[int, dict[str, Tensor]] = {}
+        order = sorted(part, key=lambda i: len(dataset[i]["input_ids"]), reverse=True)
+        device = recorder.model.device
+        for start in range(0, len(order), BATCH_EXAMPLES):
+            places = order[start : start + BATCH_EXAMPLES]
+            batch = {k: v.to(device) for k, v in collator([dataset[i] for i in places]).items()}
+            mask = batch["attention_mask"].bool()
+            inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
+            captured = recorder.run(self.contents.capture, inputs, mask)
+            for row, i in enumerate(places):
+                found[i] = {name: t.cpu() for name, t in self._row(captured, row, int(mask[row].sum())).items()}
+        joined = {}
+        for name in self.contents.names():
+            parts = [found[i][name] for i in part]
+            ragged = name.split(".")[0] in {"hidden", "query", "key", "value"}
+            joined[name] = torch.cat(parts) if ragged else torch.stack(parts)
+        joined = {name: t.to(DTYPES[self.precision]) for name, t in joined.items()}
+        return joined | {"lengths": torch.tensor([len(dataset[i]["input_ids"]) for i in part])}
+
+    def _row(self, captured: Captured, row: int, length: int) -> dict[str, Tensor]:
+        tensors = {f"hidden.{k}": captured.hidden[k][row, :length] for k in self.contents.plan.hidden}
+        for k in self.contents.plan.attention:
+            record = captured.attention[k]
+            if record.bias is not None or (record.mask is not None and not _is_plain(record, captured.mask)):
+                raise UserError(
+                    f"--cache: attention of layer {k} has a position bias or a window, which the cache cannot hold; "
+                    "use --cache off"
+                )
+            self._attention[str(k)] = {"scaling": record.scaling, "causal": record.causal}
+            for part in ("query", "key", "value"):
+                tensor = getattr(record, part)[row, :, :length]
+                self._attention[str(k)][part] = tensor.shape[0]
+                tensors[f"{part}.{k}"] = tensor.transpose(0, 1).flatten(1)
+        for k, pool in self.contents.pooled:
+            states, mask = captured.hidden[k][row : row + 1], captured.mask[row : row + 1]
+            tensors[f"pooled.{k}.{pool}"] = pool_tokens(states, mask, pool)[0]
+        if self.contents.plan.logits:
+            assert captured.logits is not None
+            tensors["logits"] = captured.logits[row]
+        return tensors
+
+    def read(self, content: Sequence[int], mask: Tensor) -> Captured:
+        """What the teacher gave away on the examples with these hashes, padded to `mask` `(B, N)`."""
+        try:
+            places = [self.places[c] for c in content]
+        except KeyError:
+            raise UserError(f"{self.folder}: an example of this batch is not in the teacher cache") from None
+        captured = Captured(mask)
+        tokens, device = mask.shape[1], mask.device
+
+        def rows(name: str) -> Tensor:
+            return torch.stack([self.shards[s].tensors[name][r] for s, r in places]).to(device, torch.float32)
+
+        def ragged(name: str) -> Tensor:
+            parts = []
+            for s, r in places:
+                shard = self.shards[s]
+                parts.append(shard.tensors[name][shard.offsets[r] : shard.offsets[r + 1]])
+            out = parts[0].new_zeros(len(parts), tokens, parts[0].shape[-1])
+            for row, part in enumerate(parts):
+                out[row, : len(part)] = part
+            return out.to(device, torch.float32)
+
+        captured.hidden = {k: ragged(f"hidden.{k}") for k in self.contents.plan.hidden}
+        captured.pooled = {(k, pool): rows(f"pooled.{k}.{pool}") for k, pool in self.contents.pooled}
+        for k in self.contents.plan.attention:
+            stated = self._attention[str(k)]
+            q, key, v = (
+                ragged(f"{part}.{k}").unflatten(-1, (stated[part], -1)).transpose(1, 2)
+                for part in ("query", "key", "value")
+            )
+            captured.attention[k] = AttentionRecord(q, key, v, stated["scaling"], None, stated["causal"])
+        captured.logits = rows("logits") if self.contents.plan.logits else None
+        return captured
+
+
+def _is_plain(record: AttentionRecord, mask: Tensor) -> bool:
+    """Whether a recorded mask hides padding and, in causal layers, the future, and nothing else."""
+    assert record.mask is not None
+    n = mask.shape[1]
+    plain = mask[:, None, None, :].expand(-1, 1, n, n)
+    if record.causal:
+        plain = plain & torch.ones(n, n, dtype=torch.bool, device=mask.device).tril()
+    rows = mask[:, None, :, None]
+    return bool(((record.mask == plain) | ~rows).all())
