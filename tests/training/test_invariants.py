@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from layerstill.knowledge import objective
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
@@ -64,6 +65,15 @@ def test_more_padding_changes_nothing_in_any_family(recipe, family):
     # Gemma's norms compute in float32 whatever the model's own precision.
     tolerance = (1e-5, 1e-7) if family == "gemma3_text" else (1e-8, 1e-10)
     assert_same(loss_and_gradients(module, data), loss_and_gradients(module, wide), *tolerance)
+
+
+@pytest.mark.parametrize(("recipe", "stage"), STAGES)
+def test_maps_compared_in_parts_give_the_loss_and_gradient_of_the_whole(recipe, stage, monkeypatch):
+    data = batch()
+    module = module_for(recipe, stage)
+    whole = loss_and_gradients(module, data)
+    monkeypatch.setattr(objective, "MAP_ELEMENTS", 4 * 9 * 9 * 3)  # three of four examples at a time
+    assert_same(whole, loss_and_gradients(module, data))
 
 
 def test_padding_included_means_what_it_says():

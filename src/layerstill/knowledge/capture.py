@@ -77,6 +77,12 @@ class AttentionRecord:
         n = self.query.shape[-2]
         return torch.ones(n, n, dtype=torch.bool, device=self.query.device).tril()[None, None]
 
+    def rows(self, rows: slice) -> "AttentionRecord":
+        """The record of some examples of the batch."""
+        mask, bias = (t if t is None or len(t) == 1 else t[rows] for t in (self.mask, self.bias))
+        q, k, v = self.query[rows], self.key[rows], self.value[rows]
+        return AttentionRecord(q, k, v, self.scaling, mask, self.causal, bias)
+
 
 @dataclass
 class Captured:

@@ -6,13 +6,14 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from layerstill.errors import UserError
 from layerstill.knowledge.alignment import ALIGNMENTS, Aligner, Linear, NoAlignment, SameAs
@@ -50,6 +51,9 @@ class MovingAverage(Spec):
     decay: Number = Field(default=0.999, ge=0, lt=1)
     """average <- decay * average + (1 - decay) * student after every step."""
 
+
+MAP_ELEMENTS = 8 * 2**20
+"""Elements of a token-by-token map up to which it is compared as a whole."""
 
 TARGETS: dict[str, type[Spec]] = {"teacher": Teacher, "student": Student, "moving_average": MovingAverage}
 
@@ -126,6 +130,12 @@ class Target:
     share: float = 1.0
     partner: bool = False
     """Whether each example is compared with its partner's tensors (the second half of a mixed target)."""
+
+    def rows(self, rows: slice, layer: int) -> "Target":
+        """Attention of `layer` for some examples; of their partners, which are mirror images, where they count."""
+        there = slice(len(self.mask) - rows.stop, len(self.mask) - rows.start) if self.partner else rows
+        captured = Captured(self.captured.mask[there], attention={layer: self.captured.attention[layer].rows(there)})
+        return replace(self, captured=captured, mask=self.mask[rows])
 
 
 @dataclass(frozen=True)
@@ -279,14 +289,52 @@ class BoundObjective:
         groups = [pairs] if aligner is not None and aligner.concatenates else [[pair] for pair in pairs]
         for target in targets:
             for group in groups:
-                s, t, mask = self._meet(student, target, aligner, group)
-                assert self.distance is not None
-                amount, count = self.distance(s, t, mask)
+                amount, count, t = self._compare(student, target, aligner, group)
                 total = total + target.share * group[0].weight * amount / count.clamp(min=1) * scale
-                if aligner is not None and aligner.trains_teacher_side and t.ndim == 2:
+                if aligner is not None and aligner.trains_teacher_side and t is not None and t.ndim == 2:
                     unit_vectors = F.normalize(t.detach().float(), dim=-1)
                     spread = unit_vectors.var(0, unbiased=False).sum() if spread is None else spread
         return Term(total / len(groups) if self.spec.layers == "mean" else total, spread)
+
+    def _compare(
+        self, student: Captured, target: Target, aligner: Aligner | None, group: Sequence[Pair]
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Sum and count of the distance over the pairs in `group`, and the target's values.
+
+        Token-by-token maps larger than `MAP_ELEMENTS` are compared a few examples at a time and computed again in the
+        backward pass, so that only one part of them is ever in memory; then there are no values to give back.
+        """
+        assert self.distance is not None
+        parts = self._parts(student)
+        if len(parts) == 1:
+            s, t, mask = self._meet(student, target, aligner, group)
+            return *self.distance(s, t, mask), t
+        distance = self.distance
+
+        def compare(q: Tensor, k: Tensor, v: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+            # q, k and v come as arguments, because checkpoint sees gradients through arguments only.
+            record = replace(student.attention[group[0].student], query=q, key=k, value=v).rows(rows)
+            part = Captured(student.mask[rows], attention={group[0].student: record})
+            return distance(*self._meet(part, target.rows(rows, group[0].teacher), aligner, group))
+
+        record = student.attention[group[0].student]
+        sums = [
+            checkpoint(
+                compare, record.query, record.key, record.value, rows, use_reentrant=False, preserve_rng_state=False
+            )
+            for rows in parts
+        ]
+        amounts, counts = zip(*sums, strict=True)
+        return torch.stack(amounts).sum(), torch.stack(counts).sum(), None
+
+    def _parts(self, student: Captured) -> list[slice]:
+        """Rows of the batch that are compared at a time."""
+        size, tokens = student.mask.shape
+        if not self.signal.inside:
+            return [slice(0, size)]
+        heads = getattr(self.signal, "heads", None) or self.student.heads
+        rows = max(MAP_ELEMENTS // (heads * tokens**2), 1)
+        return [slice(start, min(start + rows, size)) for start in range(0, size, rows)]
 
     def _meet(
         self, student: Captured, target: Target, aligner: Aligner | None, group: Sequence[Pair]

@@ -1,9 +1,9 @@
 """The teacher cache: what a frozen teacher gives away on unchanged inputs, computed once and read from disk.
 
 One folder below the cache directory belongs to one teacher, one set of tensors and one precision. It holds shards:
-safetensors files with the tensors of some examples, unpadded, one after the other. Examples are found by a hash of their
-tokens, so runs, seeds, subsets and studies share what they have in common. Shards are written whole or not at all by
-one writer at a time; readers map them into memory. An example that is missing is an error, never a zero.
+safetensors files with the tensors of some examples, unpadded, one after the other. Examples are found by a hash of
+their tokens, so runs, seeds, subsets and studies share what they have in common. Shards are written whole or not at
+all by one writer at a time; readers map them into memory. An example that is missing is an error, never a zero.
 """
 
 import fcntl
