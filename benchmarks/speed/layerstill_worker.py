@@ -1,0 +1,114 @@
+"""One timed training with layerstill's own trainer, run by `compare.py`. Prints one JSON line.
+
+Arms: `live` (a teacher in every step), `cached` (its tensors from disk), `alone` (the student by itself), `slow` (a live
+teacher, no batches by length, no teacher cut short).
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import datasets
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+
+from layerstill.data.encode import Collator
+from layerstill.data.order import LengthBuckets
+from layerstill.families import recorder_of
+from layerstill.recipe import Recipe
+from layerstill.training.arguments import Options, training_arguments
+from layerstill.training.module import DistillationModule, bind_objectives
+from layerstill.training.teacher_cache import Contents, TeacherCache, content_hashes
+from layerstill.training.trainer import DistillationTrainer
+
+KD = {
+    "task": {"signal": "labels"},
+    "soft targets": {"signal": "logits", "distance": {"kl": {"temperature": 2}}},
+}
+RECIPES = {
+    "hidden+attention": KD
+    | {
+        "hidden": {"signal": "hidden_states", "mapping": "uniform", "distance": "mse"},
+        "attention": {"signal": "attention", "mapping": "uniform", "distance": "mse"},
+    },
+    "rail": KD
+    | {
+        "random layers": {
+            "signal": {"hidden_states": {"pool": "mean"}},
+            "mapping": {"random": {"redraw": "step", "final_layer": "excluded"}},
+            "alignment": {"linear": {"sides": "both", "width": 128}},
+            "distance": "normalized_squared",
+        }
+    },
+    "logits": KD,
+    "last layer": KD
+    | {
+        "hidden": {"signal": "hidden_states", "mapping": "last", "distance": "mse"},
+        "attention": {"signal": "attention", "mapping": "last", "distance": "mse"},
+    },
+}
+
+
+class Clock(TrainerCallback):
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, *args, **kwargs) -> None:
+        self.ends.append(time.perf_counter())
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    torch.manual_seed(job["seed"])
+    rows = json.loads(open(job["rows"]).read())
+    rows = [rows[i % len(rows)] for i in range(job["examples"])]
+    data = datasets.Dataset.from_list(
+        [
+            {"input_ids": r["input_ids"], "token_type_ids": r["token_type_ids"], "labels": r["label"], "id": i}
+            | {"length": len(r["input_ids"])}
+            for i, r in enumerate(rows)
+        ]
+    )
+    data = data.add_column("content", content_hashes(data))
+    alone = job["arm"] == "alone"
+    objectives = {"task": {"signal": "labels"}} if alone else RECIPES[job["workload"]]
+    stage = Recipe.from_data(
+        {"stages": [{"epochs": 1, "learning_rate": 1e-4, "batch_size": job["batch_size"], "objectives": objectives}]}
+    ).stages[0]
+    student = AutoModelForSequenceClassification.from_pretrained(job["student"])
+    teacher = None if alone else AutoModelForSequenceClassification.from_pretrained(job["teacher"])
+    tokenizer = AutoTokenizer.from_pretrained(job["teacher"])
+    module = DistillationModule(student, teacher, stage, job["seed"], False)
+    clock = Clock()
+    filled = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        if job["arm"] == "cached":
+            bound = bind_objectives(stage, student.config, teacher.config, False, 0)
+            cache = TeacherCache(Path(job["cache"]), "benchmark", Contents.of(bound))
+            start = time.perf_counter()
+            cache.fill(data, recorder_of(teacher.eval()), Collator(tokenizer))
+            filled = time.perf_counter() - start
+            module.cache = cache
+        if job["arm"] == "slow":
+            LengthBuckets.__init__.__defaults__ = (1,)  # stretches of one batch: no neighbours of similar length
+        trainer = DistillationTrainer(
+            module,
+            training_arguments(stage, Path(folder), Options(progress=False), "accuracy", len(data)),
+            train_dataset=data,
+            data_collator=Collator(tokenizer),
+            callbacks=[clock],
+        )
+        trainer.args.save_strategy = "no"
+        trainer.train()
+    seconds = clock.ends[-1] - clock.ends[job["warmup"] - 1]
+    examples = job["examples"] - job["warmup"] * job["batch_size"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figures = {"examples_per_second": examples / seconds, "seconds": seconds, "peak_mb": peak, "fill_seconds": filled}
+    print(json.dumps(figures | {"teacher_seconds": trainer.module.teacher_time.total()}))
+
+
+if __name__ == "__main__":
+    main()
