@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -355,11 +356,20 @@ def _scores(metrics: dict[str, float]) -> str:
 
 # Typer brings its own copy of click or uses the installed one; this is ClickException of whichever it is.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception so that what is open gets closed."""
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         status = app(prog_name="layerstill", standalone_mode=False)
     except UserError as error:
@@ -370,8 +380,15 @@ def main() -> None:
             print(message)
             sys.exit(2)
         sys.exit(_complain(f"{message} (see --help)"))
-    if status == INTERRUPTED:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    except _Terminated:
+        status = TERMINATED
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if status in (INTERRUPTED, TERMINATED):
+        word = "interrupted" if status == INTERRUPTED else "terminated"
+        print(f"{word}; the same command goes on from the last checkpoint", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -73,9 +73,14 @@ def training_arguments(stage: Stage, folder: Path, options: Options, metric: str
         report_to=list(options.trackers),
         disable_tqdm=not options.progress,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,  # what no objective reaches is frozen
     )
     args._n_gpu = min(args.n_gpu, 1)  # several visible GPUs without a launcher would mean DataParallel
-    args.per_device_train_batch_size = max(1, args.per_device_train_batch_size // args.world_size)
+    rows, processes = args.per_device_train_batch_size, args.world_size
+    if rows % processes:
+        micro = f"batch_size {stage.batch_size}" + (f" / accumulation {stage.accumulation}" * (stage.accumulation > 1))
+        raise UserError(f"{micro} cannot be divided among {processes} processes; use a multiple of {processes}")
+    args.per_device_train_batch_size = rows // processes
     return args
 
 
