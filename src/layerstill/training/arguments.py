@@ -1,6 +1,7 @@
 """A stage's settings in the words of transformers' Trainer."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def training_arguments(stage: Stage, folder: Path, options: Options, metric: str
 
     `metric` says which evaluation is best.
     """
+    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
+        if os.environ.get(name, "").lower() in {"1", "true"}:
+            raise UserError(
+                f"{name}: a run is not sharded, each process holds the whole student and teacher; start it without, or "
+                "shard a DistillationModule in a training loop of your own"
+            )
     shorter = steps_of(stage, examples, options.max_steps) < steps_of(stage, examples, None)
     optimiser = stage.optimiser
     best = stage.select == "best"

@@ -110,9 +110,10 @@ def load_random_state(folder: Path, process: int) -> None:
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     tensors = load_file(folder / "random.safetensors")
     if process < len(tensors["cpu"]):
-        torch.set_rng_state(tensors["cpu"][process].contiguous())
+        # Clones, because torch reads the memory as a structure of its own, which must start at an even address.
+        torch.set_rng_state(tensors["cpu"][process].clone())
         if torch.cuda.is_available() and "cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["cuda"][process].contiguous())
+            torch.cuda.set_rng_state(tensors["cuda"][process].clone())
 
 
 STATE_FILE = "trainer_state.json"

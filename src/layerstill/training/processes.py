@@ -3,6 +3,7 @@
 They must see the same output folder, because every process reads the checkpoint that the first one wrote.
 """
 
+import atexit
 import os
 
 import torch
@@ -39,12 +40,6 @@ def wait_for_all() -> None:
         _state().wait_for_everyone()
 
 
-def leave() -> None:
-    """Say goodbye to the others at the end of the program."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 def was_left(error: BaseException) -> bool:
     """Whether an error says no more than that another process has gone."""
     text = str(error)
@@ -53,4 +48,8 @@ def was_left(error: BaseException) -> bool:
 
 def _state() -> PartialState:
     # Made before anything of transformers needs it, with the back end that it would choose.
-    return PartialState() if torch.cuda.is_available() else PartialState(cpu=True)
+    known = torch.distributed.is_initialized()
+    state = PartialState() if torch.cuda.is_available() else PartialState(cpu=True)
+    if not known:
+        atexit.register(torch.distributed.destroy_process_group)
+    return state

@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from layerstill.data.order import LengthBuckets
-from layerstill.errors import ObjectiveError
+from layerstill.errors import ObjectiveError, UserError
 from layerstill.randomness import named_seed
 from layerstill.training.batches import MicroBatches, MicroBatchLoader, lengths_of
 from layerstill.training.checkpoint import (
@@ -76,6 +76,8 @@ class DistillationTrainer(Trainer):
 
     def __init__(self, module: DistillationModule, args: TrainingArguments, **kwargs: Any) -> None:
         super().__init__(module, args, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UserError("DistillationTrainer does not shard; shard a DistillationModule in a training loop")
         self.module = module
         self.loss_is_scaled_for_ga = True
         self._tokens_seen: Tensor | float = 0
@@ -241,11 +243,7 @@ class DistillationTrainer(Trainer):
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
-        student = self.module.student
-        weights = None
-        if state_dict is not None:
-            weights = {k.removeprefix("student."): v for k, v in state_dict.items() if k.startswith("student.")}
-        student.save_pretrained(folder, state_dict=weights)
+        self.module.student.save_pretrained(folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         if any(True for _ in self.module.aligners.parameters()):
@@ -266,19 +264,13 @@ class DistillationTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         cost = self.cost()
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             write_json(Path(output_dir) / "cost.json", cost)
-            if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-                save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
+            save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             self._load_cost(Path(checkpoint))
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
             load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
 
     def _load_cost(self, checkpoint: Path) -> None:
