@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -282,7 +283,7 @@ def _setup(quiet: bool) -> None:
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     log = logging.getLogger("layerstill")
-    log.setLevel(logging.ERROR if quiet else logging.INFO)
+    log.setLevel(logging.ERROR if quiet or PROCESS else logging.INFO)
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -340,6 +341,8 @@ def _options(
 
 
 def _show(result: Any, as_json: bool) -> None:
+    if PROCESS:
+        return
     if as_json:
         print(json.dumps(result.data, indent=2))
         return
@@ -359,11 +362,22 @@ def _scores(metrics: dict[str, float]) -> str:
 
 # Typer brings its own copy of click or uses the installed one; this is ClickException of whichever it is.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+PROCESS = int(os.environ.get("RANK", "0"))
+"""Under torchrun or accelerate this process's number; all work, the first one speaks."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception so that what is open gets closed."""
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         status = app(prog_name="layerstill", standalone_mode=False)
     except UserError as error:
@@ -374,11 +388,18 @@ def main() -> None:
             print(message)
             sys.exit(2)
         sys.exit(_complain(f"{message} (see --help)"))
-    if status == INTERRUPTED:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    except _Terminated:
+        status = TERMINATED
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if status in (INTERRUPTED, TERMINATED) and not PROCESS:
+        word = "interrupted" if status == INTERRUPTED else "terminated"
+        print(f"{word}; the same command goes on from the last checkpoint", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _complain(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"process {PROCESS}: " * bool(PROCESS) + f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2

@@ -25,6 +25,7 @@ from layerstill.families import depth_of, embeddings_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
+from layerstill.training import processes
 from layerstill.training.arguments import Options, training_arguments, uses_bf16
 from layerstill.training.checkpoint import last_checkpoint, load_module, save_module, write_json, write_text
 from layerstill.training.models import (
@@ -76,21 +77,21 @@ def distill(
         "init_from": init_from,
         "init_from_fingerprint": init_from and fingerprint(init_from, source_config),
     }
-    folder = RunFolder(output, _settings(task, recipe, options) | settings)
-    if done := folder.finished:
-        return _nothing_to_do(done)
-    _say([*notices, *task.notices])
-    set_seed(options.seed)  # a source without a head for this task gets a random one
-    teacher_model = load_fine_tuned(teacher)
-    source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
-    teacher_metrics = _score_teacher(teacher_model, tokenizer, task, options) if recipe.needs_teacher else {}
-    set_seed(options.seed)
-    student = build_student(source, student_layers, recipe.student, options.seed, config, vocabulary)
-    chosen = chosen_layers(source.config, student_layers, recipe.student, options.seed)
-    origin = {"layers": chosen or "random weights", "from": init_from or "teacher"}
-    used = teacher_model if recipe.needs_teacher else None
-    tokenizer, tokens = (vocabulary.tokenizer, vocabulary.kept) if vocabulary else (tokenizer, None)
-    return _Run(folder, student, used, tokenizer, task, recipe, options, teacher_metrics, origin, tokens).train()
+    with RunFolder(output, _settings(task, recipe, options) | settings) as folder:
+        if done := folder.finished:
+            return _nothing_to_do(done)
+        _say([*notices, *task.notices])
+        set_seed(options.seed)  # a source without a head for this task gets a random one
+        teacher_model = load_fine_tuned(teacher)
+        source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
+        teacher_metrics = _score_teacher(teacher_model, tokenizer, task, options) if recipe.needs_teacher else {}
+        set_seed(options.seed)
+        student = build_student(source, student_layers, recipe.student, options.seed, config, vocabulary)
+        chosen = chosen_layers(source.config, student_layers, recipe.student, options.seed)
+        origin = {"layers": chosen or "random weights", "from": init_from or "teacher"}
+        used = teacher_model if recipe.needs_teacher else None
+        tokenizer, tokens = (vocabulary.tokenizer, vocabulary.kept) if vocabulary else (tokenizer, None)
+        return _Run(folder, student, used, tokenizer, task, recipe, options, teacher_metrics, origin, tokens).train()
 
 
 def finetune(
@@ -106,13 +107,14 @@ def finetune(
     tokenizer = load_tokenizer(model, config)
     usable_length(options.max_length, tokenizer, config)
     settings = {"model": model, "model_fingerprint": fingerprint(model, config)}
-    folder = RunFolder(output, _settings(task, recipe, options) | settings)
-    if done := folder.finished:
-        return _nothing_to_do(done)
-    _say(list(task.notices))
-    set_seed(options.seed)
-    student = load_for_finetuning(model, task)
-    return _Run(folder, student, None, tokenizer, task, recipe, options, {}, {"layers": "all", "from": model}).train()
+    with RunFolder(output, _settings(task, recipe, options) | settings) as folder:
+        if done := folder.finished:
+            return _nothing_to_do(done)
+        _say(list(task.notices))
+        set_seed(options.seed)
+        student = load_for_finetuning(model, task)
+        origin = {"layers": "all", "from": model}
+        return _Run(folder, student, None, tokenizer, task, recipe, options, {}, origin).train()
 
 
 def student_vocabulary(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, task: Task) -> Vocabulary | None:
@@ -182,7 +184,8 @@ class _Run:
 
     def train(self) -> Result:
         """Train every stage that is not done yet, save the student, write the record."""
-        write_text(self.folder.path / "recipe.yaml", self.recipe.to_yaml())
+        if processes.is_first():
+            write_text(self.folder.path / "recipe.yaml", self.recipe.to_yaml())
         train, dev = (encode(self.task.splits[s], self.tokenizer, self.options.max_length) for s in ("train", "dev"))
         if train.truncated:
             limit = self.options.max_length
@@ -194,13 +197,22 @@ class _Run:
                 self.spent = _Spent(**json.loads((done / "spent.json").read_text("utf-8")))
                 continue
             self._train_stage(number, stage, train, dev)
-            done.mkdir(parents=True, exist_ok=True)
-            save_module(self.student, done / "student.safetensors")
-            write_json(done / "spent.json", asdict(self.spent))
+            if processes.is_first():
+                done.mkdir(parents=True, exist_ok=True)
+                save_module(self.student, done / "student.safetensors")
+                write_json(done / "spent.json", asdict(self.spent))  # last: it says that the stage is done
+        if processes.is_first():
+            self._finish()
+        processes.wait_for_all()
+        result = self.folder.finished
+        assert result is not None
+        return result
+
+    def _finish(self) -> None:
         self.student.requires_grad_(True)
         self.student.save_pretrained(self.folder.path)
         self.tokenizer.save_pretrained(self.folder.path)
-        return self.folder.finish(self._record())
+        self.folder.finish(self._record())
 
     def _train_stage(self, number: int, stage: Stage, train: Encoded, dev: Encoded) -> None:
         checkpoints = self.folder.checkpoints / f"stage-{number}"
@@ -231,7 +243,8 @@ class _Run:
         )
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         self._add_up(trainer, len(train.dataset), stage)
-        if any(True for _ in module.aligners.parameters()):
+        processes.wait_for_all()  # until none reads checkpoints any more
+        if processes.is_first() and any(True for _ in module.aligners.parameters()):
             several = len(self.recipe.stages) > 1
             name = f"stage-{number}-{ALIGNERS_FILE}" if several else ALIGNERS_FILE
             save_module(module.aligners, self.folder.path / name)
@@ -287,12 +300,12 @@ def _settings(task: Task, recipe: Recipe, options: Options) -> dict[str, Any]:
 
 
 def _nothing_to_do(result: Result) -> Result:
-    log.warning("note: %s already holds this run, finished", result.folder)
+    _say([f"{result.folder} already holds this run, finished"])
     return result
 
 
 def _say(notices: list[str]) -> None:
-    for notice in notices:
+    for notice in notices if processes.is_first() else ():
         log.warning("note: %s", notice)
 
 
