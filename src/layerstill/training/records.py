@@ -40,11 +40,20 @@ class RunFolder:
             raise UserError(f"--output {self.path}: a file, not a folder")
         if self.path.is_dir() and any(self.path.iterdir()):
             self._refuse_another_run()
+            self._refuse_links()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "run.json", self.settings)
         except OSError as error:
             raise UserError(f"--output {self.path}: cannot be written: {error.strerror}") from None
+
+    def _refuse_links(self) -> None:
+        # Whoever may write here could otherwise have a run write, with its user's rights, anywhere else.
+        if link := next((p for p in self.path.rglob("*") if p.is_symlink()), None):
+            raise UserError(
+                f"--output {self.path}: {link.relative_to(self.path)} in it is a symbolic link to {link.readlink()}; "
+                "a run writes into its own folder only, remove the link or choose a new folder"
+            )
 
     def _refuse_another_run(self) -> None:
         try:
@@ -57,7 +66,7 @@ class RunFolder:
             return  # it failed before anything was trained, so nothing can be lost
         for key in [*self.settings, *there]:
             # A model is what its fingerprint says, under whatever path it was given.
-            if key not in {"teacher", "model", "init_from"} and there.get(key) != self.settings.get(key):
+            if key not in {"teacher", "model", "init_from", "data_checks"} and there.get(key) != self.settings.get(key):
                 raise UserError(
                     f"--output {self.path} holds another run: {key} is {_brief(there.get(key))} there and "
                     f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"
