@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from reprlib import Repr
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -36,7 +37,7 @@ def fraction(value: Any) -> Any:
     if isinstance(value, str) and "/" in value:
         try:
             return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             pass
     return value
 
@@ -107,7 +108,7 @@ class OneOf:
             value = {value: {}}
         if not isinstance(value, dict) or len(value) != 1:
             known = ", ".join(self.choices)
-            got = repr(value)[:80]
+            got = Repr().repr(value)
             raise _problem(
                 "one_of", f"a {self.noun} is a name or one {{name: settings}} pair, got {got}; known: {known}"
             )

@@ -86,6 +86,7 @@ class RunFolder:
             self._refuse_another_run()
             return
         self._refuse_foreign_files()
+        self._refuse_links()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock.take()
         if (self.path / RUN_FILE).exists():
@@ -101,6 +102,14 @@ class RunFolder:
         if there - {LOCK_FILE, f".{RUN_FILE}.part"} and RUN_FILE not in there:
             raise UserError(f"--output {self.path}: not empty and not a run of layerstill; choose a new folder")
 
+    def _refuse_links(self) -> None:
+        # Whoever may write here could otherwise have a run write, with its user's rights, anywhere else.
+        if link := next((p for p in self.path.rglob("*") if p.is_symlink()), None):
+            raise UserError(
+                f"--output {self.path}: {link.relative_to(self.path)} in it is a symbolic link to {link.readlink()}; "
+                "a run writes into its own folder only, remove the link or choose a new folder"
+            )
+
     def _refuse_another_run(self) -> None:
         try:
             there = json.loads((self.path / RUN_FILE).read_text("utf-8"))
@@ -112,7 +121,7 @@ class RunFolder:
             return  # it failed before anything was trained, so nothing can be lost
         for key in [*self.settings, *there]:
             # A model is what its fingerprint says, under whatever path it was given.
-            if key not in {"teacher", "model", "init_from"} and there.get(key) != self.settings.get(key):
+            if key not in {"teacher", "model", "init_from", "data_checks"} and there.get(key) != self.settings.get(key):
                 raise UserError(
                     f"--output {self.path} holds another run: {key} is {_brief(there.get(key))} there and "
                     f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"

@@ -16,6 +16,7 @@ from transformers import (
     set_seed,
 )
 
+from layerstill.data.checks import chance_notices, data_counts, data_notices
 from layerstill.data.encode import Collator, Encoded, encode, usable_length
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
@@ -37,6 +38,7 @@ from layerstill.training.models import (
     load_tokenizer,
     refuse_other_tokens,
     require_head,
+    special_token_notices,
 )
 from layerstill.training.module import DistillationModule, bind_objectives
 from layerstill.training.records import Result, RunFolder, environment, peak_memory_mb, task_fingerprint
@@ -70,20 +72,24 @@ def distill(
     if init_from is not None:
         refuse_other_tokens(init_from, source_config, config, tokenizer.get_vocab())
     vocabulary = student_vocabulary(recipe, tokenizer, task)
+    checks = data_counts(task)
+    notices += [*task.notices, *data_notices(task, checks), *special_token_notices(teacher, config, tokenizer)]
     settings = {
         "teacher": teacher,
         "teacher_fingerprint": fingerprint(teacher, config),
         "student_layers": student_layers,
         "init_from": init_from,
         "init_from_fingerprint": init_from and fingerprint(init_from, source_config),
+        "data_checks": checks,
     }
+    # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
+    set_seed(options.seed)  # a source without a head for this task gets a random one
+    teacher_model = load_fine_tuned(teacher)
+    source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
     with RunFolder(output, _settings(task, recipe, options) | settings) as folder:
         if done := folder.finished:
             return _nothing_to_do(done)
-        _say([*notices, *task.notices])
-        set_seed(options.seed)  # a source without a head for this task gets a random one
-        teacher_model = load_fine_tuned(teacher)
-        source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
+        _say(notices)
         teacher_metrics = _score_teacher(teacher_model, tokenizer, task, options) if recipe.needs_teacher else {}
         set_seed(options.seed)
         student = build_student(source, student_layers, recipe.student, options.seed, config, vocabulary)
@@ -106,13 +112,14 @@ def finetune(
         raise UserError("finetune trains a model as wide as it is; student widths and vocabulary belong to distill")
     tokenizer = load_tokenizer(model, config)
     usable_length(options.max_length, tokenizer, config)
-    settings = {"model": model, "model_fingerprint": fingerprint(model, config)}
+    checks = data_counts(task)
+    settings = {"model": model, "model_fingerprint": fingerprint(model, config), "data_checks": checks}
+    set_seed(options.seed)
+    student = load_for_finetuning(model, task)
     with RunFolder(output, _settings(task, recipe, options) | settings) as folder:
         if done := folder.finished:
             return _nothing_to_do(done)
-        _say(list(task.notices))
-        set_seed(options.seed)
-        student = load_for_finetuning(model, task)
+        _say([*task.notices, *data_notices(task, checks), *special_token_notices(model, config, tokenizer)])
         origin = {"layers": "all", "from": model}
         return _Run(folder, student, None, tokenizer, task, recipe, options, {}, origin).train()
 
@@ -187,9 +194,8 @@ class _Run:
         if processes.is_first():
             write_text(self.folder.path / "recipe.yaml", self.recipe.to_yaml())
         train, dev = (encode(self.task.splits[s], self.tokenizer, self.options.max_length) for s in ("train", "dev"))
-        if train.truncated:
-            limit = self.options.max_length
-            _say([f"{train.truncated} of {len(train.dataset)} training texts are longer than {limit} tokens, cut"])
+        limit = self.options.max_length
+        _say([*train.notices("train", limit), *dev.notices("dev", limit)])
         for number, stage in enumerate(self.recipe.stages, 1):
             done = self.folder.checkpoints / f"stage-{number}-done"
             if (done / "spent.json").is_file():
@@ -314,12 +320,5 @@ def _score_teacher(
 ) -> dict[str, float]:
     metrics, _ = evaluate_split(teacher, tokenizer, task, "dev", options.max_length)
     log.info("teacher on dev: %s", ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-    if task.kind == "classification":
-        counts = np.bincount(task.splits["dev"].labels, minlength=len(task.labels))
-        majority, name = counts.max() / counts.sum(), task.labels[int(counts.argmax())]
-        if metrics.get("accuracy", 1.0) <= majority:
-            accuracy = metrics["accuracy"]
-            _say(
-                [f"the teacher's accuracy on dev, {accuracy:.4f}, is not above always saying {name!r}, {majority:.4f}"]
-            )
+    _say(chance_notices(task, metrics))
     return metrics
