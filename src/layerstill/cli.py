@@ -114,7 +114,8 @@ def distill(
     """Distil a fine-tuned teacher into a student with fewer layers.
 
     The output folder is an ordinary model folder: `AutoModelForSequenceClassification.from_pretrained(OUTPUT)`.
-    A run that was interrupted goes on when the same command is given again.
+    A run that was interrupted goes on when the same command is given again. Several processes share every batch:
+    `torchrun --nproc_per_node 2 -m layerstill distill ...`
     """
     _setup(quiet or json_)
     from layerstill.training import run

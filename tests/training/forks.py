@@ -6,6 +6,7 @@ call open, rename, remove and so on, in the order in which a run does them. Noth
 
 import contextlib
 import ctypes
+import gc
 import json
 import mmap
 import os
@@ -98,6 +99,8 @@ def _serve() -> None:
                 main()
             sys.stdout = screen
         assert (Path(place) / "s" / "result.json").exists()
+    gc.collect()
+    gc.freeze()  # the Trainer collects garbage, which would visit every module that is imported
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line), main)), flush=True)
 

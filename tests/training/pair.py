@@ -4,6 +4,7 @@ Started by torchrun with a file of orders: `words` of a command line, a file for
 then they train sharded, in a loop of their own.
 """
 
+import gc
 import json
 import os
 import sys
@@ -49,6 +50,7 @@ class Notebook(TrainerCallback):
 def follow(orders: list[dict[str, Any]]) -> list[int]:
     """Do all orders in this process; their exit statuses."""
     statuses = []
+    gc.freeze()  # the Trainer collects garbage, which would visit every module that is imported
     for order in orders:
 
         class Noting(DistillationTrainer):
@@ -63,6 +65,7 @@ def follow(orders: list[dict[str, Any]]) -> list[int]:
         except SystemExit as stop:
             statuses.append(stop.code if isinstance(stop.code, int) else 0)
     run.DistillationTrainer = DistillationTrainer
+    gc.unfreeze()
     return statuses
 
 

@@ -19,7 +19,9 @@ RECIPES = {
     "cr-ild": tuple(f"stages.0.objectives.consistent {o}.{AVERAGE}" for o in ("attention", "hidden states")),
     "tinybert": ("stages.0.accumulation=2", "stages.1.accumulation=4"),
     "kd": BEST,
+    "hid-cls": ("stages.1.select=best",),
 }
+SIZES = {"kd": "--epochs 4 --batch-size 8", "hid-cls": "--epochs 3 --batch-size 1"}  # the last logs every fourth step
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,8 @@ def place(tmp_path_factory):
 
 def command(place, recipe: str, output, *more: str) -> list[str]:
     words = f"distill {place}/teacher --task classification --data {place}/data --max-length 32 --student-layers 2 -q"
-    epochs = 4 if recipe == "kd" else 2
     settings = [word for setting in RECIPES[recipe] for word in ("--set", setting)]
-    words += f" --recipe {recipe} --epochs {epochs} --batch-size 8 --precision fp32 --output {output}"
+    words += f" --recipe {recipe} {SIZES.get(recipe, '--epochs 2 --batch-size 8')} --precision fp32 --output {output}"
     return [*words.split(), *settings, *more]
 
 
