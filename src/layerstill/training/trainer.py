@@ -145,7 +145,8 @@ class DistillationTrainer(Trainer):
             values = self.accelerator.reduce(torch.stack(list(self._term_sums.values())), reduction="mean") / steps
             logs.update(zip(self._term_sums, values.tolist(), strict=True))
             self._term_sums.clear()
-            for name, value in logs.items():
+            # Objectives come before their sum, so that the one at fault is named.
+            for name, value in sorted(logs.items(), key=lambda entry: not entry[0].startswith("objective/")):
                 if isinstance(value, float) and not abs(value) < float("inf"):
                     raise ObjectiveError(
                         f"{name} became {value} at step {self.state.global_step}; the last checkpoint is kept. "
