@@ -5,7 +5,6 @@ import json
 import re
 from importlib import resources
 from pathlib import Path
-from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -16,15 +15,13 @@ from layerstill.errors import UserError, nearest
 from layerstill.knowledge.alignment import Linear, SameAs
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.signals import Labels
-from layerstill.schema import NonNegative, OneOf, Positive, Spec
+from layerstill.schema import NonNegative, OneOf, Positive, Spec, shown
 from layerstill.students.initialisation import INITIALISATIONS, FirstK
 
 LONGEST_NAME = 100
 MOST_BYTES = 100_000
 MOST_PROBLEMS = 5
 _TAKEN = frozenset(dir(nn.ModuleDict()))  # the maps of an objective are kept in one, under its name
-_SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 class Optimiser(Spec):
@@ -302,9 +299,7 @@ def _parse_yaml(text: str, where: str) -> Any:
 def _problem(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"]) or "top level"
     got = (
-        ""
-        if error["type"] in {"unknown_key", "one_of", "value_error", "missing"}
-        else f", got {_SHORT.repr(error['input'])}"
+        "" if error["type"] in {"unknown_key", "one_of", "value_error", "missing"} else f", got {shown(error['input'])}"
     )
     return f"{path}: {error['msg'].removeprefix('Value error, ')}{got}"
 

@@ -10,6 +10,14 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from layerstill.errors import nearest
 
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+
+
+def shown(value: Any) -> str:
+    """A value as error messages show it: never longer than a line."""
+    return _REPR.repr(value)
+
 
 def _problem(kind: str, message: str) -> PydanticCustomError:
     # The message goes in as a value, so that braces in it are not taken for places to fill.
@@ -28,7 +36,7 @@ class Spec(BaseModel):
             for key in data:
                 if key not in cls.model_fields:
                     hint = nearest(key, cls.model_fields) if cls.model_fields else "it takes no settings"
-                    raise _problem("unknown_key", f"unknown key {key!r}: {hint}")
+                    raise _problem("unknown_key", f"unknown key {shown(key)}: {hint}")
         return data
 
 
@@ -108,13 +116,13 @@ class OneOf:
             value = {value: {}}
         if not isinstance(value, dict) or len(value) != 1:
             known = ", ".join(self.choices)
-            got = Repr().repr(value)
+            got = shown(value)
             raise _problem(
                 "one_of", f"a {self.noun} is a name or one {{name: settings}} pair, got {got}; known: {known}"
             )
         (name, settings), *_ = value.items()
         if name not in self.choices:
-            raise _problem("one_of", f"unknown {self.noun} {name!r}: {nearest(name, self.choices)}")
+            raise _problem("one_of", f"unknown {self.noun} {shown(name)}: {nearest(name, self.choices)}")
         return _Tagged(name, settings)
 
     def short(self, spec: Spec) -> str | dict[str, Any]:

@@ -206,7 +206,8 @@ class DistillationTrainer(Trainer):
                 # An objective's micro-batches add up to its step; the spread of each is a figure of its own.
                 logs[name] = value / (steps if name.startswith("objective/") else weight)
             self._term_sums.clear()
-            for name, value in logs.items():
+            # Objectives come before their sum, so that the one at fault is named.
+            for name, value in sorted(logs.items(), key=lambda entry: not entry[0].startswith("objective/")):
                 if isinstance(value, float) and not abs(value) < float("inf"):
                     raise ObjectiveError(
                         f"{name} became {value} at step {self.state.global_step}; the last checkpoint is kept. "
