@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -113,7 +114,8 @@ def distill(
     """Distil a fine-tuned teacher into a student with fewer layers.
 
     The output folder is an ordinary model folder: `AutoModelForSequenceClassification.from_pretrained(OUTPUT)`.
-    A run that was interrupted goes on when the same command is given again.
+    A run that was interrupted goes on when the same command is given again. Several processes share every batch:
+    `torchrun --nproc_per_node 2 -m layerstill distill ...`
     """
     _setup(quiet or json_)
     from layerstill.training import run
@@ -151,8 +153,7 @@ def evaluate(
     loaded = load_fine_tuned(model)
     tokenizer = load_tokenizer(model, loaded.config)
     the_task, notices = agree_on_labels(the_task, loaded.config, f"model {model}", subset=True)
-    for notice in [*notices, *the_task.notices]:
-        logging.getLogger("layerstill").warning("note: %s", notice)
+    _say([*notices, *the_task.notices])
     usable_length(max_length, tokenizer, loaded.config)
     metrics, logits = evaluate_split(loaded, tokenizer, the_task, split, max_length)
     data_out = {"model": model, "task": the_task.name, "split": split, "examples": len(logits), "metrics": metrics}
@@ -189,21 +190,33 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing."""
-    _setup(True)
+    _setup(quiet or json_)
+    from layerstill.data.checks import data_counts, data_notices
     from layerstill.data.encode import usable_length
     from layerstill.plan import make_plan
     from layerstill.reporting.plan import plan_data, print_plan
-    from layerstill.training.models import agree_on_labels, load_config, load_tokenizer, require_head
+    from layerstill.training.models import (
+        agree_on_labels,
+        load_config,
+        load_tokenizer,
+        refuse_other_tokens,
+        require_head,
+        special_token_notices,
+    )
     from layerstill.training.run import student_vocabulary
 
     the_recipe = _recipe(recipe, set_, init, epochs, batch_size, learning_rate)
     the_task = _task(task, data, dev, text_columns, label_column, train_examples)
     config = load_config(teacher)
     require_head(teacher, config)
-    the_task, _ = agree_on_labels(the_task, config, f"teacher {teacher}")
+    the_task, notices = agree_on_labels(the_task, config, f"teacher {teacher}")
     tokenizer = load_tokenizer(teacher, config)
     usable_length(max_length, tokenizer, config)
     source = config if init_from is None else load_config(init_from)
+    if init_from is not None:
+        refuse_other_tokens(init_from, source, config, tokenizer.get_vocab())
+    notices += [*the_task.notices, *data_notices(the_task, data_counts(the_task))]
+    _say([*notices, *special_token_notices(teacher, config, tokenizer)])
     examples = len(the_task.splits["train"])
     regression = the_task.kind == "regression"
     vocabulary = student_vocabulary(the_recipe, tokenizer, the_task)
@@ -282,11 +295,16 @@ def _setup(quiet: bool) -> None:
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     log = logging.getLogger("layerstill")
-    log.setLevel(logging.ERROR if quiet else logging.INFO)
+    log.setLevel(logging.ERROR if quiet or PROCESS else logging.INFO)
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
+
+
+def _say(notices: list[str]) -> None:
+    for notice in notices:
+        logging.getLogger("layerstill").warning("note: %s", notice)
 
 
 def _task(name: str, data: Path | None, dev: Path | None, texts: str | None, label: str, limit: int | None) -> Any:
@@ -303,7 +321,7 @@ def _task(name: str, data: Path | None, dev: Path | None, texts: str | None, lab
     elif name in KINDS:
         if data is None:
             raise UserError(f"--task {name} needs --data: a folder with train and dev files, or one file")
-        columns = tuple(c.strip() for c in texts.split(",")) if texts else ()
+        columns = tuple(c.strip() for c in texts.split(",")) if texts is not None else ()
         task = Task.from_files(name, data, dev, columns, label)
     else:
         task = Task.glue(name, data)
@@ -340,6 +358,8 @@ def _options(
 
 
 def _show(result: Any, as_json: bool) -> None:
+    if PROCESS:
+        return
     if as_json:
         print(json.dumps(result.data, indent=2))
         return
@@ -359,11 +379,22 @@ def _scores(metrics: dict[str, float]) -> str:
 
 # Typer brings its own copy of click or uses the installed one; this is ClickException of whichever it is.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+PROCESS = int(os.environ.get("RANK", "0"))
+"""Under torchrun or accelerate this process's number; all work, the first one speaks."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception so that what is open gets closed."""
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         status = app(prog_name="layerstill", standalone_mode=False)
     except UserError as error:
@@ -374,11 +405,25 @@ def main() -> None:
             print(message)
             sys.exit(2)
         sys.exit(_complain(f"{message} (see --help)"))
-    if status == INTERRUPTED:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    except _Terminated:
+        status = TERMINATED
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except OSError as error:  # a path too long, a full disk, a folder that may not be read: the user's to mend
+        if error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(_complain(f"{where}{error.strerror}"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if status in (INTERRUPTED, TERMINATED) and not PROCESS:
+        word = "interrupted" if status == INTERRUPTED else "terminated"
+        print(f"{word}; the same command goes on from the last checkpoint", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _complain(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    # Names come from files and may hold anything; what a terminal would act upon is written out.
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
+    print(f"process {PROCESS}: " * bool(PROCESS) + f"error: {shown}", file=sys.stderr)
     return 2

@@ -9,13 +9,19 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from torch import nn
 
 from layerstill.errors import UserError, nearest
 from layerstill.knowledge.alignment import Linear, SameAs
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.signals import Labels
-from layerstill.schema import NonNegative, OneOf, Positive, Spec
+from layerstill.schema import NonNegative, OneOf, Positive, Spec, shown
 from layerstill.students.initialisation import INITIALISATIONS, FirstK
+
+LONGEST_NAME = 100
+MOST_BYTES = 100_000
+MOST_PROBLEMS = 5
+_TAKEN = frozenset(dir(nn.ModuleDict()))  # the maps of an objective are kept in one, under its name
 
 
 class Optimiser(Spec):
@@ -40,11 +46,11 @@ class Optimiser(Spec):
 class Stage(Spec):
     """One training run over the data: a weighted sum of objectives."""
 
-    epochs: Positive
+    epochs: Annotated[Positive, Field(le=1_000_000)]
     """Passes over the training data."""
     learning_rate: Positive
     """Peak learning rate."""
-    batch_size: PositiveInt = 32
+    batch_size: Annotated[PositiveInt, Field(le=1_000_000)] = 32
     """Examples in one optimiser step."""
     accumulation: PositiveInt = 1
     """Micro-batches that make up one optimiser step; batch_size is divided by it."""
@@ -65,6 +71,11 @@ class Stage(Spec):
         for name, objective in value.items():
             if not name or "." in name or "/" in name:
                 raise ValueError(f"objective name {name!r} must not be empty and must not contain '.' or '/'")
+            if not name.isprintable() or len(name) > LONGEST_NAME:
+                raise ValueError(f"objective name {name[:LONGEST_NAME]!r} must be at most 100 printable characters")
+            aligned = objective.signal.vectors and not isinstance(objective.alignment, SameAs)
+            if aligned and name in _TAKEN:
+                raise ValueError(f"objective name {name!r} is a word of PyTorch's modules; choose another")
             if isinstance(objective.alignment, SameAs):
                 other = objective.alignment.objective
                 if other == name or other not in value:
@@ -128,6 +139,16 @@ class Recipe(Spec):
     stages: list[Stage] = Field(min_length=1)
     """What is trained, one after the other."""
 
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not value.isprintable() or len(value) > LONGEST_NAME or {"/", "\\"} & set(value) or value.startswith("."):
+            raise ValueError(
+                f"recipe name {value[:LONGEST_NAME]!r} must be at most {LONGEST_NAME} printable characters, "
+                "without '/' and '\\', and not begin with '.'"
+            )
+        return value
+
     @property
     def needs_teacher(self) -> bool:
         """Whether any objective looks at the teacher."""
@@ -153,7 +174,9 @@ class Recipe(Spec):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise UserError(f"{where}: {'; '.join(_problem(e) for e in error.errors())}") from None
+            problems = [_problem(e) for e in error.errors()]
+            more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+            raise UserError(f"{where}: {'; '.join(problems[:MOST_PROBLEMS] + more)}") from None
 
     def to_data(self) -> dict[str, Any]:
         """Plain data, without what is at its default."""
@@ -199,27 +222,62 @@ def _read(name: str) -> tuple[str, str]:
         return (resources.files("layerstill") / "recipes" / f"{name}.yaml").read_text("utf-8"), f"recipe {name}"
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
-        try:
-            return path.read_text("utf-8"), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"recipe file {name}: {error}") from None
+        return _read_file(path), str(path)
     raise UserError(f"unknown recipe {name!r}: {nearest(name, shipped_recipes())} (a file ends in .yaml)")
 
 
+def _read_file(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise UserError(f"recipe file {path}: not an ordinary file")
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"recipe file {path}: {error.strerror}") from None
+    if len(raw) > MOST_BYTES:
+        raise UserError(f"recipe file {path}: larger than {MOST_BYTES:,} bytes; a recipe fits on a screen")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"recipe file {path} line {line}: not UTF-8 at byte {error.start}; convert the file to UTF-8"
+        ) from None
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML with two mends: `2e-5` is a number, and a key written twice is an error."""
+    """Plain YAML: `2e-5` is a number, keys are text and there once, and nothing refers to anything else."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # An alias makes one thing of two places, so that --set would change both, and a few can stand for billions.
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not for recipes; write it out", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
+            if not isinstance(key, str):
+                problem = f"key {key!r} is not text; put it in quotes"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
-            seen.add(key) if isinstance(key, str) else None
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_WORDS = ("null", "bool", "int", "float", "str", "seq", "map")
+_Loader.yaml_constructors = {
+    tag: make
+    for tag, make in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix("tag:yaml.org,2002:") in _WORDS
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag in _Loader.yaml_constructors]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _FLOAT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 for _first in "-+0123456789.":
     _Loader.yaml_implicit_resolvers.setdefault(_first, []).append(("tag:yaml.org,2002:float", _FLOAT))
@@ -232,11 +290,17 @@ def _parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"{where}{line}: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply; a recipe has fewer than ten levels") from None
+    except (ValueError, KeyError) as error:  # `!!int x`, or a number of thousands of digits
+        raise UserError(f"{where}: a value is not what its tag says or a number too long: {error}") from None
 
 
 def _problem(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"]) or "top level"
-    got = "" if error["type"] in {"unknown_key", "one_of", "value_error", "missing"} else f", got {error['input']!r}"
+    got = (
+        "" if error["type"] in {"unknown_key", "one_of", "value_error", "missing"} else f", got {shown(error['input'])}"
+    )
     return f"{path}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 

@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from reprlib import Repr
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from layerstill.errors import nearest
+
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+
+
+def shown(value: Any) -> str:
+    """A value as error messages show it: never longer than a line."""
+    return _REPR.repr(value)
 
 
 def _problem(kind: str, message: str) -> PydanticCustomError:
@@ -27,7 +36,7 @@ class Spec(BaseModel):
             for key in data:
                 if key not in cls.model_fields:
                     hint = nearest(key, cls.model_fields) if cls.model_fields else "it takes no settings"
-                    raise _problem("unknown_key", f"unknown key {key!r}: {hint}")
+                    raise _problem("unknown_key", f"unknown key {shown(key)}: {hint}")
         return data
 
 
@@ -36,7 +45,7 @@ def fraction(value: Any) -> Any:
     if isinstance(value, str) and "/" in value:
         try:
             return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             pass
     return value
 
@@ -107,13 +116,13 @@ class OneOf:
             value = {value: {}}
         if not isinstance(value, dict) or len(value) != 1:
             known = ", ".join(self.choices)
-            got = repr(value)[:80]
+            got = shown(value)
             raise _problem(
                 "one_of", f"a {self.noun} is a name or one {{name: settings}} pair, got {got}; known: {known}"
             )
         (name, settings), *_ = value.items()
         if name not in self.choices:
-            raise _problem("one_of", f"unknown {self.noun} {name!r}: {nearest(name, self.choices)}")
+            raise _problem("one_of", f"unknown {self.noun} {shown(name)}: {nearest(name, self.choices)}")
         return _Tagged(name, settings)
 
     def short(self, spec: Spec) -> str | dict[str, Any]:

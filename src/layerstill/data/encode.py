@@ -10,6 +10,9 @@ from layerstill.data.tasks import Split
 from layerstill.errors import UserError
 from layerstill.families import family_of
 
+SHORTEST = 4
+"""Tokens of the shortest pair: two of text, two that mark begin and end."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -18,6 +21,22 @@ class Encoded:
     dataset: datasets.Dataset
     truncated: int
     tokens: int
+    unknown: int
+    """How many of the tokens the vocabulary does not have."""
+
+    def notices(self, name: str, max_length: int) -> list[str]:
+        """What happened to the texts of the split `name`, where it is worth a line."""
+        notices = []
+        if self.truncated:
+            notices.append(
+                f"{self.truncated} of {len(self.dataset)} {name} texts are longer than {max_length} tokens, cut"
+            )
+        if self.unknown > self.tokens / 4:
+            notices.append(
+                f"{self.unknown} of {self.tokens} tokens of the {name} texts are unknown to the tokenizer; "
+                "is it made for these texts?"
+            )
+        return notices
 
 
 def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
@@ -27,8 +46,10 @@ def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) ->
     cut = tokenizer(*columns, truncation=True, max_length=max_length)
     data = {name: cut[name] for name in tokenizer.model_input_names if name in cut and name != "attention_mask"}
     lengths = [len(ids) for ids in data["input_ids"]]
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in data["input_ids"])
     data |= {"id": list(range(len(split))), "labels": split.labels, "length": lengths}
-    return Encoded(datasets.Dataset.from_dict(data), sum(len(ids) > max_length for ids in full), sum(lengths))
+    truncated = sum(len(ids) > max_length for ids in full)
+    return Encoded(datasets.Dataset.from_dict(data), truncated, sum(lengths), unknown)
 
 
 def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
@@ -37,6 +58,11 @@ def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: Pretr
     if family_of(config).position_offset:
         limit -= config.pad_token_id + 1  # positions are counted from after the padding index
     limit = min(limit, tokenizer.model_max_length)
+    if limit < SHORTEST:
+        raise UserError(
+            f"the model allows {limit} tokens, too few for a text; mend max_position_embeddings in its config.json or "
+            f"model_max_length ({tokenizer.model_max_length}) in its tokenizer_config.json"
+        )
     if wanted > limit:
         raise UserError(f"--max-length {wanted}: the model allows {limit} tokens; use {limit} or less")
     return wanted

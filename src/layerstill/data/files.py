@@ -1,10 +1,13 @@
 """Read tables from `.tsv`, `.csv`, `.jsonl` and `.parquet`, saying file and line of whatever is wrong."""
 
+import codecs
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from layerstill.errors import UserError, nearest
 
@@ -13,11 +16,13 @@ SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length; `lines` are the line numbers in the file, for messages."""
+    """Columns of equal length; `lines` are the line numbers in the file where rows begin, for messages."""
 
     path: Path
     columns: dict[str, list]
     lines: list[int]
+    notices: tuple[str, ...] = ()
+    """What is legal but perhaps not meant."""
 
     def column(self, name: str, option: str) -> list:
         """A column by name; UserError that names the option which asked for it."""
@@ -33,7 +38,7 @@ def read_table(path: Path, header: tuple[str, ...] | None = None, skip_ragged: b
     (the official QQP has some) instead of refusing them.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: {'not an ordinary file' if path.exists() else 'no such file'}")
     reader = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix)
     if reader is None:
         raise UserError(f"{path}: unknown kind of file {path.suffix!r}; use one of {', '.join(SUFFIXES)}")
@@ -41,11 +46,28 @@ def read_table(path: Path, header: tuple[str, ...] | None = None, skip_ragged: b
         table = reader(path, header, skip_ragged)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     if not table.lines:
         raise UserError(f"{path}: no rows")
     return table
+
+
+def _text(path: Path) -> str:
+    """The file as text with `\\n` for every line end; UserError with line and byte for what is not UTF-8 text."""
+    raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{path}: not UTF-8 at byte 0: it begins with the mark of UTF-16; convert the file to UTF-8")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path} line {line}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
+    if (zero := raw.find(b"\0")) >= 0:
+        line = raw.count(b"\n", 0, zero) + 1
+        raise UserError(
+            f"{path} line {line}: a NUL byte at byte {zero}, which is in no text; "
+            "the file is binary, damaged or UTF-16: convert it to UTF-8"
+        )
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _from_rows(
@@ -55,6 +77,9 @@ def _from_rows(
     columns: dict[str, list] = {name: [] for name in names}
     if len(columns) != len(names):
         raise UserError(f"{path} line 1: a column name is there twice: {', '.join(names)}")
+    separator = "tabs" if path.suffix == ".tsv" else "commas"
+    if len(names) == 1 and any(mark in names[0] for mark in ",;\t|"):
+        raise UserError(f"{path} line 1: a single column, {names[0]!r}; fields are separated by {separator} here")
     lines = []
     for line, row in rows:
         if len(row) != len(names):
@@ -68,33 +93,67 @@ def _from_rows(
 
 
 def _tsv(path: Path, header: tuple[str, ...] | None, skip_ragged: bool) -> Table:
-    text = path.read_text("utf-8-sig")
-    rows = ((i, line.split("\t")) for i, line in enumerate(text.split("\n"), 1) if line)
-    return _from_rows(path, ((i, [v.removesuffix("\r") for v in row]) for i, row in rows), header, skip_ragged)
+    rows = ((i, line.split("\t")) for i, line in enumerate(_text(path).split("\n"), 1) if line)
+    return _from_rows(path, rows, header, skip_ragged)
 
 
 def _csv(path: Path, header: tuple[str, ...] | None, skip_ragged: bool) -> Table:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        rows = ((reader.line_num, row) for row in reader if row)
-        try:
-            return _from_rows(path, rows, header, skip_ragged)
-        except csv.Error as error:
-            raise UserError(f"{path} line {reader.line_num}: {error}") from None
+    text = _text(path)
+    reader = csv.reader(io.StringIO(text), strict=True)
+    start = 1
+    spanning: list[int] = []
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        nonlocal start
+        for row in reader:
+            if row:
+                if reader.line_num > start:
+                    spanning.append(start)
+                yield start, row
+            start = reader.line_num + 1
+
+    # The limit is the csv module's own and global; a long text is no mistake, and an unclosed quote has its own line.
+    limit = csv.field_size_limit(len(text) + 1)
+    try:
+        table = _from_rows(path, rows(), header, skip_ragged)
+    except csv.Error as error:
+        raise UserError(_unbalanced(path, text, start, reader.line_num, error)) from None
+    finally:
+        csv.field_size_limit(limit)
+    if not spanning:
+        return table
+    notice = (
+        f"{path}: {len(spanning)} of {len(table.lines)} rows span several lines, the first from line {spanning[0]} on; "
+        "if that is not meant, a quote is not closed there"
+    )
+    return Table(path, table.columns, table.lines, (notice,))
+
+
+def _unbalanced(path: Path, text: str, start: int, end: int, error: csv.Error) -> str:
+    """What is wrong with the quotes of the record that begins at line `start`: where the last one of them opened."""
+    opened, line, quoted = start, start, False
+    for part in text.split("\n")[start - 1 : end]:
+        for mark in part:
+            if mark == '"':
+                quoted = not quoted
+                opened = line if quoted else opened
+        line += 1
+    if "unexpected end of data" in str(error):
+        return f"{path} line {opened}: a quote is opened here and closed nowhere; close it, or double quotes in a text"
+    last = f" and closed in line {end}" if end > start else ""
+    return (
+        f"{path} line {start}: a quote is opened here{last}, but more text follows the closing quote; "
+        "double the quotes inside a text"
+    )
 
 
 def _jsonl(path: Path, header: tuple[str, ...] | None, skip_ragged: bool) -> Table:
     columns: dict[str, list] = {}
     lines: list[int] = []
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {number}: not JSON: {error.msg} at column {error.colno}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path} line {number}: a JSON object is expected, got {type(row).__name__}")
+        row = _json_row(f"{path} line {number}", line)
         if lines and row.keys() != columns.keys():
             raise UserError(
                 f"{path} line {number}: keys {', '.join(row)} differ from line {lines[0]}'s {', '.join(columns)}"
@@ -105,15 +164,40 @@ def _jsonl(path: Path, header: tuple[str, ...] | None, skip_ragged: bool) -> Tab
     return Table(path, columns, lines)
 
 
+def _json_row(where: str, line: str) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"{where}: key {twice!r} is there twice")
+        return row
+
+    try:
+        row = json.loads(line, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise UserError(f"{where}: not a row: lists or objects are nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{where}: {error}") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: a JSON object is expected, got {type(row).__name__}")
+    return row
+
+
 def _parquet(path: Path, header: tuple[str, ...] | None, skip_ragged: bool) -> Table:
     import pyarrow
     import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.ParquetFile(path).read()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     if len(set(table.column_names)) < len(table.column_names):
         raise UserError(f"{path}: a column name is there twice: {', '.join(table.column_names)}")
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    try:
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        raise UserError(f"{path}: a column cannot be read: {str(error).splitlines()[0]}") from None
     return Table(path, columns, list(range(1, table.num_rows + 1)))

@@ -11,6 +11,7 @@ from layerstill.data.files import SUFFIXES, Table, read_table
 from layerstill.errors import UserError, nearest
 
 Kind = Literal["classification", "regression"]
+NOTHING = "no such file or folder"
 KINDS: dict[str, Kind] = {"classification": "classification", "regression": "regression"}
 
 
@@ -198,6 +199,7 @@ def _glue_from_hub(name: str) -> Task:
 def _own_files(kind: Kind, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
     files = _find_files(path, dev)
     tables = {split: read_table(file) for split, file in files.items()}
+    notices = [notice for table in tables.values() for notice in table.notices]
     text_columns = text_columns or _guess_texts(tables["train"], label_column)
     texts = {s: _texts(t, text_columns, "--text-columns") for s, t in tables.items()}
     written = {s: t.column(label_column, "--label-column") for s, t in tables.items()}
@@ -207,27 +209,33 @@ def _own_files(kind: Kind, path: Path, dev: Path | None, text_columns: tuple[str
     if kind == "regression":
         splits = {s: Split(texts[s], _scores(t, written[s])) for s, t in tables.items()}
     else:
-        names = _label_names(tables["train"], written["train"], label_column)
+        names, spelling = _label_names(tables["train"], written["train"], label_column)
+        notices += spelling
+        if len(names) > len(set(texts["train"])):
+            raise UserError(
+                f"{tables['train'].path}: column {label_column!r} holds {len(names)} different labels for "
+                f"{len(set(texts['train']))} different texts in {', '.join(text_columns)}; are the columns swapped? "
+                "Set --text-columns and --label-column"
+            )
         splits = {s: Split(texts[s], _classes(t, written[s], names)) for s, t in tables.items()}
     if kind == "regression" and len(splits.get("dev", splits["train"])) < 2:
         raise UserError(f"{files.get('dev')}: a correlation needs at least 2 rows, the dev split has 1")
     metrics = ("pearson", "spearman") if kind == "regression" else ("accuracy", "f1_macro")
-    notices: tuple[str, ...] = ()
     if "dev" not in splits:
         splits, notice = _hold_out(splits, kind)
-        notices = (notice,)
-    return Task(kind, kind, splits, names, metrics, notices=notices)
+        notices.append(notice)
+    return Task(kind, kind, splits, names, metrics, notices=tuple(notices))
 
 
 def _find_files(path: Path, dev: Path | None) -> dict[str, Path]:
     if path.is_file():
         return {"train": path} if dev is None else {"train": path, "dev": dev}
     if not path.is_dir():
-        raise UserError(f"--data {path}: no such file or folder")
+        raise UserError(f"--data {path}: {'neither an ordinary file nor a folder' if path.exists() else NOTHING}")
     files = {}
     for split, stems in {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}.items():
         found = [path / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
-        found = [file for file in found if file.is_file()]
+        found = [file for file in found if file.exists()]
         if len(found) > 1:
             raise UserError(f"--data {path}: several files for split {split}: {', '.join(f.name for f in found)}")
         if found:
@@ -252,38 +260,65 @@ def _guess_texts(table: Table, label_column: str) -> tuple[str, ...]:
 def _texts(table: Table, columns: tuple[str, ...], option: str) -> list[tuple[str, ...]]:
     if len(columns) > 2:
         raise UserError(f"{option}: one or two text columns, got {len(columns)}: {', '.join(columns)}")
+    if len(set(columns)) < len(columns):
+        raise UserError(f"{option}: column {columns[0]!r} is named twice; name two columns, or one")
     values = [table.column(c, option) for c in columns]
     for column, column_values in zip(columns, values, strict=True):
         for line, value in zip(table.lines, column_values, strict=True):
             if not isinstance(value, str):
-                raise UserError(f"{table.path} line {line}: column {column!r} holds {value!r} where text is expected")
+                raise UserError(
+                    f"{table.path} line {line}: column {column!r} holds {_short(value)} where text is expected"
+                )
+            if problem := _not_text(value):
+                raise UserError(f"{table.path} line {line}: column {column!r} holds {problem}")
+    if not any(value.strip() for column_values in values for value in column_values):
+        raise UserError(f"{table.path}: column {columns[0]!r} is empty in all of its {len(table.lines)} rows")
     return list(zip(*values, strict=True))
+
+
+def _not_text(value: str) -> str | None:
+    """What makes a string of JSON or Parquet something that no tokenizer and no file can take; None for text."""
+    if "\0" in value:
+        return "a NUL character, which is in no text"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"half of a surrogate pair, {value[error.start]!r}, which is no character"
+    return None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _scores(table: Table, written: list) -> list[float]:
     scores = []
     for line, value in zip(table.lines, written, strict=True):
         try:
-            score = float(value)
-        except (TypeError, ValueError):
+            score = float("nan") if isinstance(value, bool) or "_" in str(value) else float(value)
+        except (TypeError, ValueError, OverflowError):
             score = float("nan")
         if not abs(score) < float("inf"):
-            raise UserError(f"{table.path} line {line}: score {value!r} is not a finite number")
+            raise UserError(
+                f"{table.path} line {line}: score {_short(value)} is not a finite number; "
+                "mend the row, or use --task classification for names of classes"
+            )
         scores.append(score)
     return scores
 
 
-def _label_names(table: Table, written: list, column: str) -> tuple[str, ...]:
+def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, ...], list[str]]:
+    """The classes in order, and notices."""
     for line, value in zip(table.lines, written, strict=True):
-        fraction = isinstance(value, float) or (isinstance(value, str) and re.fullmatch(r"-?\d+\.\d+", value))
-        if value is None or value == "" or fraction:
+        if not _names_a_class(value):
             raise UserError(
-                f"{table.path} line {line}: label {value!r} names no class; "
+                f"{table.path} line {line}: label {_short(value)} names no class; "
                 "use strings or whole numbers, or --task regression for scores"
             )
     names = {str(value) for value in written}
-    whole = all(re.fullmatch(r"-?\d+", name) for name in names)
-    ordered = tuple(sorted(names, key=int) if whole else sorted(names))
+    whole = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
+    ordered = tuple(sorted(names, key=lambda name: (int(name), name)) if whole else sorted(names))
     if len(ordered) < 2:
         raise UserError(
             f"{table.path}: column {column!r} holds a single class, {ordered[0]!r}; there is nothing to learn"
@@ -293,14 +328,41 @@ def _label_names(table: Table, written: list, column: str) -> tuple[str, ...]:
             f"{table.path}: column {column!r} holds {len(ordered)} different labels in {len(written)} rows; "
             "is it the text column? Set --text-columns and --label-column"
         )
-    return ordered
+    bare = [name.strip() for name in ordered]
+    if len(set(bare)) < len(bare):
+        twice = next(name for name in bare if bare.count(name) > 1)
+        several = [name for name in ordered if name.strip() == twice]
+        raise UserError(
+            f"{table.path}: labels {' and '.join(map(repr, several))} differ in white space only; write them the same"
+        )
+    folded = [name.casefold() for name in ordered]
+    alike = [name for name in ordered if folded.count(name.casefold()) > 1]
+    notice = f"{table.path}: labels {', '.join(alike)} differ in upper and lower case only and are taken for different"
+    return ordered, [notice] if alike else []
+
+
+def _names_a_class(value: object) -> bool:
+    """Whether a label is a name or a whole number; numbers with a fraction, nan and empty cells are not."""
+    if not isinstance(value, str):
+        return isinstance(value, int)  # true and false too
+    if not value.strip() or _not_text(value):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return re.fullmatch(r"-?\d+", value) is not None
 
 
 def _classes(table: Table, written: list, names: tuple[str, ...]) -> list[int]:
     number = {name: i for i, name in enumerate(names)}
     for line, value in zip(table.lines, written, strict=True):
         if str(value) not in number:
-            raise UserError(f"{table.path} line {line}: label {value!r} is not in train, which has {', '.join(names)}")
+            known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
+            raise UserError(
+                f"{table.path} line {line}: label {_short(value)} is not in train, which has {known}; "
+                "add examples of it to train, or mend the label"
+            )
     return [number[str(value)] for value in written]
 
 

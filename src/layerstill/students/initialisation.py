@@ -90,6 +90,6 @@ INITIALISATIONS: dict[str, type[Spec]] = {
 
 def parse_initialisation(text: str) -> dict | str:
     """`--init`: a name, or layers such as `1,8,12`, in the form a recipe has it."""
-    if text.replace(",", "").replace(" ", "").isdecimal():
+    if text.replace(",", "").replace(" ", "").isdecimal() and len(text) < 1000:
         return {"explicit": {"layers": [int(part) for part in text.split(",") if part.strip()]}}
     return text

@@ -1,6 +1,7 @@
 """A stage's settings in the words of transformers' Trainer."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def training_arguments(stage: Stage, folder: Path, options: Options, metric: str
 
     `metric` says which evaluation is best.
     """
+    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
+        if os.environ.get(name, "").lower() in {"1", "true"}:
+            raise UserError(
+                f"{name}: a run is not sharded, each process holds the whole student and teacher; start it without, or "
+                "shard a DistillationModule in a training loop of your own"
+            )
     shorter = steps_of(stage, examples, options.max_steps) < steps_of(stage, examples, None)
     optimiser = stage.optimiser
     best = stage.select == "best"
@@ -73,9 +80,14 @@ def training_arguments(stage: Stage, folder: Path, options: Options, metric: str
         report_to=list(options.trackers),
         disable_tqdm=not options.progress,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,  # what no objective reaches is frozen
     )
     args._n_gpu = min(args.n_gpu, 1)  # several visible GPUs without a launcher would mean DataParallel
-    args.per_device_train_batch_size = max(1, args.per_device_train_batch_size // args.world_size)
+    rows, processes = args.per_device_train_batch_size, args.world_size
+    if rows % processes:
+        micro = f"batch_size {stage.batch_size}" + (f" / accumulation {stage.accumulation}" * (stage.accumulation > 1))
+        raise UserError(f"{micro} cannot be divided among {processes} processes; use a multiple of {processes}")
+    args.per_device_train_batch_size = rows // processes
     return args
 
 

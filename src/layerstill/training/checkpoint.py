@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    _put(temporary, path)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -28,7 +29,22 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write safetensors atomically."""
     temporary = path.with_name(f".{path.name}.part")
     save_file({name: t.detach().contiguous().clone() for name, t in tensors.items()}, temporary)
+    _put(temporary, path)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    # Without the sync a power cut could leave the new name on an empty file.
+    sync(temporary)
     os.replace(temporary, path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names of a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def save_module(module: nn.Module, path: Path) -> None:
@@ -68,41 +84,80 @@ def load_optimizer(optimizer: torch.optim.Optimizer, scheduler: Any, folder: Pat
     scheduler.load_state_dict({**scheduler.state_dict(), **saved["scheduler"]})
 
 
-def save_random_state(folder: Path, process: int) -> None:
-    """The global generators of Python, NumPy and torch (CPU and CUDA)."""
-    python = random.getstate()
-    kind, keys, *rest = np.random.get_state()
-    numpy_state = [kind, np.asarray(keys).tolist(), *rest]
-    write_json(folder / f"random-{process}.json", {"python": python, "numpy": numpy_state})
+def random_tensors() -> dict[str, Tensor]:
+    """States of torch's global generators: `cpu`, and `cuda` if there is one; each a row of bytes."""
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
-    write_tensors(folder / f"random-{process}.safetensors", tensors)
+    return tensors
+
+
+def save_random_state(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """The global generators: torch's of every process, `(processes, bytes)` each, and Python's and NumPy's."""
+    python = random.getstate()
+    kind, keys, *rest = np.random.get_state()
+    numpy_state = [kind, np.asarray(keys).tolist(), *rest]
+    write_json(folder / "random.json", {"python": python, "numpy": numpy_state})
+    write_tensors(folder / "random.safetensors", tensors)
 
 
 def load_random_state(folder: Path, process: int) -> None:
-    """The inverse of `save_random_state`; a process that saved none keeps its own."""
-    path = folder / f"random-{process}.json"
-    if not path.is_file():
-        return
-    saved = json.loads(path.read_text("utf-8"))
+    """The inverse of `save_random_state`; a process more than there were keeps torch's generators as they are."""
+    saved = json.loads((folder / "random.json").read_text("utf-8"))
     version, state, gauss = saved["python"]
     random.setstate((version, tuple(state), gauss))
     kind, keys, *rest = saved["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    tensors = load_file(folder / f"random-{process}.safetensors")
-    torch.set_rng_state(tensors["cpu"])
-    if torch.cuda.is_available() and "cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda"])
+    tensors = load_file(folder / "random.safetensors")
+    if process < len(tensors["cpu"]):
+        # Clones, because torch reads the memory as a structure of its own, which must start at an even address.
+        torch.set_rng_state(tensors["cpu"][process].clone())
+        if torch.cuda.is_available() and "cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda"][process].clone())
+
+
+STATE_FILE = "trainer_state.json"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Checkpoints below `folder`, oldest first, complete or not."""
+    found = [p for p in folder.glob("checkpoint-*") if p.name.split("-")[1].isdigit()]
+    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: the trainer's state comes last and is whole."""
+    try:
+        json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint below `folder`; the trainer's state is written last, so it marks completeness."""
-    found = [p for p in folder.glob("checkpoint-*") if p.name.split("-")[1].isdigit()]
-    for path in sorted(found, key=lambda p: int(p.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
+    """The newest complete checkpoint below `folder`."""
+    return next((path for path in reversed(checkpoints_in(folder)) if is_complete(path)), None)
+
+
+def ended_training(checkpoint: Path) -> bool:
+    """Whether the training that wrote a checkpoint had come to its end: all its steps, or patience."""
+    state = json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
+    return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
+
+
+def remove_old(folder: Path, keep: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints until `keep` are left (None: all); the newest and the `best` stay in any case."""
+    checkpoints = checkpoints_in(folder)
+    surplus = 0 if keep is None else len(checkpoints) - keep
+    for path in checkpoints[:-1]:
+        if surplus > 0 and (best is None or path.name != Path(best).name):
+            shutil.rmtree(path, ignore_errors=True)
+            surplus -= 1
+
+
+def make_durable(checkpoint: Path) -> None:
+    """Wait until a checkpoint is on the disk with everything in it."""
+    for path in checkpoint.rglob("*"):
+        sync(path)
+    sync(checkpoint)
+    sync(checkpoint.parent)

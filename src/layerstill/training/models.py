@@ -1,9 +1,13 @@
 """Load models and tokenizers safely, and see that they agree with a task before an hour is spent."""
 
+import copy
 import hashlib
+import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -15,21 +19,69 @@ from transformers import (
 
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.families import family_of
+from layerstill.families import depth_of, family_of
+from layerstill.training.weights import first_line, held_elements, refuse_folder
+
+log = logging.getLogger("layerstill")
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+DEEPEST = 1000
+SPECIAL = ("bos", "eos", "cls", "sep", "unk", "mask")
 
 
 def load_config(name: str) -> PretrainedConfig:
-    """Configuration of a local folder or a hub id; UserError if there is none or its family is not proven."""
-    _refuse_pickle(name)
+    """Configuration of a local folder or a hub id; UserError if no model of a proven family can be built from it."""
+    refuse_folder(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        where = "" if Path(name).exists() else "no such folder, and not to be had from the hub: "
-        raise UserError(f"model {name}: {where}{_first_line(error)}") from None
+    except Exception as error:  # a hostile config.json makes transformers raise anything; it is the file that is wrong
+        where = (
+            "config.json cannot be used: "
+            if Path(name).exists()
+            else "no such folder, and not to be had from the hub: "
+        )
+        code = "it asks for code of its own, which is never run: " if "custom code" in str(error) else ""
+        raise UserError(f"model {name}: {where}{code}{first_line(error)}") from None
     family_of(config)
+    _refuse_unbuildable(name, config)
     return config
+
+
+def _refuse_unbuildable(name: str, config: PretrainedConfig) -> None:
+    """UserError unless the configuration describes a model, and one of about the size of the weights beside it."""
+    depth = depth_of(config)
+    if not 0 < depth <= DEEPEST:
+        raise UserError(f"model {name}: config.json asks for {depth} layers; 1 to {DEEPEST} can be")
+    if not all(isinstance(a, str) for a in _architectures(config)):
+        raise UserError(f"model {name}: config.json: architectures is {config.architectures!r}, not a list of names")
+    if sorted(config.id2label) != list(range(config.num_labels)):
+        raise UserError(
+            f"model {name}: config.json: id2label numbers its labels {', '.join(map(str, config.id2label))}; "
+            f"they must be numbered 0 to {config.num_labels - 1}"
+        )
+    if len(set(map(str, config.id2label.values()))) < config.num_labels:
+        names = ", ".join(map(str, config.id2label.values()))
+        raise UserError(
+            f"model {name}: config.json: id2label names a label twice: {names}; give each a name of its own"
+        )
+    padding = getattr(config, "pad_token_id", None)
+    if padding is not None and not -config.vocab_size <= padding < config.vocab_size:
+        raise UserError(
+            f"model {name}: config.json says that token {padding} is padding and that there are {config.vocab_size} "
+            "tokens; mend pad_token_id or vocab_size"
+        )
+    try:
+        with torch.device("meta"):
+            parameters = AutoModelForSequenceClassification.from_config(copy.deepcopy(config)).num_parameters()
+    except Exception as error:  # sizes and names go unchecked into whatever module reads them first
+        kind = type(error).__name__
+        raise UserError(f"model {name}: config.json describes no model ({kind}: {first_line(error)})") from None
+    held = held_elements(name)
+    if held is not None and parameters > 2 * held + 1_000_000:
+        raise UserError(
+            f"model {name}: config.json describes {parameters:,} parameters and its weights hold {held:,}; "
+            "they do not belong together"
+        )
 
 
 def load_tokenizer(name: str, config: PretrainedConfig) -> PreTrainedTokenizerBase:
@@ -39,14 +91,51 @@ def load_tokenizer(name: str, config: PretrainedConfig) -> PreTrainedTokenizerBa
         raise UserError(f"model {name}: no tokenizer in it, looked for {', '.join(VOCABULARIES)}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"tokenizer of {name}: {_first_line(error)}") from None
-    if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:
+        tokens = tokenizer.get_vocab()
+    except Exception as error:  # as for config.json
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"tokenizer of {name}: cannot be read: {kind}{first_line(error)}") from None
+    highest = max(tokens.values(), default=-1)
+    if not config.vocab_size / 2 < len(tokens) or highest >= config.vocab_size:
         raise UserError(
-            f"model {name}: its tokenizer knows {len(tokenizer)} tokens and its embeddings {config.vocab_size}; "
-            "the tokenizer is another model's"
+            f"model {name}: its tokenizer knows {len(tokens)} tokens, numbered up to {highest}, and its embeddings "
+            f"{config.vocab_size}; the tokenizer is another model's"
         )
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise UserError(
+            f"tokenizer of {name}: model_max_length is {tokenizer.model_max_length!r}, not a number of tokens"
+        )
+    _refuse_other_padding(name, config, tokenizer)
     return tokenizer
+
+
+def _refuse_other_padding(name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"tokenizer of {name}: it has no padding token, so texts cannot be put into batches; "
+            'name one in tokenizer_config.json, for example "pad_token": "[PAD]"'
+        )
+    theirs = getattr(config, "pad_token_id", None)
+    if theirs is not None and theirs != tokenizer.pad_token_id:
+        raise UserError(
+            f"model {name}: config.json says that token {theirs} is padding, the tokenizer pads with "
+            f"{tokenizer.pad_token_id} ({tokenizer.pad_token!r}); mend pad_token_id, or use the model's own tokenizer"
+        )
+
+
+def special_token_notices(name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What is odd about a model's special tokens, though it can be meant."""
+    notices = []
+    for kind in SPECIAL:
+        mine, theirs = getattr(tokenizer, f"{kind}_token_id", None), getattr(config, f"{kind}_token_id", None)
+        if isinstance(theirs, int) and mine is not None and mine != theirs:
+            notices.append(
+                f"model {name}: its {kind} token is number {theirs} in config.json and {mine} in the tokenizer"
+            )
+    first = tokenizer("a")["input_ids"][:1]
+    if tokenizer.cls_token_id is not None and first != [tokenizer.cls_token_id]:
+        notices.append(f"tokenizer of {name}: it puts no {tokenizer.cls_token} before a text, though it has one")
+    return notices
 
 
 def refuse_other_tokens(name: str, config: PretrainedConfig, teacher: PretrainedConfig, tokens: dict[str, int]) -> None:
@@ -77,10 +166,15 @@ def load_for_finetuning(name: str, task: Task) -> PreTrainedModel:
 
 def require_head(name: str, config: PretrainedConfig) -> None:
     """UserError for a model without a task head."""
-    if not any("ForSequenceClassification" in a for a in config.architectures or ()):
+    if not any("ForSequenceClassification" in a for a in _architectures(config)):
         raise UserError(
-            f"model {name} has no task head ({', '.join(config.architectures or ['no architecture named'])}); "
+            f"model {name} has no task head ({', '.join(_architectures(config)) or 'no architecture named'}); "
             "fine-tune it first: layerstill finetune"
+        )
+    if config.problem_type == "multi_label_classification":
+        raise UserError(
+            f"model {name}: its head gives each text any number of labels (problem_type {config.problem_type}); only "
+            "tasks with one label a text can be distilled"
         )
 
 
@@ -89,6 +183,11 @@ def load_fine_tuned(name: str) -> PreTrainedModel:
     config = load_config(name)
     require_head(name, config)
     return _load(name, config, new_head=False)
+
+
+def _architectures(config: PretrainedConfig) -> list[Any]:
+    named = config.architectures or []
+    return [named] if isinstance(named, str) else list(named)
 
 
 def _load(name: str, config: PretrainedConfig, new_head: bool) -> PreTrainedModel:
@@ -102,38 +201,41 @@ def _load(name: str, config: PretrainedConfig, new_head: bool) -> PreTrainedMode
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"model {name}: {_first_line(error)}") from None
+        raise UserError(f"model {name}: {first_line(error)}") from None
     except Exception as error:  # safetensors has an exception of its own for damaged files
         if type(error).__name__ != "SafetensorError":
             raise
-        raise UserError(f"model {name}: model.safetensors is damaged ({_first_line(error)})") from None
+        raise UserError(f"model {name}: model.safetensors is damaged ({first_line(error)})") from None
     wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if wrong and not new_head:
+    if new_head:
+        body = f"{model.base_model_prefix}."
+        wrong = [key for key in wrong if key.startswith(body) and "pooler" not in key]
+    if wrong:
         raise UserError(
             f"model {name}: {len(wrong)} weights are missing or of another size than its config.json says, "
-            f"{wrong[0]} for one; they would be random"
+            f"{min(wrong)} for one; they would be random"
         )
+    _look_at_foreign(name, config, sorted(report["unexpected_keys"]), new_head)
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"model {name}: {key} holds numbers that are not finite; the model is damaged")
     return model.float()
 
 
-def _refuse_pickle(name: str) -> None:
-    folder = Path(name)
-    if not folder.exists():
-        if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
-            raise UserError(f"model {name}: no such folder")
-        return
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model {name}: no config.json in it; a model is a folder made by save_pretrained, or a hub id")
-    if not list(folder.glob("*.safetensors")):
-        pickles = [p.name for p in folder.glob("*.bin")]
-        hint = f"{pickles[0]} is a pickle, which is never loaded; " if pickles else ""
+def _look_at_foreign(name: str, config: PretrainedConfig, foreign: list[str], new_head: bool) -> None:
+    """Layers that config.json does not count are an error; other tensors without a place are worth a line."""
+    if layers := [key for key in foreign if f"{family_of(config).layers}." in key]:
         raise UserError(
-            f"model {name}: no model.safetensors; {hint}save it with save_pretrained(safe_serialization=True)"
+            f"model {name}: its weights hold more layers than the {depth_of(config)} of config.json, {layers[0]} for "
+            "one; they do not belong together"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
+    if foreign and not new_head:  # a pre-trained model leaves its old head behind, as it should
+        log.warning(
+            "note: model %s: %d tensors have no place in it and are left out, %s for one",
+            name,
+            len(foreign),
+            foreign[0],
+        )
 
 
 def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool = False) -> tuple[Task, list[str]]:

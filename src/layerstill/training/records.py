@@ -1,5 +1,6 @@
 """Run directories: the student as a plain model folder, and beside it the record of how it came about."""
 
+import errno
 import hashlib
 import json
 import platform
@@ -8,13 +9,17 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.training.checkpoint import write_json
+from layerstill.training import processes
+from layerstill.training.checkpoint import write_json, write_text
+from layerstill.training.lock import LOCK_FILE, FolderLock
 
 
 @dataclass(frozen=True)
@@ -30,25 +35,84 @@ class Result:
         return self.data["metrics"]
 
 
+RUN_FILE = "run.json"
+DISK_TROUBLE = {
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENOTDIR EISDIR ENOENT EEXIST ENAMETOOLONG ENOLCK".split()
+}
+
+
 class RunFolder:
-    """The output folder of one run: made for its settings, refused to any other run."""
+    """The output folder of one run: made for its settings, refused to any other run, and to a second at a time.
+
+    A context: inside it the folder is locked, and trouble with the disk becomes a UserError. Of several processes the
+    first one writes.
+    """
 
     def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
         self.path = Path(path)
         self.settings = json.loads(json.dumps(settings))
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"--output {self.path}: a file, not a folder")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            self._refuse_another_run()
+        self._lock = FolderLock(self.path)
+
+    def __enter__(self) -> "RunFolder":
+        opened = False
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "run.json", self.settings)
+            if processes.is_first():
+                self._open()
+            opened = True
         except OSError as error:
             raise UserError(f"--output {self.path}: cannot be written: {error.strerror}") from None
+        finally:
+            if not opened:
+                self._lock.release()
+            if not processes.first_succeeded(opened) and opened:
+                raise SystemExit(2)  # the first process says why
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+        if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno in DISK_TROUBLE):
+            raise UserError(
+                f"--output {self.path}: cannot be written or read: {error}; what was saved before is intact, and the "
+                "same command goes on from there when that is mended"
+            ) from None
+        if error is not None and processes.was_left(error):
+            raise UserError("another process of this run has ended; the same command goes on from the last checkpoint")
+
+    def _open(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--output {self.path}: a file, not a folder")
+        if self.finished is not None and not self._leavings():
+            self._refuse_another_run()
+            return
+        self._refuse_foreign_files()
+        self._refuse_links()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock.take()
+        if (self.path / RUN_FILE).exists():
+            self._refuse_another_run()
+        if self.finished is not None:
+            self._tidy()
+        else:
+            write_json(self.path / RUN_FILE, self.settings)
+
+    def _refuse_foreign_files(self) -> None:
+        there = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
+        # A run that was killed at once leaves no more than these two.
+        if there - {LOCK_FILE, f".{RUN_FILE}.part"} and RUN_FILE not in there:
+            raise UserError(f"--output {self.path}: not empty and not a run of layerstill; choose a new folder")
+
+    def _refuse_links(self) -> None:
+        # Whoever may write here could otherwise have a run write, with its user's rights, anywhere else.
+        if link := next((p for p in self.path.rglob("*") if p.is_symlink()), None):
+            raise UserError(
+                f"--output {self.path}: {link.relative_to(self.path)} in it is a symbolic link to {link.readlink()}; "
+                "a run writes into its own folder only, remove the link or choose a new folder"
+            )
 
     def _refuse_another_run(self) -> None:
         try:
-            there = json.loads((self.path / "run.json").read_text("utf-8"))
+            there = json.loads((self.path / RUN_FILE).read_text("utf-8"))
         except (OSError, ValueError):
             raise UserError(
                 f"--output {self.path}: not empty and not a run of layerstill; choose a new folder"
@@ -57,7 +121,7 @@ class RunFolder:
             return  # it failed before anything was trained, so nothing can be lost
         for key in [*self.settings, *there]:
             # A model is what its fingerprint says, under whatever path it was given.
-            if key not in {"teacher", "model", "init_from"} and there.get(key) != self.settings.get(key):
+            if key not in {"teacher", "model", "init_from", "data_checks"} and there.get(key) != self.settings.get(key):
                 raise UserError(
                     f"--output {self.path} holds another run: {key} is {_brief(there.get(key))} there and "
                     f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"
@@ -75,25 +139,36 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def finish(self, data: dict[str, Any]) -> Result:
-        """Write `result.json` and remove the checkpoints."""
+        """Write `result.json`, which makes the run a finished one, and remove the checkpoints."""
         write_json(self.path / "result.json", data)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self._tidy()
         return Result(data, self.path)
+
+    def _leavings(self) -> list[Path]:
+        """What only an unfinished run needs: checkpoints, the lock, files that were being written."""
+        return [p for p in (self.checkpoints, self.path / LOCK_FILE, *self.path.glob(".*.part")) if p.exists()]
+
+    def _tidy(self) -> None:
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for part in self.path.glob(".*.part"):
+            part.unlink(missing_ok=True)
 
     def metrics_log(self, stage: int, from_step: int) -> "MetricsLog":
         """A callback that appends to `metrics.jsonl`, dropping what a killed run wrote after its last checkpoint."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        kept = []
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if (entry["stage"], entry["step"]) <= (stage, from_step):
-                kept.append(line)
-        path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        if processes.is_first():
+            lines = path.read_text("utf-8", "replace").split("\n") if path.is_file() else []
+            write_text(path, "".join(f"{line}\n" for line in lines if _position(line) <= (stage, from_step)))
         return MetricsLog(path, stage)
+
+
+def _position(line: str) -> tuple[float, float]:
+    """Stage and step of a line of `metrics.jsonl`; a line that was cut off counts as later than all."""
+    try:
+        entry = json.loads(line)
+        return entry["stage"], entry["step"]
+    except (ValueError, LookupError, TypeError):
+        return float("inf"), 0
 
 
 def _brief(value: Any) -> str:

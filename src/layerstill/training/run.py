@@ -16,6 +16,7 @@ from transformers import (
     set_seed,
 )
 
+from layerstill.data.checks import chance_notices, data_counts, data_notices
 from layerstill.data.encode import Collator, Encoded, encode, usable_length
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
@@ -25,6 +26,7 @@ from layerstill.families import depth_of, embeddings_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
+from layerstill.training import processes
 from layerstill.training.arguments import Options, training_arguments, uses_bf16
 from layerstill.training.checkpoint import last_checkpoint, load_module, save_module, write_json, write_text
 from layerstill.training.models import (
@@ -36,6 +38,7 @@ from layerstill.training.models import (
     load_tokenizer,
     refuse_other_tokens,
     require_head,
+    special_token_notices,
 )
 from layerstill.training.module import DistillationModule, bind_objectives
 from layerstill.training.records import Result, RunFolder, environment, peak_memory_mb, task_fingerprint
@@ -69,28 +72,32 @@ def distill(
     if init_from is not None:
         refuse_other_tokens(init_from, source_config, config, tokenizer.get_vocab())
     vocabulary = student_vocabulary(recipe, tokenizer, task)
+    checks = data_counts(task)
+    notices += [*task.notices, *data_notices(task, checks), *special_token_notices(teacher, config, tokenizer)]
     settings = {
         "teacher": teacher,
         "teacher_fingerprint": fingerprint(teacher, config),
         "student_layers": student_layers,
         "init_from": init_from,
         "init_from_fingerprint": init_from and fingerprint(init_from, source_config),
+        "data_checks": checks,
     }
-    folder = RunFolder(output, _settings(task, recipe, options) | settings)
-    if done := folder.finished:
-        return _nothing_to_do(done)
-    _say([*notices, *task.notices])
+    # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
     set_seed(options.seed)  # a source without a head for this task gets a random one
     teacher_model = load_fine_tuned(teacher)
     source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
-    teacher_metrics = _score_teacher(teacher_model, tokenizer, task, options) if recipe.needs_teacher else {}
-    set_seed(options.seed)
-    student = build_student(source, student_layers, recipe.student, options.seed, config, vocabulary)
-    chosen = chosen_layers(source.config, student_layers, recipe.student, options.seed)
-    origin = {"layers": chosen or "random weights", "from": init_from or "teacher"}
-    used = teacher_model if recipe.needs_teacher else None
-    tokenizer, tokens = (vocabulary.tokenizer, vocabulary.kept) if vocabulary else (tokenizer, None)
-    return _Run(folder, student, used, tokenizer, task, recipe, options, teacher_metrics, origin, tokens).train()
+    with RunFolder(output, _settings(task, recipe, options) | settings) as folder:
+        if done := folder.finished:
+            return _nothing_to_do(done)
+        _say(notices)
+        teacher_metrics = _score_teacher(teacher_model, tokenizer, task, options) if recipe.needs_teacher else {}
+        set_seed(options.seed)
+        student = build_student(source, student_layers, recipe.student, options.seed, config, vocabulary)
+        chosen = chosen_layers(source.config, student_layers, recipe.student, options.seed)
+        origin = {"layers": chosen or "random weights", "from": init_from or "teacher"}
+        used = teacher_model if recipe.needs_teacher else None
+        tokenizer, tokens = (vocabulary.tokenizer, vocabulary.kept) if vocabulary else (tokenizer, None)
+        return _Run(folder, student, used, tokenizer, task, recipe, options, teacher_metrics, origin, tokens).train()
 
 
 def finetune(
@@ -105,14 +112,16 @@ def finetune(
         raise UserError("finetune trains a model as wide as it is; student widths and vocabulary belong to distill")
     tokenizer = load_tokenizer(model, config)
     usable_length(options.max_length, tokenizer, config)
-    settings = {"model": model, "model_fingerprint": fingerprint(model, config)}
-    folder = RunFolder(output, _settings(task, recipe, options) | settings)
-    if done := folder.finished:
-        return _nothing_to_do(done)
-    _say(list(task.notices))
+    checks = data_counts(task)
+    settings = {"model": model, "model_fingerprint": fingerprint(model, config), "data_checks": checks}
     set_seed(options.seed)
     student = load_for_finetuning(model, task)
-    return _Run(folder, student, None, tokenizer, task, recipe, options, {}, {"layers": "all", "from": model}).train()
+    with RunFolder(output, _settings(task, recipe, options) | settings) as folder:
+        if done := folder.finished:
+            return _nothing_to_do(done)
+        _say([*task.notices, *data_notices(task, checks), *special_token_notices(model, config, tokenizer)])
+        origin = {"layers": "all", "from": model}
+        return _Run(folder, student, None, tokenizer, task, recipe, options, {}, origin).train()
 
 
 def student_vocabulary(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, task: Task) -> Vocabulary | None:
@@ -182,11 +191,11 @@ class _Run:
 
     def train(self) -> Result:
         """Train every stage that is not done yet, save the student, write the record."""
-        write_text(self.folder.path / "recipe.yaml", self.recipe.to_yaml())
+        if processes.is_first():
+            write_text(self.folder.path / "recipe.yaml", self.recipe.to_yaml())
         train, dev = (encode(self.task.splits[s], self.tokenizer, self.options.max_length) for s in ("train", "dev"))
-        if train.truncated:
-            limit = self.options.max_length
-            _say([f"{train.truncated} of {len(train.dataset)} training texts are longer than {limit} tokens, cut"])
+        limit = self.options.max_length
+        _say([*train.notices("train", limit), *dev.notices("dev", limit)])
         for number, stage in enumerate(self.recipe.stages, 1):
             done = self.folder.checkpoints / f"stage-{number}-done"
             if (done / "spent.json").is_file():
@@ -194,13 +203,22 @@ class _Run:
                 self.spent = _Spent(**json.loads((done / "spent.json").read_text("utf-8")))
                 continue
             self._train_stage(number, stage, train, dev)
-            done.mkdir(parents=True, exist_ok=True)
-            save_module(self.student, done / "student.safetensors")
-            write_json(done / "spent.json", asdict(self.spent))
+            if processes.is_first():
+                done.mkdir(parents=True, exist_ok=True)
+                save_module(self.student, done / "student.safetensors")
+                write_json(done / "spent.json", asdict(self.spent))  # last: it says that the stage is done
+        if processes.is_first():
+            self._finish()
+        processes.wait_for_all()
+        result = self.folder.finished
+        assert result is not None
+        return result
+
+    def _finish(self) -> None:
         self.student.requires_grad_(True)
         self.student.save_pretrained(self.folder.path)
         self.tokenizer.save_pretrained(self.folder.path)
-        return self.folder.finish(self._record())
+        self.folder.finish(self._record())
 
     def _train_stage(self, number: int, stage: Stage, train: Encoded, dev: Encoded) -> None:
         checkpoints = self.folder.checkpoints / f"stage-{number}"
@@ -231,7 +249,8 @@ class _Run:
         )
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         self._add_up(trainer, len(train.dataset), stage)
-        if any(True for _ in module.aligners.parameters()):
+        processes.wait_for_all()  # until none reads checkpoints any more
+        if processes.is_first() and any(True for _ in module.aligners.parameters()):
             several = len(self.recipe.stages) > 1
             name = f"stage-{number}-{ALIGNERS_FILE}" if several else ALIGNERS_FILE
             save_module(module.aligners, self.folder.path / name)
@@ -287,12 +306,12 @@ def _settings(task: Task, recipe: Recipe, options: Options) -> dict[str, Any]:
 
 
 def _nothing_to_do(result: Result) -> Result:
-    log.warning("note: %s already holds this run, finished", result.folder)
+    _say([f"{result.folder} already holds this run, finished"])
     return result
 
 
 def _say(notices: list[str]) -> None:
-    for notice in notices:
+    for notice in notices if processes.is_first() else ():
         log.warning("note: %s", notice)
 
 
@@ -301,12 +320,5 @@ def _score_teacher(
 ) -> dict[str, float]:
     metrics, _ = evaluate_split(teacher, tokenizer, task, "dev", options.max_length)
     log.info("teacher on dev: %s", ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-    if task.kind == "classification":
-        counts = np.bincount(task.splits["dev"].labels, minlength=len(task.labels))
-        majority, name = counts.max() / counts.sum(), task.labels[int(counts.argmax())]
-        if metrics.get("accuracy", 1.0) <= majority:
-            accuracy = metrics["accuracy"]
-            _say(
-                [f"the teacher's accuracy on dev, {accuracy:.4f}, is not above always saying {name!r}, {majority:.4f}"]
-            )
+    _say(chance_notices(task, metrics))
     return metrics

@@ -6,6 +6,7 @@ once, over accumulation and processes; the value of each objective in the log; c
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from layerstill.data.order import LengthBuckets
-from layerstill.errors import ObjectiveError
+from layerstill.errors import ObjectiveError, UserError
+from layerstill.randomness import named_seed
+from layerstill.training.batches import MicroBatches, MicroBatchLoader, lengths_of
 from layerstill.training.checkpoint import (
+    STATE_FILE,
+    ended_training,
+    is_complete,
     load_module,
     load_optimizer,
     load_random_state,
+    make_durable,
+    random_tensors,
+    remove_old,
     save_module,
     save_optimizer,
     save_random_state,
@@ -44,11 +53,17 @@ class ProgressBar(ProgressCallback):
 
 
 class _AfterStep(TrainerCallback):
+    """Moves the module on, and logs before every checkpoint: what was added up since the last log is not saved."""
+
     def __init__(self, module: DistillationModule) -> None:
         self.module = module
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self.module.finish_step()
+        self.on_epoch_end(args, state, control)
+
+    def on_epoch_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_log = control.should_log or control.should_save or control.should_evaluate
 
 
 class DistillationTrainer(Trainer):
@@ -61,6 +76,8 @@ class DistillationTrainer(Trainer):
 
     def __init__(self, module: DistillationModule, args: TrainingArguments, **kwargs: Any) -> None:
         super().__init__(module, args, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UserError("DistillationTrainer does not shard; shard a DistillationModule in a training loop")
         self.module = module
         self.loss_is_scaled_for_ga = True
         self._tokens_seen: Tensor | float = 0
@@ -74,31 +91,70 @@ class DistillationTrainer(Trainer):
         if not args.disable_tqdm:
             self.add_callback(ProgressBar)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Freeze what no objective reaches, then train as `Trainer.train` does."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Freeze what no objective reaches, then train as `Trainer.train` does.
+
+        A checkpoint of a training that had come to its end is taken over as it is.
+        """
+        if isinstance(resume_from_checkpoint, str) and ended_training(Path(resume_from_checkpoint)):
+            return self._take_over(Path(resume_from_checkpoint))
         with torch.random.fork_rng(devices=[]):
             first = self._prepare_inputs(next(iter(self.get_train_dataloader())))
             if frozen := self.module.freeze_unreached(first):
                 some = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
                 log.info("no objective reaches %d of the parameter tensors, frozen: %s", len(frozen), some)
+        if self.args.process_index:  # or the dropout of all processes would be the same
+            torch.manual_seed(named_seed(torch.initial_seed(), "process", self.args.process_index))
         self._started = time.perf_counter()
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _take_over(self, checkpoint: Path) -> None:
+        self._started = time.perf_counter()
+        self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+        self._find_best()
+        self._load_from_checkpoint(str(checkpoint))
+        self._load_cost(checkpoint)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        begun = super()._init_training_state(*args)
+        self._find_best()
+        return begun
+
+    def _find_best(self) -> None:
+        # The state names the best checkpoint by a path that another working folder, or a moved run, makes wrong.
+        if self.state.best_global_step:
+            best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best)
 
     def cost(self) -> dict[str, float]:
-        """Seconds, real tokens and the teacher's seconds so far, earlier parts of a resumed run included."""
+        """Seconds, real tokens of all processes and the teacher's seconds so far, before a resume included.
+
+        With several processes all of them must ask.
+        """
+        tokens = torch.as_tensor(self._tokens_seen, dtype=torch.float64, device=self.args.device)
         now = {
             "seconds": time.perf_counter() - self._started,
-            "tokens": float(self._tokens_seen),
+            "tokens": float(self.accelerator.reduce(tokens, reduction="sum")),
             "teacher_seconds": self.module.teacher_time.total(),
         }
         return {name: self._cost_before[name] + value for name, value in now.items()}
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        lengths = dataset["length"] if "length" in dataset.column_names else [len(row) for row in dataset["input_ids"]]
+    def get_train_dataloader(self) -> MicroBatchLoader:
+        """This process's share of every micro-batch; the whole ones do not depend on how many processes there are."""
+        args = self.args
+        micro = args.train_batch_size * args.world_size
         # Whole optimiser steps are bucketed, so that the order does not depend on accumulation or processes.
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthBuckets(lengths, step, self.args.seed)
+        step = micro * args.gradient_accumulation_steps
+        order = LengthBuckets(lengths_of(self.train_dataset), step, args.seed)
+        return MicroBatchLoader(
+            self.train_dataset,
+            MicroBatches(order, micro, args.world_size, args.process_index),
+            self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -107,7 +163,7 @@ class DistillationTrainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         if not batches:
             return batches, None
-        counts = [self.module.count_units(batch["attention_mask"]) for batch in batches]
+        counts = [self.module.count_units(batch["attention_mask"]) * (not batch.get("idle")) for batch in batches]
         totals = torch.stack(counts).sum(0).to(device)
         # The gradients of processes are averaged, so each divides by the mean of their totals.
         return batches, self.accelerator.reduce(totals, reduction="mean")
@@ -123,29 +179,35 @@ class DistillationTrainer(Trainer):
         state, clock = self.state, self.module.clock
         clock.step, clock.steps = state.global_step, state.max_steps
         clock.epoch, clock.epochs = int((state.epoch or 0) + 1e-6), state.num_train_epochs
+        idle = inputs.pop("idle", False)
+        if idle and num_items_in_batch is not None:  # a row of another process: its share of the step is nothing
+            num_items_in_batch = torch.full_like(num_items_in_batch, float("inf"))
         outputs = model(units=num_items_in_batch, **inputs)
         for name, term in outputs["terms"].items():
-            self._add_up(f"objective/{name}", term.value)
+            self._add_up(f"objective/{name}", term.value, 1)
             if term.spread is not None:
-                self._add_up(f"teacher spread/{name}", term.spread)
-        self._tokens_seen = self._tokens_seen + inputs["attention_mask"].sum()
+                self._add_up(f"teacher spread/{name}", term.spread, not idle)
+        self._tokens_seen = self._tokens_seen + inputs["attention_mask"].sum() * (not idle)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def _add_up(self, name: str, value: Tensor) -> None:
+    def _add_up(self, name: str, value: Tensor, weight: int) -> None:
         # Sums stay on the device; reading them here would wait for the GPU at every step.
         if not self._term_sums:
             self._sums_since = self.state.global_step
-        value = value.detach().float()
-        self._term_sums[name] = self._term_sums[name] + value if name in self._term_sums else value
+        pair = torch.stack([value.detach().float() * weight, torch.full_like(value, weight).float()])
+        self._term_sums[name] = self._term_sums[name] + pair if name in self._term_sums else pair
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; with the loss go the means of every objective since the last time."""
         if "loss" in logs and self._term_sums:
             steps = max(self.state.global_step - self._sums_since, 1)
-            values = self.accelerator.reduce(torch.stack(list(self._term_sums.values())), reduction="mean") / steps
-            logs.update(zip(self._term_sums, values.tolist(), strict=True))
+            sums = self.accelerator.reduce(torch.stack(list(self._term_sums.values())), reduction="mean").tolist()
+            for name, (value, weight) in zip(self._term_sums, sums, strict=True):
+                # An objective's micro-batches add up to its step; the spread of each is a figure of its own.
+                logs[name] = value / (steps if name.startswith("objective/") else weight)
             self._term_sums.clear()
-            for name, value in logs.items():
+            # Objectives come before their sum, so that the one at fault is named.
+            for name, value in sorted(logs.items(), key=lambda entry: not entry[0].startswith("objective/")):
                 if isinstance(value, float) and not abs(value) < float("inf"):
                     raise ObjectiveError(
                         f"{name} became {value} at step {self.state.global_step}; the last checkpoint is kept. "
@@ -162,13 +224,27 @@ class DistillationTrainer(Trainer):
             logits = model(**inputs)["logits"]
         return None, logits.detach().float(), inputs["labels"]
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception:
+            if self.args.should_save and not is_complete(folder):  # give back what it takes of a full disk
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            self.args.save_total_limit = keep
+        if self.args.should_save:
+            # Older ones go when the new one is safe, and not before.
+            make_durable(folder)
+            remove_old(folder.parent, keep, self.state.best_model_checkpoint)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
-        student = self.module.student
-        weights = None
-        if state_dict is not None:
-            weights = {k.removeprefix("student."): v for k, v in state_dict.items() if k.startswith("student.")}
-        student.save_pretrained(folder, state_dict=weights)
+        self.module.student.save_pretrained(folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         if any(True for _ in self.module.aligners.parameters()):
@@ -188,22 +264,25 @@ class DistillationTrainer(Trainer):
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._save_optimizer_and_scheduler(output_dir)
+        cost = self.cost()
         if self.args.should_save:
-            write_json(Path(output_dir) / "cost.json", self.cost())
+            write_json(Path(output_dir) / "cost.json", cost)
             save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self._cost_before = json.loads((Path(checkpoint) / "cost.json").read_text("utf-8"))
+            self._load_cost(Path(checkpoint))
             load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
 
+    def _load_cost(self, checkpoint: Path) -> None:
+        self._cost_before = json.loads((checkpoint / "cost.json").read_text("utf-8"))
+
     def _save_rng_state(self, output_dir: str) -> None:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        save_random_state(Path(output_dir), self.args.process_index)
+        states = {k: v[None].to(self.args.device) for k, v in random_tensors().items()}
+        # The first process writes for all; it also waits here until all have written what is theirs.
+        states = {k: self.accelerator.gather(v).cpu() for k, v in states.items()}
+        if self.args.should_save:
+            save_random_state(Path(output_dir), states)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

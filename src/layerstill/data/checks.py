@@ -1,0 +1,72 @@
+"""What a user should know of data before hours are spent on them: counted, reported, and left to the user."""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+
+from layerstill.data.tasks import Split, Task
+
+Key = tuple[str, ...]
+
+
+def data_counts(task: Task) -> dict[str, int]:
+    """Counts of what is suspicious, by name; what was not found is not named.
+
+    Texts are the same if they differ in upper and lower case or white space only.
+    """
+    keys = {name: [_key(texts) for texts in split.texts] for name, split in task.splits.items()}
+    train = set(keys["train"])
+    counts = {f"{name} in train": sum(key in train for key in keys[name]) for name in keys if name != "train"}
+    counts["train contradicting"] = _contradicting(keys["train"], task.splits["train"])
+    counts |= {f"{name} empty": sum(not all(key) for key in keys[name]) for name in keys}
+    if task.kind == "classification":
+        counts["classes without examples"] = len(task.labels) - len(set(task.splits["train"].labels))
+    return {name: count for name, count in counts.items() if count}
+
+
+def data_notices(task: Task, counts: dict[str, int]) -> list[str]:
+    """`data_counts` in words."""
+    train = task.splits["train"]
+    words = {f"{s} in train": f"{s} texts are in train too, so the {s} score flatters" for s in task.splits}
+    words |= {f"{s} empty": f"{s} texts are empty" for s in task.splits}
+    words["train contradicting"] = "train texts are there with another label or score too, so one of the two is wrong"
+    notices = []
+    for name, count in counts.items():
+        if name == "classes without examples":
+            without = [label for i, label in enumerate(task.labels) if i not in set(train.labels)]
+            notices.append(f"train has no example of {count} of {len(task.labels)} classes: {', '.join(without[:10])}")
+        else:
+            notices.append(f"{count} of {len(task.splits[name.split()[0]])} {words[name]}")
+    return notices
+
+
+def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
+    """A warning for a model whose first dev score cannot be told from guessing: less than two standard errors above."""
+    name, labels = task.metrics[0], task.splits["dev"].labels
+    value = metrics[name]
+    if name == "accuracy":
+        counts = np.bincount(labels, minlength=len(task.labels))
+        share = counts.max() / counts.sum()
+        limit = share + 2 * np.sqrt(share * (1 - share) / len(labels))
+        guess = f"always saying {task.labels[int(counts.argmax())]!r}, {share:.4f}"
+    else:
+        limit = 2 / np.sqrt(len(labels))
+        guess = "guessing, 0"
+    if value > limit:
+        return []
+    return [
+        f"the teacher is at chance: its {name} on dev, {value:.4f}, is not clearly above {guess} "
+        f"({len(labels)} examples); a student learns nothing from it. Is it fine-tuned on this task?"
+    ]
+
+
+def _key(texts: tuple[str, ...]) -> Key:
+    return tuple(" ".join(text.casefold().split()) for text in texts)
+
+
+def _contradicting(keys: list[Key], split: Split) -> int:
+    labels = defaultdict(set)
+    for key, label in zip(keys, split.labels, strict=True):
+        labels[key].add(label)
+    times = Counter(keys)
+    return sum(times[key] for key, different in labels.items() if len(different) > 1)

@@ -1,0 +1,175 @@
+"""Real processes that are killed, starved of disk or told to stop, and what the same command makes of it afterwards."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.tiny import save_tiny, write_csv
+from tests.training.forks import ROOT, Forks, record, tear
+
+AVERAGE = "target={moving_average: {decay: 0.5}}"
+BEST = ("stages.0.select=best", "stages.0.patience=2", "stages.0.learning_rate=1e-12")
+RECIPES = {
+    "rail-kd-c": (),
+    "cr-ild": tuple(f"stages.0.objectives.consistent {o}.{AVERAGE}" for o in ("attention", "hidden states")),
+    "tinybert": ("stages.0.accumulation=2", "stages.1.accumulation=4"),
+    "kd": BEST,
+    "hid-cls": ("stages.1.select=best",),
+}
+SIZES = {"kd": "--epochs 4 --batch-size 8", "hid-cls": "--epochs 3 --batch-size 1"}  # the last logs every fourth step
+
+
+@pytest.fixture(scope="module")
+def forks():
+    server = Forks()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kill")
+    save_tiny(folder / "teacher")
+    (folder / "data").mkdir()
+    write_csv(folder / "data" / "train.csv", rows=21)
+    write_csv(folder / "data" / "dev.csv", rows=6, seed=1)
+    return folder
+
+
+def command(place, recipe: str, output, *more: str) -> list[str]:
+    words = f"distill {place}/teacher --task classification --data {place}/data --max-length 32 --student-layers 2 -q"
+    settings = [word for setting in RECIPES[recipe] for word in ("--set", setting)]
+    words += f" --recipe {recipe} {SIZES.get(recipe, '--epochs 2 --batch-size 8')} --precision fp32 --output {output}"
+    return [*words.split(), *settings, *more]
+
+
+@pytest.fixture(scope="module")
+def whole(place, forks):
+    """What each run is when nothing happens to it, and how many file operations it takes."""
+    known = {}
+
+    def run(recipe: str, *more: str):
+        key = (recipe, *more)
+        if key not in known:
+            folder = place / f"whole-{len(known)}"
+            done = forks(command(place, recipe, folder, *more), folder=folder)
+            assert done["status"] == 0, done["err"]
+            known[key] = record(folder), done["events"]
+        return known[key]
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(recipe, place, forks, whole, tmp_path):
+    expected, events = whole(recipe)
+    rng = random.Random(recipe)
+    folder = tmp_path / "s"
+    kills = 0
+    # The second kill comes late, so that every stage and the end of the run see one.
+    for at in (rng.randint(1, events // 2), rng.randint(events // 3, events // 2), rng.randint(1, events // 3), None):
+        done = forks(command(place, recipe, folder), folder=folder, at=at)
+        if done["status"] != -signal.SIGKILL:
+            break
+        kills += 1
+        tear(folder)
+    assert done["status"] == 0, done["err"]
+    assert kills >= 2
+    assert record(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("what", "moment"),
+    [
+        ("the steps are done", {"at": "stage-1-done"}),
+        ("the steps are limited", {"at": "stage-1-done"}),
+        ("patience is over", {"at": "stage-1-done"}),
+        ("the stage is half done", {"at": "stage-1-done/spent.json"}),
+        ("the stage is done", {"after_path": "stage-1-done/spent.json"}),
+        ("the student is saved", {"at": "/result.json"}),
+        ("the result is there", {"after_path": "/result.json"}),
+    ],
+)
+def test_a_kill_after_the_last_step_of_a_stage_adds_no_step(what, moment, place, forks, whole, tmp_path):
+    recipe = "kd" if what == "patience is over" else "tinybert"
+    more = ("--max-steps", "4") if what == "the steps are limited" else ()
+    expected, _ = whole(recipe, *more)
+    folder = tmp_path / "s"
+    killed = forks(command(place, recipe, folder, *more), folder=folder, **moment)
+    assert killed["status"] == -signal.SIGKILL
+    assert (folder / "result.json").exists() == (what == "the result is there")
+    assert forks(command(place, recipe, folder, *more))["status"] == 0
+    assert record(folder) == expected
+
+
+def test_the_best_checkpoint_is_found_from_another_working_folder(place, forks, whole, tmp_path):
+    expected, events = whole("kd")
+    folder = tmp_path / "s"
+    assert forks(command(place, "kd", folder), folder=folder, at=events * 2 // 3)["status"] == -signal.SIGKILL
+    assert list(folder.glob("checkpoints/stage-1/checkpoint-*/trainer_state.json"))
+    folder.rename(tmp_path / "moved")
+    assert forks(command(place, "kd", tmp_path / "moved"))["status"] == 0
+    assert record(tmp_path / "moved") == expected
+
+
+@pytest.mark.parametrize("end", ["full", "read-only"])
+def test_a_full_disk_or_a_read_only_folder_is_one_line_and_loses_nothing(end, place, forks, whole, tmp_path):
+    expected, events = whole("tinybert")
+    folder = tmp_path / "s"
+    for at in (events // 4, 1):
+        limit = {"limit": 20_000} if at > 1 else {"limit": 0}
+        failed = forks(command(place, "tinybert", folder), folder=folder, at=at, end=end, **limit)
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        assert failed["status"] == 2, failed["err"]
+        assert failed["err"].count("\n") == 1, failed["err"]
+        assert failed["err"].startswith(f"error: --output {folder}: cannot be written")
+        complete = [p.parent for p in folder.glob("checkpoints/stage-1/checkpoint-*/trainer_state.json")]
+        assert complete, "the last good checkpoint is kept"
+        if end == "full":
+            there = folder.glob("checkpoints/stage-1/checkpoint-*")
+            assert sorted(complete) == sorted(there), "a half one gives its room back"
+    assert forks(command(place, "tinybert", folder))["status"] == 0
+    assert record(folder) == expected
+
+
+@pytest.mark.parametrize(("end", "status"), [("terminate", 143), ("interrupt", 130)])
+def test_a_run_that_is_told_to_stop_says_so_in_one_line_and_goes_on_later(end, status, place, forks, whole, tmp_path):
+    expected, events = whole("tinybert")
+    folder = tmp_path / "s"
+    stopped = forks(command(place, "tinybert", folder), folder=folder, at=events // 2, end=end)
+    assert stopped["status"] == status, stopped["err"]
+    assert stopped["err"].endswith("ed; the same command goes on from the last checkpoint\n")
+    assert stopped["err"].count("\n") == 1
+    assert not (folder / "run.lock").exists()
+    assert forks(command(place, "tinybert", folder))["status"] == 0
+    assert record(folder) == expected
+
+
+def test_a_second_run_in_a_folder_is_refused_while_the_first_lives(place, forks, whole, tmp_path):
+    expected, _ = whole("tinybert")
+    folder = tmp_path / "s"
+    words = command(place, "tinybert", folder)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-m", "layerstill", *words], env=environment) as first:
+        deadline = time.monotonic() + 120
+        while not (folder / "run.json").exists():
+            assert time.monotonic() < deadline
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)
+        second = forks(words, folder=folder)
+        assert second["status"] == 2
+        assert second["err"].startswith(f"error: --output {folder}: process {first.pid} is at work in this folder")
+        assert second["err"].count("\n") == 1
+        assert (folder / "run.lock").exists()
+        first.kill()
+    assert (folder / "run.lock").exists(), "a dead process leaves its file, which binds nobody"
+    assert forks(words)["status"] == 0
+    assert record(folder) == expected
+    assert "run.lock" not in expected
