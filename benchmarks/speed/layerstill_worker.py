@@ -1,7 +1,7 @@
 """One timed training with layerstill's own trainer, run by `compare.py`. Prints one JSON line.
 
-Arms: `live` (a teacher in every step), `cached` (its tensors from disk), `alone` (the student by itself), `slow` (a live
-teacher, no batches by length, no teacher cut short).
+Arms: `live` (a teacher in every step), `cached` (its tensors from disk), `alone` (the student by itself), `slow` (a
+live teacher, no batches by length).
 """
 
 import json
@@ -15,13 +15,12 @@ import datasets
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-from layerstill.data.encode import Collator
+from layerstill.data.encode import Collator, content_hashes
 from layerstill.data.order import LengthBuckets
-from layerstill.families import recorder_of
 from layerstill.recipe import Recipe
 from layerstill.training.arguments import Options, training_arguments
 from layerstill.training.module import DistillationModule, bind_objectives
-from layerstill.training.teacher_cache import Contents, TeacherCache, content_hashes
+from layerstill.training.teacher_cache import Contents, TeacherCache
 from layerstill.training.trainer import DistillationTrainer
 
 KD = {
@@ -63,7 +62,7 @@ class Clock(TrainerCallback):
 def main() -> None:
     job = json.loads(sys.argv[1])
     torch.manual_seed(job["seed"])
-    rows = json.loads(open(job["rows"]).read())
+    rows = json.loads(Path(job["rows"]).read_text("utf-8"))
     rows = [rows[i % len(rows)] for i in range(job["examples"])]
     data = datasets.Dataset.from_list(
         [
@@ -72,7 +71,7 @@ def main() -> None:
             for i, r in enumerate(rows)
         ]
     )
-    data = data.add_column("content", content_hashes(data))
+    data = data.add_column("content", content_hashes(data.to_dict()))
     alone = job["arm"] == "alone"
     objectives = {"task": {"signal": "labels"}} if alone else RECIPES[job["workload"]]
     stage = Recipe.from_data(
@@ -89,7 +88,7 @@ def main() -> None:
             bound = bind_objectives(stage, student.config, teacher.config, False, 0)
             cache = TeacherCache(Path(job["cache"]), "benchmark", Contents.of(bound))
             start = time.perf_counter()
-            cache.fill(data, recorder_of(teacher.eval()), Collator(tokenizer))
+            cache.fill(data, module.ask_teacher, Collator(tokenizer), torch.device("cpu"))
             filled = time.perf_counter() - start
             module.cache = cache
         if job["arm"] == "slow":

@@ -9,6 +9,7 @@ import resource
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
@@ -16,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 
 def batches(job: dict) -> list[dict]:
-    rows = json.loads(open(job["rows"]).read())
+    rows = json.loads(Path(job["rows"]).read_text("utf-8"))
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(job["seed"])).tolist()
     made = []
     for start in range(0, job["examples"], job["batch_size"]):
@@ -26,7 +27,11 @@ def batches(job: dict) -> list[dict]:
         types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
         for i, row in enumerate(part):
             n = len(row["input_ids"])
-            ids[i, :n], types[i, :n], mask[i, :n] = torch.tensor(row["input_ids"]), torch.tensor(row["token_type_ids"]), 1
+            ids[i, :n], types[i, :n], mask[i, :n] = (
+                torch.tensor(row["input_ids"]),
+                torch.tensor(row["token_type_ids"]),
+                1,
+            )
         labels = torch.tensor([row["label"] for row in part])
         made.append({"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": labels})
     return made

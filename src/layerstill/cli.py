@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -14,6 +15,8 @@ from layerstill.errors import UserError
 from layerstill.options import (
     DATA,
     BatchSize,
+    Cache,
+    CacheBudget,
     Data,
     Dev,
     Epochs,
@@ -107,6 +110,8 @@ def distill(
     set_: Set = None,
     seed: Seed = 0,
     precision: PrecisionOption = Precision.auto,
+    cache: Cache = "auto",
+    cache_budget: CacheBudget = 4.0,
     report_to: ReportTo = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -119,10 +124,12 @@ def distill(
     """
     _setup(quiet or json_)
     from layerstill.training import run
+    from layerstill.training.cache_choice import CacheOptions
 
     the_recipe = _recipe(recipe, set_, init, epochs, batch_size, learning_rate)
     the_task = _task(task, data, dev, text_columns, label_column, train_examples)
-    options = _options(seed, max_length, max_steps, precision, quiet or json_, report_to)
+    kept = CacheOptions(cache, cache_budget)
+    options = replace(_options(seed, max_length, max_steps, precision, quiet or json_, report_to), cache=kept)
     _show(run.distill(teacher, the_task, the_recipe, student_layers, output, options, init_from), json_)
 
 
@@ -185,6 +192,8 @@ def plan(
     seed: Seed = 0,
     output: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
     precision: Annotated[Optional[str], typer.Option(hidden=True)] = None,
+    cache: Annotated[Optional[str], typer.Option(hidden=True)] = None,
+    cache_budget: Annotated[Optional[str], typer.Option(hidden=True)] = None,
     report_to: Annotated[Optional[list[str]], typer.Option(hidden=True)] = None,
     json_: Json = False,
     quiet: Quiet = False,

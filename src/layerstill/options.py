@@ -71,6 +71,14 @@ MaxSteps = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of everything random.", rich_help_panel=RUN)]
 PrecisionOption = Annotated[Precision, typer.Option(help="auto: bf16 where the hardware has it.", rich_help_panel=RUN)]
+Cache = Annotated[
+    str,
+    typer.Option(
+        help="What the teacher gives away is computed once: auto (if it pays), off, or a directory that runs share.",
+        rich_help_panel=RUN,
+    ),
+]
+CacheBudget = Annotated[float, typer.Option(help="Largest teacher cache in GB.", rich_help_panel=RUN)]
 ReportTo = Annotated[
     Optional[list[str]],
     typer.Option(help="Trackers of the Trainer: tensorboard, wandb, ... Repeatable.", rich_help_panel=RUN),

@@ -1,6 +1,8 @@
 """From texts to token ids, unpadded; padding happens batch by batch in the collator."""
 
 import copy
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -16,7 +18,7 @@ SHORTEST = 4
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split as token ids: columns `id`, `input_ids`, ... and `labels`; how many texts were cut to fit."""
+    """A split as token ids: columns `id`, `content`, `input_ids`, ... and `labels`; how many texts were cut to fit."""
 
     dataset: datasets.Dataset
     truncated: int
@@ -47,9 +49,16 @@ def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) ->
     data = {name: cut[name] for name in tokenizer.model_input_names if name in cut and name != "attention_mask"}
     lengths = [len(ids) for ids in data["input_ids"]]
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in data["input_ids"])
-    data |= {"id": list(range(len(split))), "labels": split.labels, "length": lengths}
+    data |= {"id": list(range(len(split))), "labels": split.labels, "length": lengths, "content": content_hashes(data)}
     truncated = sum(len(ids) > max_length for ids in full)
     return Encoded(datasets.Dataset.from_dict(data), truncated, sum(lengths), unknown)
+
+
+def content_hashes(tokens: Mapping[str, Sequence[Sequence[int]]]) -> list[int]:
+    """A 63-bit hash of each example's tokens and segments."""
+    columns = [tokens[name] for name in ("input_ids", "token_type_ids") if name in tokens]
+    digests = (hashlib.blake2b(repr(row).encode(), digest_size=8).digest() for row in zip(*columns, strict=True))
+    return [int.from_bytes(digest, "big") >> 1 for digest in digests]
 
 
 def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
@@ -78,6 +87,7 @@ class Collator:
         self._pad = DataCollatorWithPadding(tokenizer)
 
     def __call__(self, rows: list[dict]) -> dict:
-        for row in rows:
-            row.pop("length", None)
-        return dict(self._pad(rows))
+        rows = [{name: value for name, value in row.items() if name != "length"} for row in rows]
+        # Hashes stay numbers of Python: on a device, reading them would have to wait for it.
+        content = {"content": [row.pop("content") for row in rows]} if "content" in rows[0] else {}
+        return dict(self._pad(rows)) | content

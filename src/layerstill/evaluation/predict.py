@@ -24,7 +24,8 @@ def predict(
         rows = [data[int(i)] for i in order[start : start + batch_size]]
         batch = collate(rows)
         where = [int(i) for i in batch.pop("id")]
-        batch.pop("labels")
+        for name in ("labels", "content"):
+            batch.pop(name)
         out = model(**{k: v.to(model.device) for k, v in batch.items()}).logits.float().cpu().numpy()
         for i, row in zip(where, out, strict=True):
             logits[i] = row

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from layerstill.errors import UserError
 from layerstill.recipe import Stage
+from layerstill.training.cache_choice import CacheOptions
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Options:
     """Show a progress bar."""
     trackers: tuple[str, ...] = ()
     """Names for the Trainer's `report_to`: tensorboard, wandb, ..."""
+    cache: CacheOptions = field(default_factory=CacheOptions)
+    """Whether and where the teacher's tensors are kept between epochs."""
 
 
 def steps_of(stage: Stage, examples: int, max_steps: int | None) -> int:

@@ -30,6 +30,7 @@ from layerstill.knowledge.signals import Labels, units
 from layerstill.knowledge.views import Clean, Mixing, Mixup
 from layerstill.randomness import generator
 from layerstill.recipe import Stage
+from layerstill.training.teacher_cache import TeacherCache
 
 
 @dataclass
@@ -109,6 +110,7 @@ class DistillationModule(nn.Module):
         self.seed = seed
         self.clock = Clock()
         self.teacher_time = Stopwatch()
+        self.cache: TeacherCache | None = None
         self.teacher_tokens = nn.Buffer(torch.tensor(teacher_tokens), persistent=False) if teacher_tokens else None
         # In a tuple, so that torch neither registers nor saves it.
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
@@ -152,16 +154,17 @@ class DistillationModule(nn.Module):
             self.average.eval()
         return self
 
-    def forward(self, units: Tensor | None = None, **batch: Tensor) -> dict[str, Any]:
+    def forward(self, units: Tensor | None = None, **batch: Any) -> dict[str, Any]:
         """In training mode the stage's `loss`, its `terms` by name and the student's `logits`; else only `logits`.
 
-        `batch` has `input_ids` and `attention_mask` `(B, N)`, perhaps `token_type_ids`, and `labels` `(B,)`.
+        `batch` has `input_ids` and `attention_mask` `(B, N)`, perhaps `token_type_ids`, and `labels` `(B,)`; with a
+        teacher cache also `content`, the hashes under which it knows the examples.
         `units` are the totals of `count_units` over the whole optimiser step (divided by the number of processes,
         whose gradients are averaged); without them the batch is the whole step.
         """
         if not self.training:
             mask = batch["attention_mask"]
-            return {"logits": self.student(**_model_inputs(batch), attention_mask=mask).logits}
+            return {"logits": self.student(**model_inputs(batch), attention_mask=mask).logits}
         terms, logits = self.terms(batch, units)
         clock = self.clock
         loss = sum(
@@ -170,10 +173,10 @@ class DistillationModule(nn.Module):
         )
         return {"loss": loss, "terms": terms, "logits": logits}
 
-    def terms(self, batch: dict[str, Tensor], units: Tensor | None = None) -> tuple[dict[str, Term], Tensor | None]:
+    def terms(self, batch: dict[str, Any], units: Tensor | None = None) -> tuple[dict[str, Term], Tensor | None]:
         """Every objective's value on a batch before its weight, and the student's logits on the clean input."""
         mask = batch["attention_mask"].bool()
-        inputs = _model_inputs(batch)
+        inputs = model_inputs(batch)
         local = self.count_units(mask)
         scales = torch.ones_like(local) if units is None else local / units.to(local)
         scales = scales.to(torch.float64 if self._is_double() else torch.float32)
@@ -184,7 +187,7 @@ class DistillationModule(nn.Module):
             here = [o for o in self.objectives if o.spec.view == view]
             mixing = self._draw(view)
             student = self._run(self._recorder, union(o.student_plan for o in here), inputs, mask, mixing)
-            teacher = self._run_teacher(here, inputs, mask, mixing)
+            teacher = self._run_teacher(here, inputs, mask, mixing, batch.get("content"))
             logits = student.logits if mixing is None else logits
             # Under autocast products of recorded tensors would be bf16 again: losses are computed in full width.
             with torch.autocast(mask.device.type, enabled=False):
@@ -229,7 +232,7 @@ class DistillationModule(nn.Module):
             for kept, new in zip(self.average[name].parameters(), module.parameters(), strict=True):
                 kept.lerp_(new.detach().to(kept), 1 - self.decay)
 
-    def freeze_unreached(self, batch: dict[str, Tensor]) -> list[str]:
+    def freeze_unreached(self, batch: dict[str, Any]) -> list[str]:
         """Try the objectives on a batch; freeze every parameter that none of them reaches and return their names.
 
         Raises ObjectiveError for an objective that is zero or not finite. Leaves the random state as it was.
@@ -276,20 +279,37 @@ class DistillationModule(nn.Module):
         return recorder.run(plan, inputs, mixing.mask(mask), mixing.embeddings)
 
     def _run_teacher(
-        self, objectives: list[BoundObjective], inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None
+        self,
+        objectives: list[BoundObjective],
+        inputs: dict[str, Tensor],
+        mask: Tensor,
+        mixing: Mixing | None,
+        content: list[int] | None,
     ) -> Captured:
         plan = union(o.target_plan for o in objectives if not o.spec.consistent)
         if not plan or self._teacher_recorder is None:
             return Captured(mask)
+        if self.cache is not None and mixing is None:
+            assert content is not None
+            with self.teacher_time:
+                return self.cache.read(content, mask)
+        with self.teacher_time:
+            return self.ask_teacher(plan, inputs, mask, mixing)
+
+    @torch.no_grad()
+    def ask_teacher(
+        self, plan: CapturePlan, inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None = None
+    ) -> Captured:
+        """What a plan asks for of the teacher, run on the student's tokens under mask `(B, N)`."""
+        # no_grad and not inference_mode: tensors of the latter cannot be saved for the backward pass of a trained
+        # teacher-side map.
+        assert self._teacher_recorder is not None
         teacher = self._teacher_recorder.model
         if teacher.device != mask.device:
             teacher.to(mask.device)
         if self.teacher_tokens is not None:
             inputs = {**inputs, "input_ids": self.teacher_tokens[inputs["input_ids"]]}
-        # no_grad and not inference_mode: tensors of the latter cannot be saved for the backward pass of a trained
-        # teacher-side map.
-        with self.teacher_time, torch.no_grad():
-            return self._run(self._teacher_recorder, plan, inputs, mask, mixing)
+        return self._run(self._teacher_recorder, plan, inputs, mask, mixing)
 
     @torch.no_grad()
     def _own_targets(self, inputs: dict[str, Tensor], mask: Tensor) -> dict[type, Captured]:
@@ -324,7 +344,8 @@ class DistillationModule(nn.Module):
         return aligners
 
 
-def _model_inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def model_inputs(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """What models read of a batch, besides its mask."""
     return {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
 
 

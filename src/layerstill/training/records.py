@@ -138,6 +138,11 @@ class RunFolder:
         """Where unfinished work is kept; removed when the run is finished."""
         return self.path / "checkpoints"
 
+    @property
+    def teacher_cache(self) -> Path:
+        """Where this run keeps what its teacher gave away, if it keeps it to itself; removed with the checkpoints."""
+        return self.path / "teacher-cache"
+
     def finish(self, data: dict[str, Any]) -> Result:
         """Write `result.json`, which makes the run a finished one, and remove the checkpoints."""
         write_json(self.path / "result.json", data)
@@ -145,11 +150,13 @@ class RunFolder:
         return Result(data, self.path)
 
     def _leavings(self) -> list[Path]:
-        """What only an unfinished run needs: checkpoints, the lock, files that were being written."""
-        return [p for p in (self.checkpoints, self.path / LOCK_FILE, *self.path.glob(".*.part")) if p.exists()]
+        """What only an unfinished run needs: checkpoints, cache, the lock, files that were being written."""
+        unfinished = (self.checkpoints, self.teacher_cache, self.path / LOCK_FILE, *self.path.glob(".*.part"))
+        return [p for p in unfinished if p.exists()]
 
     def _tidy(self) -> None:
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for folder in (self.checkpoints, self.teacher_cache):
+            shutil.rmtree(folder, ignore_errors=True)
         for part in self.path.glob(".*.part"):
             part.unlink(missing_ok=True)
 

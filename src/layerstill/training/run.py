@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
 from layerstill.training import processes
-from layerstill.training.arguments import Options, training_arguments, uses_bf16
+from layerstill.training.arguments import Options, steps_of, training_arguments, uses_bf16
+from layerstill.training.cache_choice import cache_key, choose_cache
 from layerstill.training.checkpoint import last_checkpoint, load_module, save_module, write_json, write_text
 from layerstill.training.models import (
     agree_on_labels,
@@ -42,6 +44,7 @@ from layerstill.training.models import (
 )
 from layerstill.training.module import DistillationModule, bind_objectives
 from layerstill.training.records import Result, RunFolder, environment, peak_memory_mb, task_fingerprint
+from layerstill.training.teacher_cache import TeacherCache
 from layerstill.training.trainer import ALIGNERS_FILE, DistillationTrainer
 
 log = logging.getLogger("layerstill")
@@ -234,6 +237,7 @@ class _Run:
         module = DistillationModule(
             self.student, self.teacher, stage, self.options.seed, regression, self.teacher_tokens
         )
+        module.cache = self._filled_cache(module, stage, train)
         trainer = DistillationTrainer(
             module,
             training_arguments(stage, checkpoints, self.options, self.task.metrics[0], len(train.dataset)),
@@ -254,6 +258,27 @@ class _Run:
             several = len(self.recipe.stages) > 1
             name = f"stage-{number}-{ALIGNERS_FILE}" if several else ALIGNERS_FILE
             save_module(module.aligners, self.folder.path / name)
+
+    def _filled_cache(self, module: DistillationModule, stage: Stage, train: Encoded) -> TeacherCache | None:
+        if self.teacher is None:
+            return None
+        steps = steps_of(stage, len(train.dataset), self.options.max_steps)
+        cache = choose_cache(
+            module.objectives,
+            self.teacher.config,
+            cache_key(self.folder.settings["teacher_fingerprint"], self.teacher_tokens),
+            train,
+            steps * stage.batch_size / len(train.dataset),
+            self.options.cache,
+            self.folder.teacher_cache,
+        )
+        if cache is not None:
+            begun = time.perf_counter()
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            cache.fill(train.dataset, module.to(device).ask_teacher, Collator(self.tokenizer), torch.device(device))
+            self.spent.seconds += time.perf_counter() - begun
+            self.spent.teacher_seconds += time.perf_counter() - begun
+        return cache
 
     def _add_up(self, trainer: DistillationTrainer, examples: int, stage: Stage) -> None:
         epochs = trainer.state.epoch or 0.0
@@ -302,6 +327,7 @@ def _settings(task: Task, recipe: Recipe, options: Options) -> dict[str, Any]:
         "max_length": options.max_length,
         "max_steps": options.max_steps,
         "precision": options.precision,
+        "cache": options.cache.where if options.cache.where in {"auto", "off"} else "shared",
     }
 
 

@@ -9,7 +9,7 @@ all by one writer at a time; readers map them into memory. An example that is mi
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +22,14 @@ from torch import Tensor
 
 from layerstill.data.encode import Collator
 from layerstill.errors import UserError
-from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan, Recorder
+from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
 from layerstill.knowledge.objective import BoundObjective
 from layerstill.knowledge.signals import HiddenStates, pool_tokens
 from layerstill.training.checkpoint import write_json, write_tensors
 
 Precision = Literal["fp32", "fp16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+Teacher = Callable[[CapturePlan, dict[str, Tensor], Tensor], Captured]
 SHARD_EXAMPLES = 2048
 BATCH_EXAMPLES = 64
 
@@ -82,16 +83,6 @@ class Contents:
             f"{pool} of layer {layer}" if layer else f"{pool} of embeddings" for layer, pool in sorted(self.pooled)
         ]
         return ", ".join([str(self.plan)] * bool(self.plan) + pooled)
-
-
-def content_hashes(dataset: datasets.Dataset) -> list[int]:
-    """A 63-bit hash of each example's tokens and segments."""
-    columns = [dataset[name] for name in ("input_ids", "token_type_ids") if name in dataset.column_names]
-    hashes = []
-    for row in zip(*columns, strict=True):
-        digest = hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
-        hashes.append(int.from_bytes(digest, "big") >> 1)
-    return hashes
 
 
 @dataclass
@@ -171,12 +162,13 @@ class TeacherCache:
         first = {content: i for i, content in reversed(list(enumerate(hashes)))}
         return sorted(i for content, i in first.items() if content not in self.places)
 
-    def fill(self, dataset: datasets.Dataset, recorder: Recorder, collator: Collator, progress: Any = None) -> int:
+    def fill(self, dataset: datasets.Dataset, teacher: Teacher, collator: Collator, device: torch.device) -> int:
         """Run the teacher over the examples that are missing; how many they were.
 
-        Shards that are written stay, so a filling that was stopped goes on. A second process waits for the first.
+        `teacher` gives what a plan asks for on inputs under a mask. Shards that are written stay, so a filling that was
+        stopped goes on. A second process waits for the first.
         """
-        hashes = content_hashes(dataset)
+        hashes = dataset["content"]
         if not self.missing(hashes):
             return 0
         with self._writing():
@@ -184,14 +176,12 @@ class TeacherCache:
             missing = self.missing(hashes)
             for start in range(0, len(missing), SHARD_EXAMPLES):
                 part = missing[start : start + SHARD_EXAMPLES]
-                tensors = self._compute(dataset, part, recorder, collator)
+                tensors = self._compute(dataset, part, teacher, collator, device)
                 tensors["content"] = torch.tensor([hashes[i] for i in part])
                 if self._attention:
                     write_json(self.folder / "cache.json", self._settings | {"attention": self._attention})
                 write_tensors(self.folder / f"shard-{len(self.shards):05d}.safetensors", tensors)
                 self._read_shards()
-                if progress is not None:
-                    progress(len(part))
         return len(missing)
 
     @contextmanager
@@ -200,20 +190,18 @@ class TeacherCache:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    @torch.no_grad()
     def _compute(
-        self, dataset: datasets.Dataset, part: list[int], recorder: Recorder, collator: Collator
+        self, dataset: datasets.Dataset, part: list[int], teacher: Teacher, collator: Collator, device: torch.device
     ) -> dict[str, Tensor]:
         """The tensors of some examples, one after the other without padding; computed in order of length."""
         found: dict[int, dict[str, Tensor]] = {}
         order = sorted(part, key=lambda i: len(dataset[i]["input_ids"]), reverse=True)
-        device = recorder.model.device
         for start in range(0, len(order), BATCH_EXAMPLES):
             places = order[start : start + BATCH_EXAMPLES]
-            batch = {k: v.to(device) for k, v in collator([dataset[i] for i in places]).items()}
-            mask = batch["attention_mask"].bool()
-            inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
-            captured = recorder.run(self.contents.capture, inputs, mask)
+            batch = collator([dataset[i] for i in places])
+            mask = batch["attention_mask"].bool().to(device)
+            inputs = {name: batch[name].to(device) for name in ("input_ids", "token_type_ids") if name in batch}
+            captured = teacher(self.contents.capture, inputs, mask)
             for row, i in enumerate(places):
                 found[i] = {name: t.cpu() for name, t in self._row(captured, row, int(mask[row].sum())).items()}
         joined = {}

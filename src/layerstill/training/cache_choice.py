@@ -1,0 +1,105 @@
+"""Whether a stage reads its teacher from a cache: decided from what the stage needs, and said with the reason."""
+
+import hashlib
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PretrainedConfig
+
+from layerstill.data.encode import Encoded
+from layerstill.errors import UserError
+from layerstill.families import family_of, shape_of
+from layerstill.knowledge.objective import BoundObjective
+from layerstill.training.teacher_cache import Contents, Precision, TeacherCache
+
+log = logging.getLogger("layerstill")
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """`--cache` and `--cache-budget`."""
+
+    where: str = "auto"
+    """`auto`: in the run folder while it trains, if that pays; `off`; or a directory that runs share."""
+    budget_gb: float = 4.0
+    """Largest size on disk, in 10^9 bytes."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budget_gb < float("inf"):
+            raise UserError(f"--cache-budget {self.budget_gb}: use a positive number of gigabytes")
+
+
+def cache_key(teacher: str, tokens: list[int] | None) -> str:
+    """What the tensors of a teacher depend on: its fingerprint, and which of its tokens the student's are."""
+    return teacher if tokens is None else f"{teacher}-{hashlib.sha256(repr(tokens).encode()).hexdigest()[:12]}"
+
+
+def choose_cache(
+    objectives: list[BoundObjective],
+    teacher: PretrainedConfig,
+    fingerprint: str,
+    train: Encoded,
+    passes: float,
+    options: CacheOptions,
+    own_folder: Path,
+) -> TeacherCache | None:
+    """The cache that a stage uses, or None; logs what was decided and why.
+
+    `passes` is how often the stage sees the training data; `own_folder` is where `auto` puts it.
+    """
+    if options.where == "off":
+        return None
+    try:
+        contents = Contents.of(objectives)
+        _refuse_attention(contents, teacher)
+    except UserError as error:
+        log.info("teacher cache: off, because %s", error)
+        return None
+    if not contents:
+        return None
+    if options.where == "auto" and passes < 2:
+        log.info("teacher cache: off, because the stage sees its examples %.3g times", passes)
+        return None
+    examples = len(train.dataset)
+    precision: Precision = "fp32"
+    size = _gigabytes(contents, train, teacher, precision)
+    if size > options.budget_gb:
+        precision = "fp16"
+        size = _gigabytes(contents, train, teacher, precision)
+    place = own_folder if options.where == "auto" else Path(options.where)
+    # What is there already needs no room; and a run that goes on must decide as it did before.
+    free = float("inf") if place.exists() else _free_gigabytes(place)
+    if size > min(options.budget_gb, free / 2):
+        limit = "--cache-budget" if options.budget_gb <= free / 2 else "half of the free disk"
+        log.info(
+            "teacher cache: off, because %s of %d examples take %.3g GB even in fp16, more than %s, %.3g GB",
+            contents,
+            examples,
+            size,
+            limit,
+            min(options.budget_gb, free / 2),
+        )
+        return None
+    log.info("teacher cache: on, %s of %d examples, %.3g GB in %s", contents, examples, size, precision)
+    return TeacherCache(place, fingerprint, contents, precision)
+
+
+def _refuse_attention(contents: Contents, teacher: PretrainedConfig) -> None:
+    windows = any("sliding" in kind for kind in getattr(teacher, "layer_types", None) or ())
+    if contents.plan.attention and (family_of(teacher).projections is not None or windows):
+        raise UserError("attention of this family has a position bias or windows, which depend on the batch")
+
+
+def _gigabytes(contents: Contents, train: Encoded, teacher: PretrainedConfig, precision: Precision) -> float:
+    examples = len(train.dataset)
+    shape = shape_of(teacher)
+    each = contents.bytes_per_example(train.tokens / examples, shape.width, shape.inner, teacher.num_labels, precision)
+    return examples * each / 1e9
+
+
+def _free_gigabytes(place: Path) -> float:
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free / 1e9

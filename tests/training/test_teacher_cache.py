@@ -1,0 +1,184 @@
+"""The teacher cache: what is read is what a live teacher gives; what is missing, foreign or damaged is refused."""
+
+import json
+import logging
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from layerstill.data.encode import Collator, encode
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.students.build import build_student
+from layerstill.training import teacher_cache
+from layerstill.training.arguments import Options
+from layerstill.training.cache_choice import CacheOptions
+from layerstill.training.module import DistillationModule
+from layerstill.training.run import distill
+from layerstill.training.teacher_cache import Contents, TeacherCache
+from tests.tiny import no_dropout, save_tiny, tiny_model, tiny_tokenizer, write_csv
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def task(tmp_path):
+    for split, rows in (("train", 30), ("dev", 9)):
+        write_csv(tmp_path / f"{split}.csv", rows=rows)
+    return Task.from_files("classification", tmp_path)
+
+
+@pytest.fixture
+def data(task):
+    return encode(task.splits["train"], tiny_tokenizer(), 32).dataset
+
+
+def module_for(recipe: str, stage: int, family: str = "bert") -> DistillationModule:
+    loaded = Recipe.load(recipe)
+    teacher = tiny_model(family, **no_dropout(family))
+    torch.manual_seed(1)
+    student = build_student(teacher, 2, loaded.student, seed=0)
+    return DistillationModule(student, teacher, loaded.stages[stage], seed=0, regression=False).train()
+
+
+def cacheable():
+    for name in shipped_recipes():
+        loaded = Recipe.load(name)
+        for i, stage in enumerate(loaded.stages):
+            words = stage.objectives.values()
+            if loaded.needs_teacher and not any(o.batch_coupled or o.padding == "included" for o in words):
+                yield name, i
+
+
+@pytest.mark.parametrize(("recipe", "stage"), list(cacheable()))
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_cached_teacher_teaches_what_a_live_one_does(recipe, stage, family, data, tmp_path):
+    if family == "llama" and recipe in {"pkd", "hid-cls"}:
+        family = "roberta"  # the first token of a causal model says nothing
+    module = module_for(recipe, stage, family)
+    contents = Contents.of(module.objectives)
+    cache = TeacherCache(tmp_path / "cache", "teacher", contents)
+    assert cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU) == len(set(data["content"]))
+    reopened = TeacherCache(tmp_path / "cache", "teacher", contents)
+    batch = Collator(tiny_tokenizer())([data[i] for i in (3, 0, 11, 7)])
+    results = []
+    for used in (None, cache, reopened):
+        module.cache = used
+        module.zero_grad()
+        out = module(**batch)
+        out["loss"].backward()
+        gradients = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+        results.append(({n: t.value.detach() for n, t in out["terms"].items()}, gradients))
+    for terms, gradients in results[1:]:
+        for name, value in terms.items():
+            torch.testing.assert_close(value, results[0][0][name], rtol=2e-5, atol=1e-6)
+        assert gradients.keys() == results[0][1].keys()
+        for name, value in gradients.items():
+            torch.testing.assert_close(value, results[0][1][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_padding_is_not_stored_and_pooled_states_are_small(data, tmp_path):
+    module = module_for("rail-kd-l", 0)
+    cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
+    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
+    stored = load_file(next(cache.folder.glob("shard-*.safetensors")))
+    assert {n.split(".")[0] for n in stored} == {"pooled", "logits", "lengths", "content"}
+    module = module_for("hid-seq", 0)
+    cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
+    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
+    stored = load_file(next(cache.folder.glob("shard-*.safetensors")))
+    assert stored["hidden.2"].shape == (int(stored["lengths"].sum()), 48)
+
+
+def test_a_filling_that_was_stopped_goes_on_and_runs_share_what_is_there(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_cache, "SHARD_EXAMPLES", 4)
+    module = module_for("kd", 0)
+    asked = []
+
+    def teacher(plan, inputs, mask):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(len(mask))
+        return module.ask_teacher(plan, inputs, mask)
+
+    contents, collator = Contents.of(module.objectives), Collator(tiny_tokenizer())
+    with pytest.raises(KeyboardInterrupt):
+        TeacherCache(tmp_path, "t", contents).fill(data, teacher, collator, CPU)
+    cache = TeacherCache(tmp_path, "t", contents)
+    assert len(cache.places) == 12
+    assert cache.fill(data, module.ask_teacher, collator, CPU) == len(set(data["content"])) - 12
+    assert TeacherCache(tmp_path, "t", contents).fill(data, teacher, collator, CPU) == 0
+    assert TeacherCache(tmp_path, "another", contents).missing(data["content"])
+
+
+def test_what_is_missing_foreign_or_damaged_is_refused(data, tmp_path):
+    module = module_for("kd", 0)
+    contents, collator = Contents.of(module.objectives), Collator(tiny_tokenizer())
+    cache = TeacherCache(tmp_path, "t", contents)
+    cache.fill(data.select(range(3)), module.ask_teacher, collator, CPU)
+    batch = collator([data[i] for i in (0, 9)])
+    with pytest.raises(UserError, match="an example of this batch is not in the teacher cache"):
+        cache.read(batch["content"], batch["attention_mask"].bool())
+    shard = next(cache.folder.glob("shard-*"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-9])
+    with pytest.raises(
+        UserError, match=r"shard-00000.safetensors: damaged .*; delete the file and its examples are made"
+    ):
+        TeacherCache(tmp_path, "t", contents)
+    shard.write_bytes(whole)
+    settings = json.loads((cache.folder / "cache.json").read_text("utf-8"))
+    (cache.folder / "cache.json").write_text(json.dumps(settings | {"teacher": "u"}), "utf-8")
+    with pytest.raises(UserError, match="another cache: teacher is 'u' there and 't' here"):
+        TeacherCache(tmp_path, "t", contents)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "options", "line"),
+    [
+        (
+            "rail-kd-l",
+            2,
+            CacheOptions(),
+            "on, logits, mean of layer 1, mean of layer 2, mean of layer 3 of 30 examples",
+        ),
+        ("kd", 2, CacheOptions("off"), ""),
+        ("kd", 1, CacheOptions(), "off, because the stage sees its examples 1.* times"),
+        ("cr-ild", 2, CacheOptions(), "off, because .* feeds the teacher mixed inputs, which are never the same twice"),
+        (
+            "hid-seq",
+            2,
+            CacheOptions(budget_gb=1e-6),
+            "off, because .* GB even in fp16, more than --cache-budget, 1e-06 GB",
+        ),
+    ],
+)
+def test_auto_says_what_it_decided_and_why(recipe, epochs, options, line, task, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "layerstill")
+    teacher = str(save_tiny(tmp_path / "teacher"))
+    short = Recipe.load(recipe).limited(epochs, 8, 1e-3)
+    folder = distill(
+        teacher, task, short, 2, tmp_path / "s", Options(max_length=32, progress=False, cache=options)
+    ).folder
+    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("teacher cache: ")]
+    assert bool(said) == bool(line)
+    assert not said or re.match(f"teacher cache: {line}", said[0])
+    assert not (folder / "teacher-cache").exists()
+
+
+def test_a_cached_run_learns_what_a_live_one_does(task, tmp_path):
+    teacher = str(save_tiny(tmp_path / "teacher", **no_dropout("bert")))
+    recipe = Recipe.load("rail-kd-l").limited(2, 8, 1e-3)
+    students, losses = [], []
+    for where in ("off", "auto", str(tmp_path / "shared"), str(tmp_path / "shared")):
+        options = Options(max_length=32, progress=False, cache=CacheOptions(where))
+        folder = distill(teacher, task, recipe, 2, tmp_path / f"s{len(students)}", options).folder
+        students.append(load_file(folder / "model.safetensors"))
+        losses.append([json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()])
+    for cached in losses[1:]:
+        assert cached == pytest.approx(losses[0], rel=1e-3)
+    assert len(list((tmp_path / "shared").glob("teacher-*"))) == 1
+    assert all(torch.equal(students[2][n], students[3][n]) for n in students[2])
