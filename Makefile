@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test fuzz audit lint format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,15 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+# Minutes rather than seconds, and other examples every time.
+fuzz: .venv/ready
+	LAYERSTILL_FUZZ=long $(BIN)/python -m pytest tests/fuzz --hypothesis-show-statistics
+
+# Asks a public list of known holes, so it needs the network; it installs nothing.
+audit: .venv/ready
+	$(BIN)/pip-audit --no-deps --disable-pip --progress-spinner off -r constraints.txt || \
+	  { echo "make audit: holes are listed above; if none are, the list could not be reached, so nothing was checked" >&2; exit 1; }
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -191,10 +191,11 @@ class _Run:
             done.mkdir(parents=True, exist_ok=True)
             save_module(self.student, done / "student.safetensors")
             write_json(done / "spent.json", asdict(self.spent))
+        record = self._record()  # refuses a student whose outputs are not finite, before it is saved
         self.student.requires_grad_(True)
         self.student.save_pretrained(self.folder.path)
         self.tokenizer.save_pretrained(self.folder.path)
-        return self.folder.finish(self._record())
+        return self.folder.finish(record)
 
     def _train_stage(self, number: int, stage: Stage, train: Encoded, dev: Encoded) -> None:
         checkpoints = self.folder.checkpoints / f"stage-{number}"
