@@ -115,8 +115,8 @@ TRAIN = [
     (
         "an unclosed quote after a whole one",
         "csv",
-        GOOD + '"a\nb",good\n"c,good\nd,bad\n',
-        ["train.csv line 7: a quote is opened"],
+        GOOD + '"a\nb","c\nd,bad\n',
+        ["train.csv line 6: a quote is opened"],
     ),
     (
         "a quote that swallows rows",
