@@ -215,10 +215,11 @@ class _Run:
         return result
 
     def _finish(self) -> None:
+        record = self._record()  # refuses a student whose outputs are not finite, before it is saved
         self.student.requires_grad_(True)
         self.student.save_pretrained(self.folder.path)
         self.tokenizer.save_pretrained(self.folder.path)
-        self.folder.finish(self._record())
+        self.folder.finish(record)
 
     def _train_stage(self, number: int, stage: Stage, train: Encoded, dev: Encoded) -> None:
         checkpoints = self.folder.checkpoints / f"stage-{number}"
