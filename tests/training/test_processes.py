@@ -65,6 +65,7 @@ def pair(place):
     (place / "foreign").mkdir()
     (place / "foreign" / "letter.txt").write_text("dear", "utf-8")
     todo += [{"words": words(place, place / "foreign", "kd")}]
+    todo += [{"words": words(place, place / "lost", "kd"), "lose_at": 2}]
     (place / "orders.json").write_text(json.dumps(todo), "utf-8")
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
@@ -77,7 +78,6 @@ def pair(place):
         text=True,
         timeout=600,
     )
-    assert done.returncode == 0, done.stderr
     statuses = [json.loads((place / f"statuses-{rank}.json").read_text("utf-8")) for rank in (0, 1)]
     return statuses, done
 
@@ -168,6 +168,14 @@ def test_only_the_first_process_speaks_and_all_end_alike(place, pair):
     assert "error: batch_size 7 cannot be divided among 2 processes; use a multiple of 2" in said
     assert sum(line.startswith("interrupted") for line in said) == 1
     assert sum("2 layers" in line for line in done.stdout.splitlines()) == len(RECIPES) + 2, done.stdout
+
+
+def test_a_process_that_dies_takes_the_others_with_it(pair):
+    _, done = pair
+    assert done.returncode == 1, "the launcher's, and it came back"
+    ends = ["error: another process of this run has ended", "terminated"]
+    lines = [line for line in done.stderr.splitlines() if line.startswith(tuple(ends))]
+    assert [line.split("; ")[1] for line in lines] == ["the same command goes on from the last checkpoint"]
 
 
 def test_shares_are_whole_disjoint_and_their_own_mirror_images():
