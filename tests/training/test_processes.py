@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training.batches import MicroBatches, share
-from tests.tiny import save_tiny, tiny_model, write_csv
+from tests.tiny import WORDS, save_tiny, tiny_model, write_csv
 from tests.training.forks import ROOT, TIMES
 from tests.training.pair import follow, own_loop
 
@@ -43,7 +43,9 @@ def place(tmp_path_factory):
     save_tiny(folder / "teacher", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     save_tiny(folder / "dropping")
     (folder / "data").mkdir()
-    write_csv(folder / "data" / "train.csv", rows=17)  # the last step has one row: a process without any
+    # Every text has a length of its own, and the last step has one row: a process without any.
+    rows = "".join(f"{WORDS[i % 3]}{' film was' * i},{('bad', 'fine', 'good')[i % 3]}\n" for i in range(17))
+    (folder / "data" / "train.csv").write_text(f"text,label\n{rows}", "utf-8")
     write_csv(folder / "data" / "dev.csv", rows=7, seed=1)
     return folder
 
