@@ -153,6 +153,19 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_student(recipe, stop_at, t
     assert strip[0] == strip[1]
 
 
+def test_stages_differ_in_their_dropout(teacher, task, tmp_path, monkeypatch):
+    seeds = []
+    original = run.DistillationTrainer.train
+
+    def train(self, *args, **kwargs):
+        seeds.append(torch.initial_seed())
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.DistillationTrainer, "train", train)
+    distill(teacher, task, short("tinybert"), 2, tmp_path / "s", QUIET)
+    assert seeds == [0, 1000]
+
+
 def test_a_finished_run_is_not_done_again_and_another_run_is_refused(teacher, task, tmp_path):
     first = distill(teacher, task, short("kd"), 2, tmp_path / "s", QUIET)
     before = (tmp_path / "s" / "model.safetensors").stat().st_mtime_ns

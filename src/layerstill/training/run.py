@@ -230,7 +230,8 @@ class _Run:
             for module in embeddings_of(self.student):
                 module.requires_grad_(False)
         # Stages differ in their dropout. The order of examples and the lambdas of mixup start over in each.
-        set_seed(self.options.seed + 1000 * (number - 1))
+        seed = self.options.seed + 1000 * (number - 1)
+        set_seed(seed)
         regression = self.task.kind == "regression"
         module = DistillationModule(
             self.student, self.teacher, stage, self.options.seed, regression, self.teacher_tokens
@@ -248,6 +249,7 @@ class _Run:
                 *([EarlyStoppingCallback(stage.patience)] if stage.patience else []),
             ],
         )
+        set_seed(seed)  # again, because a Trainer sets one of its own when it is made
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         self._add_up(trainer, len(train.dataset), stage)
         processes.wait_for_all()  # until none reads checkpoints any more
