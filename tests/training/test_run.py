@@ -328,6 +328,29 @@ def test_models_that_cannot_be_used_are_refused(teacher, task, tmp_path):
         distill(teacher, task, short("kd"), 2, tmp_path / "long", Options(max_length=65, progress=False))
 
 
+def test_a_ruined_student_does_not_take_the_place_of_a_good_checkpoint(teacher, task, tmp_path, monkeypatch):
+    ends = []
+
+    class Ruin(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 8:  # the last step of the second epoch
+                next(model.parameters()).data.fill_(float("nan"))
+                ends.append(state.global_step)
+
+    original = run.DistillationTrainer.__init__
+
+    def with_ruin(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.add_callback(Ruin())
+
+    monkeypatch.setattr(run.DistillationTrainer, "__init__", with_ruin)
+    with pytest.raises(ObjectiveError, match="the student's .* is not finite at step 8; the last checkpoint is kept"):
+        distill(teacher, task, short("kd"), 2, tmp_path / "s", QUIET)
+    assert ends == [8]
+    kept = load_file(tmp_path / "s" / "checkpoints" / "stage-1" / "checkpoint-4" / "model.safetensors")
+    assert all(weight.isfinite().all() for weight in kept.values())
+
+
 def test_a_loss_that_blows_up_names_the_objective_and_keeps_the_checkpoint(teacher, task, tmp_path):
     recipe = short(
         "tinybert", "stages.0.learning_rate=1e38", "stages.0.optimiser.clip=0", "stages.0.optimiser.warmup=0.5"
