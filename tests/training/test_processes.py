@@ -78,7 +78,7 @@ def pair(place):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=300,
     )
     statuses = [json.loads((place / f"statuses-{rank}.json").read_text("utf-8")) for rank in (0, 1)]
     return statuses, done
