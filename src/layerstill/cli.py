@@ -393,7 +393,9 @@ def _terminate(*_: Any) -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = signal.getsignal(signal.SIGTERM)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # waiting for another process, Python would not come to handle it
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         status = app(prog_name="layerstill", standalone_mode=False)
     except UserError as error:
