@@ -115,8 +115,8 @@ TRAIN = [
     (
         "an unclosed quote after a whole one",
         "csv",
-        GOOD + '"a\nb",good\n"c,good\nd,bad\n',
-        ["train.csv line 7: a quote is opened"],
+        GOOD + '"a\nb","c\nd,bad\n',
+        ["train.csv line 6: a quote is opened"],
     ),
     (
         "a quote that swallows rows",
@@ -718,10 +718,19 @@ def test_a_loss_that_is_not_finite_names_the_objective_and_keeps_the_checkpoint(
     assert not (place / "out" / "model.safetensors").exists()
 
 
+def test_a_student_that_its_last_step_ruins_is_not_saved(place, call):
+    words = DISTILL.replace("--max-steps 1", "--epochs 2 --batch-size 12 --recipe kd")
+    status, out, err = call(f"{words} --set stages.0.learning_rate=1e38 --set stages.0.optimiser.clip=0")
+    assert status == 2
+    assert out == ""
+    assert "error: the model's outputs are not finite for 6 of 6 texts" in err
+    assert not (place / "out" / "model.safetensors").exists()
+    assert not (place / "out" / "result.json").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "decisive"),
     [
-        (f"{DISTILL} --data data/none.csv", "--data data/none.csv: no such file or folder"),
         ("recipes check bad.yaml", "bad.yaml line 1: could not determine a constructor"),
         (f"{DISTILL} --student-layers 9", "the teacher has 2 layers; choose 1 to 2"),
     ],

@@ -224,13 +224,13 @@ def plan(
     source = config if init_from is None else load_config(init_from)
     if init_from is not None:
         refuse_other_tokens(init_from, source, config, tokenizer.get_vocab())
-    notices += [*the_task.notices, *data_notices(the_task, data_counts(the_task))]
-    _say([*notices, *special_token_notices(teacher, config, tokenizer)])
     examples = len(the_task.splits["train"])
     regression = the_task.kind == "regression"
     vocabulary = student_vocabulary(the_recipe, tokenizer, the_task)
     bound = (the_recipe, config, source, student_layers, regression, seed)
     made = make_plan(*bound, max_length, examples, max_steps, vocabulary)
+    notices += [*the_task.notices, *data_notices(the_task, data_counts(the_task))]
+    _say([*notices, *special_token_notices(teacher, config, tokenizer)])
     print(json.dumps(plan_data(made), indent=2)) if json_ else print_plan(made)
 
 
@@ -305,10 +305,9 @@ def _setup(quiet: bool) -> None:
     datasets.disable_progress_bars()
     log = logging.getLogger("layerstill")
     log.setLevel(logging.ERROR if quiet or PROCESS else logging.INFO)
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
+    handler = logging.StreamHandler()  # of this call's standard error, should there have been another before
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
 
 
 def _say(notices: list[str]) -> None:
@@ -403,7 +402,9 @@ def _terminate(*_: Any) -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = signal.getsignal(signal.SIGTERM)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # waiting for another process, Python would not come to handle it
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         status = app(prog_name="layerstill", standalone_mode=False)
     except UserError as error:

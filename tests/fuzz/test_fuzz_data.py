@@ -107,6 +107,7 @@ COLUMNS = st.sampled_from(
 
 @fuzz(40, 2000)
 @given(COLUMNS, COLUMNS, KINDS, st.binary(max_size=4), st.integers(0, 400))
+@example([True, False], [True, False], "classification", b"\x80", 126)
 def test_any_parquet_columns_are_a_table_or_refused(folder, text, label, kind, noise, at):
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table({"text": text, "label": label}), sink)

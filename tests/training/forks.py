@@ -44,8 +44,8 @@ class Forks:
 
         `folder` is watched; `at` is the operation before which `end` happens, or the path whose first writing or
         making it precedes, or `after_path` the path whose last it follows: "kill", "terminate", "interrupt", "full"
-        (no file may grow beyond `limit` bytes), "read-only" (the folder and what is in it). `seconds` is a time
-        after which to kill.
+        (no file may grow beyond `limit` bytes), "read-only" (the folder and what is in it). `lines` of metrics.jsonl
+        may be the moment, too. `seconds` is a time after which to kill.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -127,19 +127,25 @@ def _be_child(order: dict[str, Any], main: Any, count: mmap.mmap, out: int, err:
     os.dup2(out, 1)
     os.dup2(err, 2)
     folder, at, after = order.get("folder"), order.get("at"), order.get("after_path")
-    seen = 0
+    seen = lines = 0
     passed = False
 
     def watch(event: str, arguments: tuple) -> None:
-        nonlocal seen, passed, at, after
+        nonlocal seen, lines, passed, at, after
         if event not in FILE_EVENTS:
             return
         path = str(arguments[1] if event == "os.rename" else arguments[0])
         inside_rmtree = event in {"os.remove", "os.rmdir"} and not path.startswith("/")
         if path.startswith(str(folder)) or inside_rmtree:
             seen += 1
+            lines += path.endswith("metrics.jsonl") and arguments[1] == "a"
             count[:8] = seen.to_bytes(8, "little")
-            if seen == at or (isinstance(at, str) and path.endswith(at) and event != "open") or passed:
+            if (
+                seen == at
+                or (isinstance(at, str) and path.endswith(at) and event != "open")
+                or passed
+                or lines > order.get("lines", seen)
+            ):
                 at, passed, after = None, False, None
                 _end(order)
             passed = after is not None and event == "os.rename" and path.endswith(after)

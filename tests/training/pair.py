@@ -1,12 +1,13 @@
 """What each process of a pair does: command lines, one after the other, with the gradients of their steps written down.
 
-Started by torchrun with a file of orders: `words` of a command line, a file for `gradients`, a step to `stop_at`;
-then they train sharded, in a loop of their own.
+Started by torchrun with a file of orders: `words` of a command line, a file for `gradients`, a step to `stop_at`.
+Then they train sharded, in a loop of their own. In the last order the second process dies.
 """
 
 import gc
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Notebook(TrainerCallback):
             save_file(found, f"{self.order['gradients']}-{stage}-{state.global_step}-{rank}")
 
     def on_step_end(self, args, state, control, **kwargs):
+        if self.order.get("lose_at") == state.global_step and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
         if state.global_step == self.order.get("stop_at"):
             raise KeyboardInterrupt
 
@@ -102,6 +105,8 @@ def own_loop(folder: Path, processes: int, process: int) -> None:
 if __name__ == "__main__":
     file = Path(sys.argv[1])
     torch.set_num_threads(1)
-    statuses = follow(json.loads(file.read_text("utf-8")))
+    *orders, last = json.loads(file.read_text("utf-8"))
+    statuses = follow(orders)
     own_loop(file.with_name("sharded"), 2, int(os.environ["RANK"]))
     file.with_name(f"statuses-{os.environ['RANK']}.json").write_text(json.dumps(statuses), "utf-8")
+    sys.exit(follow([last])[0])

@@ -71,9 +71,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(re
     rng = random.Random(recipe)
     folder = tmp_path / "s"
     kills = 0
-    # The second kill comes late, so that every stage and the end of the run see one.
-    for at in (rng.randint(1, events // 2), rng.randint(events // 3, events // 2), rng.randint(1, events // 3), None):
-        done = forks(command(place, recipe, folder), folder=folder, at=at)
+    one_after_a_checkpoint = {"lines": {"kd": 5, "hid-cls": 7}.get(recipe, 4)}
+    for moment in (one_after_a_checkpoint, {"at": events // 3}, {"at": rng.randint(1, events // 3)}, {}):
+        done = forks(command(place, recipe, folder), folder=folder, **moment)
         if done["status"] != -signal.SIGKILL:
             break
         kills += 1
@@ -104,6 +104,16 @@ def test_a_kill_after_the_last_step_of_a_stage_adds_no_step(what, moment, place,
     assert killed["status"] == -signal.SIGKILL
     assert (folder / "result.json").exists() == (what == "the result is there")
     assert forks(command(place, recipe, folder, *more))["status"] == 0
+    assert record(folder) == expected
+
+
+def test_a_run_that_is_killed_at_once_is_not_taken_for_something_foreign(place, forks, whole, tmp_path):
+    expected, _ = whole("tinybert")
+    folder = tmp_path / "s"
+    for at in (2, 3, 4, 5, 6):
+        assert forks(command(place, "tinybert", folder), folder=folder, at=at)["status"] == -signal.SIGKILL
+    done = forks(command(place, "tinybert", folder))
+    assert done["status"] == 0, done["err"]
     assert record(folder) == expected
 
 
@@ -164,11 +174,10 @@ def test_a_second_run_in_a_folder_is_refused_while_the_first_lives(place, forks,
             time.sleep(0.01)
         first.send_signal(signal.SIGSTOP)
         second = forks(words, folder=folder)
-        assert second["status"] == 2
-        assert second["err"].startswith(f"error: --output {folder}: process {first.pid} is at work in this folder")
-        assert second["err"].count("\n") == 1
-        assert (folder / "run.lock").exists()
         first.kill()
+    assert second["status"] == 2
+    assert second["err"].startswith(f"error: --output {folder}: process {first.pid} is at work in this folder")
+    assert second["err"].count("\n") == 1
     assert (folder / "run.lock").exists(), "a dead process leaves its file, which binds nobody"
     assert forks(words)["status"] == 0
     assert record(folder) == expected

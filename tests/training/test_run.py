@@ -153,6 +153,19 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_student(recipe, stop_at, t
     assert strip[0] == strip[1]
 
 
+def test_stages_differ_in_their_dropout(teacher, task, tmp_path, monkeypatch):
+    seeds = []
+    original = run.DistillationTrainer.train
+
+    def train(self, *args, **kwargs):
+        seeds.append(torch.initial_seed())
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.DistillationTrainer, "train", train)
+    distill(teacher, task, short("tinybert"), 2, tmp_path / "s", QUIET)
+    assert seeds == [0, 1000]
+
+
 def test_a_finished_run_is_not_done_again_and_another_run_is_refused(teacher, task, tmp_path):
     first = distill(teacher, task, short("kd"), 2, tmp_path / "s", QUIET)
     before = (tmp_path / "s" / "model.safetensors").stat().st_mtime_ns
@@ -313,6 +326,29 @@ def test_models_that_cannot_be_used_are_refused(teacher, task, tmp_path):
         distill(teacher, task, short("att-kl", "student.initialisation=first-k"), 3, tmp_path / "s", QUIET)
     with pytest.raises(UserError, match="the model allows 64 tokens"):
         distill(teacher, task, short("kd"), 2, tmp_path / "long", Options(max_length=65, progress=False))
+
+
+def test_a_ruined_student_does_not_take_the_place_of_a_good_checkpoint(teacher, task, tmp_path, monkeypatch):
+    ends = []
+
+    class Ruin(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 8:  # the last step of the second epoch
+                next(model.parameters()).data.fill_(float("nan"))
+                ends.append(state.global_step)
+
+    original = run.DistillationTrainer.__init__
+
+    def with_ruin(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.add_callback(Ruin())
+
+    monkeypatch.setattr(run.DistillationTrainer, "__init__", with_ruin)
+    with pytest.raises(ObjectiveError, match="the student's .* is not finite at step 8; the last checkpoint is kept"):
+        distill(teacher, task, short("kd"), 2, tmp_path / "s", QUIET)
+    assert ends == [8]
+    kept = load_file(tmp_path / "s" / "checkpoints" / "stage-1" / "checkpoint-4" / "model.safetensors")
+    assert all(weight.isfinite().all() for weight in kept.values())
 
 
 def test_a_loss_that_blows_up_names_the_objective_and_keeps_the_checkpoint(teacher, task, tmp_path):

@@ -192,7 +192,7 @@ def _parquet(path: Path, header: tuple[str, ...] | None, skip_ragged: bool) -> T
 
     try:
         table = pyarrow.parquet.ParquetFile(path).read()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: names that are not UTF-8
         raise UserError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     if len(set(table.column_names)) < len(table.column_names):
         raise UserError(f"{path}: a column name is there twice: {', '.join(table.column_names)}")

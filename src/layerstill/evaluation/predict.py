@@ -6,6 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Split, Task
+from layerstill.errors import UserError
 from layerstill.evaluation.metrics import score
 
 
@@ -13,7 +14,7 @@ from layerstill.evaluation.metrics import score
 def predict(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, batch_size: int = 64
 ) -> np.ndarray:
-    """Logits `(n, C)` of every example, in the order of the split."""
+    """Logits `(n, C)` of every example, in the order of the split; UserError if one is not finite."""
     data = encode(split, tokenizer, max_length).dataset
     order = np.argsort(data["length"], kind="stable")[::-1]
     collate = Collator(tokenizer)
@@ -30,7 +31,14 @@ def predict(
         for i, row in zip(where, out, strict=True):
             logits[i] = row
     model.train(training)
-    return np.stack([row for row in logits if row is not None])
+    stacked = np.stack([row for row in logits if row is not None])
+    # NaN has a largest element too, so a ruined model would get a score that looks like one.
+    if broken := int((~np.isfinite(stacked)).any(-1).sum()):
+        raise UserError(
+            f"the model's outputs are not finite for {broken} of {len(split)} texts, so it has no score; "
+            "its training went out of bounds: lower the learning rate"
+        )
+    return stacked
 
 
 def evaluate_split(

@@ -218,10 +218,11 @@ class _Run:
         return result
 
     def _finish(self) -> None:
+        record = self._record()  # refuses a student whose outputs are not finite, before it is saved
         self.student.requires_grad_(True)
         self.student.save_pretrained(self.folder.path)
         self.tokenizer.save_pretrained(self.folder.path)
-        self.folder.finish(self._record())
+        self.folder.finish(record)
 
     def _train_stage(self, number: int, stage: Stage, train: Encoded, dev: Encoded) -> None:
         checkpoints = self.folder.checkpoints / f"stage-{number}"
@@ -232,7 +233,8 @@ class _Run:
             for module in embeddings_of(self.student):
                 module.requires_grad_(False)
         # Stages differ in their dropout. The order of examples and the lambdas of mixup start over in each.
-        set_seed(self.options.seed + 1000 * (number - 1))
+        seed = self.options.seed + 1000 * (number - 1)
+        set_seed(seed)
         regression = self.task.kind == "regression"
         module = DistillationModule(
             self.student, self.teacher, stage, self.options.seed, regression, self.teacher_tokens
@@ -251,6 +253,7 @@ class _Run:
                 *([EarlyStoppingCallback(stage.patience)] if stage.patience else []),
             ],
         )
+        set_seed(seed)  # again, because a Trainer sets one of its own when it is made
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         self._add_up(trainer, len(train.dataset), stage)
         processes.wait_for_all()  # until none reads checkpoints any more

@@ -224,7 +224,17 @@ class DistillationTrainer(Trainer):
             logits = model(**inputs)["logits"]
         return None, logits.detach().float(), inputs["labels"]
 
+    def _refuse_ruined(self) -> None:
+        # The loss shows a ruined student one step later, when its checkpoint would have taken the good one's place.
+        for name, weight in self.module.student.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise ObjectiveError(
+                    f"the student's {name} is not finite at step {self.state.global_step}; the last checkpoint is "
+                    "kept. Lower the learning rate"
+                )
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._refuse_ruined()
         keep, self.args.save_total_limit = self.args.save_total_limit, None
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
