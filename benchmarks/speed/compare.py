@@ -1,0 +1,149 @@
+"""Examples per second of layerstill and TextBrewer on the same machine in one run, as ratios.
+
+    make bench GLUE=path/to/glue
+
+Every arm is a process of its own that trains the same three-layer student under the same six-layer teacher
+(all-MiniLM-L6-v2 with a fresh head) on RTE pairs, batch 32, at most 128 tokens; the first steps are not timed. Arms take
+turns (A B C A B C ...), so that a noisy machine is noisy for all. Ratios are formed within a round; the table shows
+their median and range. TextBrewer runs in an environment of its own (`--textbrewer PYTHON`).
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WORKLOADS = {
+    "hidden+attention": ["textbrewer padded", "textbrewer dynamic", "live", "cached", "slow", "alone"],
+    "rail": ["textbrewer dynamic", "live", "cached", "alone"],
+    "logits": ["textbrewer dynamic", "live", "cached", "alone"],
+    "last layer": ["textbrewer dynamic", "live", "cached", "alone"],
+}
+BARS = [
+    ("hidden+attention", "live", "textbrewer dynamic", 3.0),
+    ("hidden+attention", "live", "textbrewer padded", 4.0),
+    ("hidden+attention", "cached", "textbrewer dynamic", 6.0),
+    ("rail", "cached", "alone", 0.9),
+]
+
+
+def prepare(place: Path, glue: Path) -> None:
+    """Teacher, student and tokenised pairs, the same for all arms."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+
+    from layerstill import Task
+    from layerstill.demo import find_base_model
+    from layerstill.recipe import StudentSpec
+    from layerstill.students.build import build_student
+
+    set_seed(0)
+    base = find_base_model()
+    teacher = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    student = build_student(teacher, 3, StudentSpec(), seed=0)
+    for name, model in (("teacher", teacher), ("student", student)):
+        model.save_pretrained(place / name)
+        tokenizer.save_pretrained(place / name)
+    split = Task.glue("rte", glue).splits["train"]
+    rows = []
+    for texts, label in zip(split.texts, split.labels, strict=True):
+        row = tokenizer(*texts, truncation=True, max_length=128)
+        rows.append({"input_ids": row["input_ids"], "token_type_ids": row["token_type_ids"], "label": label})
+    (place / "rows.json").write_text(json.dumps(rows), "utf-8")
+
+
+def run(place: Path, workload: str, arm: str, seed: int, args: argparse.Namespace) -> dict:
+    """One timed training in a process of its own."""
+    job = {
+        "workload": workload,
+        "arm": arm,
+        "seed": seed,
+        "examples": args.steps * 32,
+        "batch_size": 32,
+        "warmup": args.warmup,
+        "max_length": 128,
+        "rows": str(place / "rows.json"),
+        "teacher": str(place / "teacher"),
+        "student": str(place / "student"),
+        "cache": str(place / "cache"),
+    }
+    peer = arm.startswith("textbrewer")
+    python = args.textbrewer if peer else sys.executable
+    worker = HERE / ("textbrewer_worker.py" if peer else "layerstill_worker.py")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run([python, worker, json.dumps(job)], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{workload}, {arm}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def ratios(rounds: list[dict], arm: str, other: str) -> list[float]:
+    """Examples per second of one arm over another's, round by round."""
+    return [r[arm]["examples_per_second"] / r[other]["examples_per_second"] for r in rounds]
+
+
+def spread(values: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def report(results: dict[str, list[dict]]) -> None:
+    """Print tables of medians and ratios, and the bars."""
+    for workload, rounds in results.items():
+        print(
+            f"\n| {workload} | examples/s | over textbrewer dynamic | over the student alone | peak MB |\n|---|---|---|---|---|"
+        )
+        for arm in rounds[0]:
+            speed = spread([r[arm]["examples_per_second"] for r in rounds])
+            peer, alone = (spread(ratios(rounds, arm, other)) for other in ("textbrewer dynamic", "alone"))
+            memory = statistics.median(r[arm]["peak_mb"] for r in rounds)
+            print(f"| {arm} | {speed} | {peer} | {alone} | {memory:.0f} |")
+    print()
+    for workload, arm, other, wanted in BARS:
+        if workload in results:
+            found = statistics.median(ratios(results[workload], arm, other))
+            print(
+                f"{'holds ' if found >= wanted else 'MISSED'} {workload}: {arm} {found:.2f}x {other}, wanted {wanted}x"
+            )
+
+
+def main() -> None:
+    """Prepare, alternate, report, write the records."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="GLUE folder with RTE")
+    parser.add_argument("--textbrewer", default="textbrewer-env/bin/python", help="Python that has TextBrewer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=4, help="steps that are not timed")
+    parser.add_argument("--workload", action="append", choices=list(WORKLOADS))
+    parser.add_argument("--output", type=Path, default=HERE.parent / "results" / "speed.json")
+    args = parser.parse_args()
+    results: dict[str, list[dict]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        prepare(Path(place), args.data)
+        for workload in args.workload or WORKLOADS:
+            results[workload] = []
+            for round_ in range(args.rounds):
+                arms = {arm: run(Path(place), workload, arm, round_, args) for arm in WORKLOADS[workload]}
+                results[workload].append(arms)
+                figures = ", ".join(f"{arm} {f['examples_per_second']:.1f}" for arm, f in arms.items())
+                print(f"{workload}, round {round_ + 1}: {figures}", file=sys.stderr, flush=True)
+    report(results)
+    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    machine |= {name: version(name) for name in ("torch", "transformers")}
+    args.output.parent.mkdir(exist_ok=True)
+    args.output.write_text(
+        json.dumps({"machine": machine, "steps": args.steps, "results": results}, indent=1) + "\n", "utf-8"
+    )
+    print(f"\nrecords: {args.output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
