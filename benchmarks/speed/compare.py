@@ -3,9 +3,9 @@
     make bench GLUE=path/to/glue
 
 Every arm is a process of its own that trains the same three-layer student under the same six-layer teacher
-(all-MiniLM-L6-v2 with a fresh head) on RTE pairs, batch 32, at most 128 tokens; the first steps are not timed. Arms take
-turns (A B C A B C ...), so that a noisy machine is noisy for all. Ratios are formed within a round; the table shows
-their median and range. TextBrewer runs in an environment of its own (`--textbrewer PYTHON`).
+(all-MiniLM-L6-v2 with a fresh head) on RTE pairs, batch 32, at most 128 tokens; the first steps are not timed. Arms
+take turns (A B C A B C ...), so that a noisy machine is noisy for all. Ratios are formed within a round; the table
+shows their median and range. TextBrewer runs in an environment of its own (`--textbrewer PYTHON`).
 """
 
 import argparse
