@@ -299,7 +299,7 @@ def readme_blocks(language: str) -> list[str]:
 
 def test_the_readmes_commands_and_code_run_as_they_are_written(call, tmp_path, monkeypatch):
     """In a folder with a model `MODEL`, GLUE's MRPC in `glue` and own mails, on tiny models and files."""
-    save_tiny(tmp_path / "MODEL", positions=160)
+    save_tiny(tmp_path / "MODEL", positions=160, width=240, intermediate_size=960)
     (tmp_path / "glue" / "MRPC").mkdir(parents=True)
     rows = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
     rows += [f"{i % 2}\t1\t2\tgood film\t{['bad plot', 'great film'][i % 2]}" for i in range(8)]

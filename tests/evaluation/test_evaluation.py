@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from layerstill.data.tasks import Split, Task
+from layerstill.errors import UserError
 from layerstill.evaluation.latency import latency_ms
 from layerstill.evaluation.metrics import METRICS, score
 from layerstill.evaluation.predict import evaluate_split, predict
@@ -53,3 +54,10 @@ def test_a_shallower_model_is_not_slower():
     models = {"deep": tiny_model(layers=12, width=96), "shallow": tiny_model(layers=1, width=96)}
     times = latency_ms(models, tiny_tokenizer(), [("good film",)], rounds=15)
     assert 0 < times["shallow"] < times["deep"]
+
+
+def test_outputs_that_are_not_finite_are_refused_and_not_taken_for_a_class():
+    model = tiny_model()
+    model.classifier.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="the model's outputs are not finite for 2 of 2 texts"):
+        predict(model, tiny_tokenizer(), Split([("good film",), ("bad plot",)], [1, 0]), max_length=16)
