@@ -46,7 +46,7 @@ def _special(family: str, layers: int, width: int, heads: int) -> dict:
     if family == "distilbert":
         return {"hidden_dim": 2 * width}
     if family in {"electra", "albert"}:
-        return {"embedding_size": width // 2}
+        return {"embedding_size": width // 4}
     if family == "modernbert":
         return {"local_attention": 8, "cls_token_id": 2, "sep_token_id": 3, **edges}
     if family == "deberta-v2":

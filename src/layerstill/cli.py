@@ -151,7 +151,7 @@ def evaluate(
     from layerstill.data.encode import usable_length
     from layerstill.errors import nearest
     from layerstill.evaluation.predict import evaluate_split
-    from layerstill.training.models import agree_on_labels, load_fine_tuned, load_tokenizer
+    from layerstill.training.models import adopt_padding, agree_on_labels, load_fine_tuned, load_tokenizer
 
     own_file = data is not None and data.is_file() and dev is None and split == "dev"
     the_task = _task(task, data, data if own_file else dev, text_columns, label_column, None)
@@ -159,6 +159,7 @@ def evaluate(
         raise UserError(f"--split {split}: {nearest(split, the_task.splits)}")
     loaded = load_fine_tuned(model)
     tokenizer = load_tokenizer(model, loaded.config)
+    adopt_padding(loaded, tokenizer)
     the_task, notices = agree_on_labels(the_task, loaded.config, f"model {model}", subset=True)
     _say([*notices, *the_task.notices])
     usable_length(max_length, tokenizer, loaded.config)
@@ -226,7 +227,7 @@ def plan(
         refuse_other_tokens(init_from, source, config, tokenizer.get_vocab())
     examples = len(the_task.splits["train"])
     regression = the_task.kind == "regression"
-    vocabulary = student_vocabulary(the_recipe, tokenizer, the_task)
+    vocabulary = student_vocabulary(the_recipe, tokenizer, the_task, config)
     bound = (the_recipe, config, source, student_layers, regression, seed)
     made = make_plan(*bound, max_length, examples, max_steps, vocabulary)
     notices += [*the_task.notices, *data_notices(the_task, data_counts(the_task))]

@@ -65,6 +65,12 @@ class Family:
     """Field of the configuration for the width of an attention head, where it need not be hidden size / heads."""
     projections: Projections | None = None
     """How to read q, k, v where attention bypasses the interface of transformers."""
+    scaled_query: bool = False
+    """Whether attention gets its queries divided by the root of the head width already (OPT)."""
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Fields of the configuration that every student has at these values."""
+    unproven: tuple[str, ...] = ()
+    """Fields of the configuration whose use is not proven: a model that sets one is refused."""
     call: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Arguments that every forward pass needs."""
     position_offset: bool = False
@@ -129,6 +135,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "deberta-v2": Family(
         "encoder.layer",
+        head_width="attention_head_size",
+        unproven=("conv_kernel_size",),
         embeddings=("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm"),
         projections=Projections("attention.self", "query_proj", "key_proj", "value_proj", bias="disentangled"),
         widths=Widths(r"attention\.self\.(pos_)?(query|key|value)_proj\.", same_as_hidden=("pooler_hidden_size",)),
@@ -136,11 +144,19 @@ FAMILIES: dict[str, Family] = {
     "llama": _DECODER,
     "qwen3": Family(**{**vars(_DECODER), "per_layer": ("layer_types",)}),
     "gemma3_text": Family(**{**vars(_DECODER), "per_layer": ("layer_types",)}),
-    "gpt2": Family("h", embeddings=("wte", "wpe"), causal=True, call=_DECODER.call),
+    "gpt2": Family(
+        "h",
+        embeddings=("wte", "wpe"),
+        causal=True,
+        unproven=("scale_attn_by_inverse_layer_idx",),  # a layer in another place would compute something else
+        call=_DECODER.call,
+    ),
     "opt": Family(
         "decoder.layers",
         embeddings=("decoder.embed_tokens", "decoder.embed_positions", "decoder.project_in"),
         causal=True,
+        scaled_query=True,
+        settings=MappingProxyType({"layerdrop": 0.0}),  # a layer that did not run has nothing to compare
         call=_DECODER.call,
     ),
 }
@@ -156,6 +172,9 @@ def family_of(config: PretrainedConfig) -> Family:
             f"model family {config.model_type!r} with num_hidden_groups {config.num_hidden_groups} and inner_group_num "
             f"{config.inner_group_num} is not proven; only 1 and 1, where all layers share their weights"
         )
+    for name in family.unproven:
+        if value := getattr(config, name, None):
+            raise UserError(f"model family {config.model_type!r} with {name} {value} is not proven; only without it")
     return family
 
 
@@ -169,7 +188,7 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
 def recorder_of(model: PreTrainedModel) -> Recorder:
     """What reads hidden states, q, k and v out of a model of a proven family."""
     family = family_of(model.config)
-    return Recorder(model, layers_of(model), family.projections, family.call)
+    return Recorder(model, layers_of(model), family.projections, family.call, family.scaled_query)
 
 
 def embeddings_of(model: PreTrainedModel) -> list[nn.Module]:
@@ -189,4 +208,7 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
     heads = config.num_attention_heads
     head_width = getattr(config, family.head_width, None) if family.head_width else None
     inner = heads * (head_width or config.hidden_size // heads)
-    return ModelShape(depth_of(config), config.hidden_size, heads, inner, family.causal)
+    causal = family.causal and not getattr(
+        config, "use_bidirectional_attention", False
+    )  # EmbeddingGemma sees both ways
+    return ModelShape(depth_of(config), config.hidden_size, heads, inner, causal)

@@ -158,3 +158,42 @@ def test_an_unproven_family_is_refused_with_the_list():
     config.model_type = "xlnet"
     with pytest.raises(UserError, match=r"'xlnet' is not proven; proven: bert, .*opt"):
         family_of(config)
+
+
+@pytest.mark.parametrize(
+    ("family", "setting"), [("deberta-v2", "conv_kernel_size"), ("gpt2", "scale_attn_by_inverse_layer_idx")]
+)
+def test_variants_that_are_not_proven_are_refused(family, setting):
+    with pytest.raises(UserError, match=f"model family '{family}' with {setting} .* is not proven; only without it"):
+        family_of(tiny_config(family, **{setting: 3 if "size" in setting else True}))
+
+
+def test_queries_that_come_scaled_are_recorded_as_they_were():
+    """OPT divides its queries before attention; a relation of them must not divide twice."""
+    from layerstill.knowledge.signals import Relation
+
+    data, model = batch(), tiny_model("opt")
+    mask = data["attention_mask"].bool()
+    seen = []
+    layers_of(model)[0].self_attn.q_proj.register_forward_hook(lambda *a: seen.append(a[2]))
+    captured = recorder(model).run(CapturePlan(attention=frozenset({1})), inputs(data), mask)
+    q = seen[0].unflatten(-1, (4, 12)).transpose(1, 2)
+    relation, _ = Relation(of="Q-Q").read(captured, 1, mask, "excluded", "values")
+    torch.testing.assert_close(relation, q @ q.transpose(-1, -2) / 12**0.5)
+
+
+def test_deberta_without_position_scores_has_no_bias():
+    data, model = batch(), tiny_model("deberta-v2", pos_att_type=[])
+    plan = CapturePlan(attention=frozenset({1}))
+    assert recorder(model).run(plan, inputs(data), data["attention_mask"].bool()).attention[1].bias is None
+
+
+def test_nothing_stays_on_the_model_when_a_pass_fails():
+    data, model = batch(), tiny_model("deberta-v2")
+    layers_of(model)[1].output.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        recorder(model).run(CapturePlan(attention=frozenset({1, 2})), inputs(data), data["attention_mask"].bool())
+    for module in model.modules():
+        assert not module._forward_pre_hooks
+        assert "_layerstill_slot" not in module.__dict__
+        assert "disentangled_attention_bias" not in module.__dict__

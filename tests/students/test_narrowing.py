@@ -1,5 +1,7 @@
 """Narrower students: every family that claims them, every rule, and what a rule promises."""
 
+import re
+
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
@@ -69,8 +71,6 @@ def test_heads_and_units_that_do_nothing_are_the_ones_that_go(family):
     """Silence two heads and some feed-forward units; a student without them computes what the teacher does."""
     teacher = tiny_model(family)
     widths = PROVEN[family].widths
-    import re
-
     dead_units = torch.arange(96)[1::4]
     for name, weight in teacher.state_dict().items():
         if re.search(widths.attention_out, name) and "pos_" not in name:
@@ -128,9 +128,9 @@ def test_widths_that_do_not_change_leave_the_function_alone():
 def test_embeddings_can_be_factorised():
     for family in ("electra", "albert"):
         teacher = tiny_model(family)
-        student = build_student(teacher, 4, spec(embedding_size=12, narrowing="svd"), seed=0)
+        student = build_student(teacher, 4, spec(embedding_size=8, narrowing="svd"), seed=0)
         embeddings = student.base_model.embeddings.word_embeddings.weight
-        assert embeddings.shape[1] == 12
+        assert embeddings.shape[1] == 8
         assert student.num_parameters() < teacher.num_parameters()
         assert logits(student).isfinite().all()
     whole = tiny_model("electra", embedding_size=48)  # its embeddings are as wide as its layers: no projector
@@ -161,3 +161,58 @@ def test_embeddings_can_be_factorised():
 def test_widths_that_do_not_fit_are_refused_with_what_would(family, settings, message):
     with pytest.raises(UserError, match=message):
         build_student(tiny_model(family), 2, spec(**settings), seed=0)
+
+
+@pytest.mark.parametrize("family", NARROWABLE)
+@pytest.mark.parametrize("rule", ["importance", "svd"])
+def test_embeddings_and_layers_are_cut_in_the_same_units(family, rule):
+    """Hidden units that nothing reads or writes are the ones that go, in embeddings and layers alike."""
+    extra = {"embedding_size": 48} if family == "electra" else {}
+    teacher = tiny_model(family, **extra)
+    alive = torch.tensor([i for i in range(48) if i % 4 < 2])
+    dead = torch.tensor([i for i in range(48) if i % 4 >= 2])
+    widths = PROVEN[family].widths
+    with torch.no_grad():
+        for name, weight in teacher.named_parameters():
+            wide = [axis for axis in range(weight.ndim) if weight.shape[axis] == 48]
+            if weight.ndim == 2 and family != "albert":
+                if re.search(widths.attention_out, name):
+                    wide = [1]
+                elif re.search(widths.attention_in, name):
+                    wide = [0]
+            for axis in wide:
+                weight.index_fill_(axis, dead, 0)
+    student = build_student(teacher, 4, spec(hidden_size=24, attention_heads=2, narrowing=rule), seed=0)
+    if family == "albert":
+        return  # its embeddings are always mapped, so they have units of their own
+    mine, theirs = (m.get_input_embeddings().weight for m in (student, teacher))
+    name = next(n for n in student.state_dict() if re.search(widths.attention_out, n) and n.endswith("weight"))
+    reads, whole = student.state_dict()[name], teacher.state_dict()[name]
+    # What a layer reads of a token keeps its size: all of it lies in units that were kept.
+    kept = (mine @ reads.T).norm() / (theirs[:, alive] @ whole[:, alive].T).norm()
+    total = mine.norm() / theirs.norm()
+    assert total > 0.99
+    assert kept > 0.4, "embeddings and layers were cut in different units"
+
+
+def test_a_deberta_with_a_head_width_of_its_own_can_be_narrower():
+    teacher = tiny_model("deberta-v2", attention_head_size=12)
+    student = build_student(teacher, 2, spec(hidden_size=24, attention_heads=4), seed=0)
+    assert logits(student).isfinite().all()
+    assert student.config.attention_head_size == 6
+
+
+def test_positions_are_no_hidden_units_however_many_there_are():
+    from layerstill.students.narrowing import Narrowing, narrow_config
+
+    teacher = tiny_model("bert", max_position_embeddings=48)
+    narrowing = Narrowing({}, {}, teacher.config, narrow_config(teacher.config, spec(hidden_size=24)), "importance")
+    name = "bert.embeddings.position_embeddings.weight"
+    assert narrowing._spaces(name, teacher.get_parameter(name)) == [None, "hidden"]
+
+
+def test_an_electra_whose_map_would_vanish_is_refused():
+    with pytest.raises(
+        UserError, match="hidden_size 24 is the width of the token embeddings, so the student would have no"
+    ):
+        build_student(tiny_model("electra", embedding_size=24), 2, spec(hidden_size=24), seed=0)

@@ -131,3 +131,38 @@ def test_plan_counts_the_smaller_student(tmp_path, capsys, monkeypatch):
         counts.append(json.loads(capsys.readouterr().out)["student_parameters"])
     assert (counts[0] - counts[1]) % 48 == 0
     assert counts[1] < counts[0]
+
+
+def test_the_padding_token_keeps_its_number_where_positions_are_counted_from_it():
+    pieces = [
+        ("unused", -20.0),
+        ("[PAD]", 0.0),
+        ("[UNK]", 0.0),
+        ("[CLS]", 0.0),
+        ("[SEP]", 0.0),
+        ("good", -1.0),
+        ("x", -9.0),
+    ]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=2))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    whole = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+    kept = trim_vocabulary(whole, [("good",)], "train", padding_stays=True)
+    assert kept.tokenizer.pad_token_id == whole.pad_token_id == 1
+
+
+def test_unknown_characters_are_scored_as_before():
+    """Unigram scores them by its least probable piece, which therefore stays."""
+    pieces = [(t, 0.0) for t in SPECIAL] + [("rare", -40.0), ("xy", -3.0), ("x", -4.0), ("yz", -3.5), ("z", -30.0)]
+    whole = with_edges(Tokenizer(models.Unigram(pieces, unk_id=1)))
+    small = trim_vocabulary(whole, [("xyz",), ("xy",)], "train").tokenizer
+    for text in ("xyz", "xy", "qxyz"):
+        assert small.tokenize(text) == whole.tokenize(text)
+    assert "rare" in small.get_vocab()
+
+
+def test_an_unknown_token_that_is_not_special_is_kept():
+    backend = Tokenizer(models.WordPiece({"[UNK]": 0, "[PAD]": 1, "a": 2, "b": 3}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    whole = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
+    small = trim_vocabulary(whole, [("a",)], "train").tokenizer
+    assert small.tokenize("a b") == ["a", "[UNK]"]

@@ -368,3 +368,56 @@ def test_other_families_go_from_teacher_to_a_student_that_loads(family, task, tm
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert student.config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_decoder_that_names_no_padding_can_be_fine_tuned_and_distilled(family, task, tmp_path):
+    base = save_tiny(tmp_path / "base", family, pad_token_id=None)
+    options = Options(max_length=32, progress=False, max_steps=1)
+    finetune(str(base), task, tmp_path / "t", None, options)
+    folder = distill(str(tmp_path / "t"), task, short("kd"), 2, tmp_path / "s", options).folder
+    assert json.loads((folder / "config.json").read_text("utf-8"))["pad_token_id"] == 0
+
+
+def test_a_model_without_segments_gets_none_from_its_tokenizer(tmp_path):
+    for split in ("train", "dev"):
+        write_csv(tmp_path / f"{split}.csv", rows=12, two_texts=True)
+    task = Task.from_files("classification", tmp_path, text_columns=("text", "other"))
+    teacher = save_tiny(tmp_path / "teacher", "bert", type_vocab_size=1)
+    options = Options(max_length=32, progress=False, max_steps=1)
+    assert distill(str(teacher), task, short("kd"), 2, tmp_path / "s", options).metrics
+
+
+def test_a_teacher_that_reads_or_computes_otherwise_is_another_teacher(teacher, task, tmp_path):
+    distill(teacher, task, short("kd"), 2, tmp_path / "s", QUIET)
+    config = tmp_path / "t" / "config.json"
+    shutil.copytree(teacher, tmp_path / "t")
+    config.write_text(config.read_text("utf-8").replace('"gelu"', '"relu"'), "utf-8")
+    with pytest.raises(UserError, match="holds another run: teacher_fingerprint is"):
+        distill(str(tmp_path / "t"), task, short("kd"), 2, tmp_path / "s", QUIET)
+
+
+def test_what_is_not_an_unfinished_run_is_not_overwritten(teacher, task, tmp_path):
+    theirs = tmp_path / "theirs"
+    shutil.copytree(teacher, theirs)
+    (theirs / "run.json").write_text('{"tool": "mine"}', "utf-8")
+    with pytest.raises(UserError, match="not empty and not a run of layerstill"):
+        distill(teacher, task, short("kd"), 2, theirs, QUIET)
+    finished = distill(teacher, task, short("kd"), 2, tmp_path / "s", QUIET).folder
+    student = (finished / "model.safetensors").read_bytes()
+    (finished / "result.json").unlink()
+    with pytest.raises(UserError, match="holds another run: seed is 0 there and 7 here"):
+        distill(teacher, task, short("kd"), 2, finished, Options(seed=7, max_length=32, progress=False))
+    assert (finished / "model.safetensors").read_bytes() == student
+    (finished / "result.json").write_text("x", "utf-8")
+    with pytest.raises(UserError, match=r"result.json: damaged; move it away and the same command goes on"):
+        distill(teacher, task, short("kd"), 2, finished, QUIET)
+
+
+def test_buffers_of_layers_that_are_there_are_no_further_layers(teacher, task, tmp_path):
+    base = save_tiny(tmp_path / "base", "gpt2")
+    weights = load_file(base / "model.safetensors")
+    weights["transformer.h.1.attn.masked_bias"] = torch.tensor(-1e4)
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    options = Options(max_length=32, progress=False, max_steps=1)
+    assert distill(str(base), task, short("kd"), 2, tmp_path / "s", options).metrics

@@ -8,7 +8,7 @@ name of the attention function, which is never saved.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -131,9 +131,15 @@ class _Pass:
     """One forward pass under a plan: knows which layer is running and keeps what the plan wants of it."""
 
     def __init__(
-        self, layers: Sequence[nn.Module], plan: CapturePlan, mask: Tensor, edit: Callable[[Tensor], Tensor] | None
+        self,
+        layers: Sequence[nn.Module],
+        plan: CapturePlan,
+        mask: Tensor,
+        edit: Callable[[Tensor], Tensor] | None,
+        scaled_query: bool,
     ) -> None:
         self.plan = plan
+        self.scaled_query = scaled_query
         self.edit = edit
         self.captured = Captured(mask)
         self.records: dict[int, list[AttentionRecord]] = {k: [] for k in plan.attention}
@@ -164,6 +170,9 @@ class _Pass:
 
     def keep(self, record: AttentionRecord) -> None:
         """Called by the attention of a watched layer."""
+        if self.scaled_query:
+            root = record.query.shape[-1] ** 0.5
+            record = replace(record, query=record.query * root, scaling=record.scaling / root)
         if self.layer in self.records:
             self.records[self.layer].append(record)
 
@@ -201,6 +210,7 @@ class Recorder:
         layers: its layers, first to last; one module several times where layers share their weights.
         projections: where q, k, v are read if the family's attention bypasses the interface of transformers.
         call: arguments of every forward pass.
+        scaled_query: whether attention gets its queries scaled already; they are recorded as they were before.
     """
 
     def __init__(
@@ -209,11 +219,13 @@ class Recorder:
         layers: Sequence[nn.Module],
         projections: Projections | None = None,
         call: Mapping[str, Any] = MappingProxyType({}),
+        scaled_query: bool = False,
     ) -> None:
         self.model = model
         self.layers = list(layers)
         self.projections = projections
         self.call = dict(call)
+        self.scaled_query = scaled_query
 
     def prepare(self, plan: CapturePlan) -> None:
         """Switch the model to the recording attention function if the plan needs q, k or v, and check the switch."""
@@ -238,7 +250,7 @@ class Recorder:
         layer when the plan has no logits.
         """
         self.prepare(plan)
-        running = _Pass(self.layers, plan, mask, edit_embeddings)
+        running = _Pass(self.layers, plan, mask, edit_embeddings, self.scaled_query)
         captured = running.captured
         with ExitStack() as undo:
             running.watch(self.projections, undo)

@@ -66,7 +66,8 @@ class Projections:
 
         def catching(*args: Any, **kwargs: Any) -> Tensor:
             bias = method(*args, **kwargs)
-            found["bias"] = bias.unflatten(0, (-1, attention.num_attention_heads))
+            if isinstance(bias, Tensor):  # the number 0 if no kind of position score is switched on
+                found["bias"] = bias.unflatten(0, (-1, attention.num_attention_heads))
             return bias
 
         # The bias is the value of a method and of no module, so the method is replaced for this pass, on this object.

@@ -28,6 +28,8 @@ def student_config(source: PretrainedConfig, depth: int, spec: "StudentSpec", se
     layers = chosen_layers(source, depth, spec, seed)
     config = narrow_config(source, spec)
     setattr(config, family.depth, depth)
+    for field, value in family.settings.items():
+        setattr(config, field, value)
     for field in family.per_layer:
         values = getattr(source, field)
         if values is not None:
@@ -81,6 +83,11 @@ def build_student(
                 tensor = narrowing.narrow(name, copied[name], wanted[target].shape)
             if wanted[target].shape == tensor.shape:
                 kept[target] = tensor
+            elif places.part(name) != "head":  # a source may have a head for another task
+                raise UserError(
+                    f"{name} of the source is {tuple(tensor.shape)}, the student's {tuple(wanted[target].shape)}; it "
+                    "would be random"
+                )
     if narrowing is not None and spec.embeddings != "random":
         kept |= _new_projector(source, wanted, copied, narrowing)
     student.load_state_dict(kept, strict=False)

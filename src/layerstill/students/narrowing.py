@@ -65,7 +65,7 @@ def narrow_config(config: PretrainedConfig, spec: "StudentSpec") -> PretrainedCo
 
 def _set_hidden_size(config: PretrainedConfig, spec: "StudentSpec", widths: Widths) -> None:
     hidden, heads = config.hidden_size, config.num_attention_heads
-    head_width = hidden // heads
+    head_width = shape_of(config).inner // heads
     new_hidden = spec.hidden_size or hidden
     _refuse_wider("hidden_size", new_hidden, hidden)
     new_heads = spec.attention_heads
@@ -87,9 +87,17 @@ def _set_hidden_size(config: PretrainedConfig, spec: "StudentSpec", widths: Widt
             f"source's {head_width}; use {-(-new_hidden // head_width)} heads or more"
         )
     factorised = widths.projector is not None and config.embedding_size != hidden
+    if factorised and config.model_type == "electra" and (spec.embedding_size or config.embedding_size) == new_hidden:
+        raise UserError(
+            f"student.hidden_size {new_hidden} is the width of the token embeddings, so the student would have no map "
+            "between the two, which its source has; choose another hidden_size, or a smaller embedding_size"
+        )
     config.hidden_size, config.num_attention_heads = new_hidden, new_heads
     if widths.projector is not None and not factorised:
         config.embedding_size = new_hidden
+    own_head_width = family_of(config).head_width
+    if own_head_width is not None and getattr(config, own_head_width, None):
+        setattr(config, own_head_width, new_hidden // new_heads)
     for field in widths.same_as_hidden:
         setattr(config, field, new_hidden)
 
@@ -117,19 +125,24 @@ class Narrowing:
         student: PretrainedConfig,
         rule: Literal["slice", "importance", "svd"],
     ) -> None:
-        widths = family_of(source).widths
-        assert widths is not None
-        self.widths = widths
+        family = family_of(source)
+        assert family.widths is not None
+        self.widths = family.widths
+        self.tables = family.embeddings
         self.layers = layers
         self.rule = rule
         self.heads = (shape_of(source).heads, shape_of(student).heads)
         self.sizes: dict[Space, tuple[int, int]] = {
             "hidden": (source.hidden_size, student.hidden_size),
             "attention": (shape_of(source).inner, shape_of(student).inner),
-            "feed_forward": (getattr(source, widths.intermediate), getattr(student, widths.intermediate)),
+            "feed_forward": tuple(getattr(config, self.widths.intermediate) for config in (source, student)),
             "heads": self.heads,
         }
-        if widths.projector is not None:
+        projector = self.widths.projector
+        mapped = projector is not None and any(projector in name for name in weights)
+        # ELECTRA has no map where embeddings are as wide as layers: then the two are one space.
+        self.factorised = mapped or (projector is not None and student.embedding_size != student.hidden_size)
+        if self.factorised:
             self.sizes["embedding"] = (source.embedding_size, student.embedding_size)
         self.grams = self._products(weights)
         self.bases: dict[tuple[Space, int], Tensor] = {}
@@ -171,9 +184,12 @@ class Narrowing:
             return [None, "heads"]
         elif w.projector is not None and w.projector in name:
             second = "embedding"
-        elif w.projector is not None and ".embeddings." in f".{name}":
+        elif self.factorised and ".embeddings." in f".{name}":
             first = second = "embedding"
         spaces: list[Space | None] = [first, second]
+        tables = [path for path in self.tables if path != w.projector]
+        if weight.ndim == 2 and any(f".{path}." in f".{name}" for path in tables):
+            spaces[0] = None  # tokens, positions or segments, however many they are
         return [s if s and n % self.sizes[s][0] == 0 else None for s, n in zip(spaces, weight.shape, strict=False)]
 
     def _products(self, weights: dict[str, Tensor]) -> dict[tuple[Space, int], Tensor]:

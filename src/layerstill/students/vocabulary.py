@@ -34,10 +34,14 @@ class Vocabulary:
 
 
 def trim_vocabulary(
-    tokenizer: PreTrainedTokenizerBase, texts: Iterable[tuple[str, ...]], size: int | Literal["train"]
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[tuple[str, ...]],
+    size: int | Literal["train"],
+    padding_stays: bool = False,
 ) -> Vocabulary:
     """Keep special tokens, the characters of `texts`, and the tokens of `texts`: all (`train`) or the most frequent.
 
+    `padding_stays`: the padding token keeps its number, from which some models count their positions.
     UserError for a tokenizer that cannot be trimmed, or a size that leaves no room for characters.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -59,6 +63,9 @@ def trim_vocabulary(
     prefix = state["model"].get("continuing_subword_prefix") or ""
     needed: set[int] = {entry["id"] for entry in state["added_tokens"]} | set(tokenizer.all_special_ids)
     needed |= {n for n, token in names.items() if len(token.removeprefix(prefix)) == 1 and token[-1] in characters}
+    needed |= _needed_by_model(state["model"], tokenizer.get_vocab())
+    if padding_stays:
+        needed |= set(range(tokenizer.pad_token_id))
     ranked = sorted(counts.keys() - needed, key=lambda n: (-counts[n], n))
     if size != "train":
         if size < len(needed):
@@ -71,13 +78,21 @@ def trim_vocabulary(
     return Vocabulary(_rebuilt(tokenizer, state, {old: new for new, old in enumerate(kept)}), kept)
 
 
+def _needed_by_model(model: dict[str, Any], number: dict[str, int]) -> set[int]:
+    """The unknown token; and Unigram's least probable piece, whose score is a measure for unknown characters."""
+    if model["type"] != "Unigram":
+        return {number[model["unk_token"]]}
+    lowest = min(range(len(model["vocab"])), key=lambda i: model["vocab"][i][1])
+    return {lowest} | ({model["unk_id"]} if model["unk_id"] is not None else set())
+
+
 def _rebuilt(
     tokenizer: PreTrainedTokenizerBase, state: dict[str, Any], number: dict[int, int]
 ) -> PreTrainedTokenizerBase:
     model = state["model"]
     if model["type"] == "Unigram":
         model["vocab"] = [entry for old, entry in enumerate(model["vocab"]) if old in number]
-        model["unk_id"] = number[model["unk_id"]]
+        model["unk_id"] = None if model["unk_id"] is None else number[model["unk_id"]]
     else:
         model["vocab"] = {token: number[old] for token, old in model["vocab"].items() if old in number}
     for entry in state["added_tokens"]:
@@ -89,6 +104,7 @@ def _rebuilt(
         model_max_length=tokenizer.model_max_length,
         model_input_names=tokenizer.model_input_names,
         padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
         clean_up_tokenization_spaces=False,
         **tokenizer.special_tokens_map,
     )

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,20 @@ def load_tokenizer(name: str, config: PretrainedConfig) -> PreTrainedTokenizerBa
         raise UserError(
             f"tokenizer of {name}: model_max_length is {tokenizer.model_max_length!r}, not a number of tokens"
         )
+    if tokenizer.pad_token_id is None and family_of(config).causal and tokenizer.eos_token is not None:
+        # Decoders are trained without padding; their heads look for the last token that is none.
+        tokenizer.pad_token = tokenizer.eos_token
+        log.info("note: tokenizer of %s: it has no padding token, its end token %r is used", name, tokenizer.eos_token)
     _refuse_other_padding(name, config, tokenizer)
+    if getattr(config, "type_vocab_size", 2) < 2:
+        tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
     return tokenizer
+
+
+def adopt_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Tell a model that names no padding token the tokenizer's; decoders' heads cannot do without."""
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def _refuse_other_padding(name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -224,7 +237,8 @@ def _load(name: str, config: PretrainedConfig, new_head: bool) -> PreTrainedMode
 
 def _look_at_foreign(name: str, config: PretrainedConfig, foreign: list[str], new_head: bool) -> None:
     """Layers that config.json does not count are an error; other tensors without a place are worth a line."""
-    if layers := [key for key in foreign if f"{family_of(config).layers}." in key]:
+    numbered = re.compile(rf"(^|\.){re.escape(family_of(config).layers)}\.(\d+)\.")
+    if layers := [key for key in foreign if (m := numbered.search(key)) and int(m[2]) >= depth_of(config)]:
         raise UserError(
             f"model {name}: its weights hold more layers than the {depth_of(config)} of config.json, {layers[0]} for "
             "one; they do not belong together"
@@ -283,10 +297,12 @@ def _in_their_case(task: Task, theirs: tuple[str, ...], who: str) -> tuple[Task,
 
 
 def fingerprint(name: str, config: PretrainedConfig) -> str:
-    """Twelve hexadecimal digits of a model's weights (a local folder) or of its hub revision."""
+    """Twelve hexadecimal digits of a model's weights, configuration and tokenizer, or of its hub revision."""
     digest = hashlib.sha256()
-    files = sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else []
+    kinds = ("*.safetensors", "config.json", "tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json")
+    files = sorted({f for kind in kinds for f in Path(name).glob(kind)}) if Path(name).is_dir() else []
     for file in files:
+        digest.update(f"{file.name} {file.stat().st_size}".encode())
         try:
             with file.open("rb") as stream:
                 while block := stream.read(1 << 22):

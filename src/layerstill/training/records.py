@@ -111,13 +111,9 @@ class RunFolder:
             )
 
     def _refuse_another_run(self) -> None:
-        try:
-            there = json.loads((self.path / RUN_FILE).read_text("utf-8"))
-        except (OSError, ValueError):
-            raise UserError(
-                f"--output {self.path}: not empty and not a run of layerstill; choose a new folder"
-            ) from None
-        if self.finished is None and not any(self.checkpoints.rglob("*.safetensors")):
+        there = self._settings_there()
+        trained = [*self.path.glob("*.safetensors"), *self.checkpoints.rglob("*.safetensors")]
+        if self.finished is None and not trained:
             return  # it failed before anything was trained, so nothing can be lost
         for key in [*self.settings, *there]:
             # A model is what its fingerprint says, under whatever path it was given.
@@ -127,11 +123,27 @@ class RunFolder:
                     f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"
                 )
 
+    def _settings_there(self) -> dict[str, Any]:
+        try:
+            there = json.loads((self.path / RUN_FILE).read_text("utf-8"))
+        except (OSError, ValueError):
+            there = None
+        if not isinstance(there, dict) or "recipe" not in there:
+            raise UserError(f"--output {self.path}: not empty and not a run of layerstill; choose a new folder")
+        return there
+
     @property
     def finished(self) -> Result | None:
         """The result of a run that was completed here before."""
         path = self.path / "result.json"
-        return Result(json.loads(path.read_text("utf-8")), self.path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return Result(dict(json.loads(path.read_text("utf-8"))), self.path)
+        except (ValueError, TypeError):
+            raise UserError(
+                f"{path}: damaged; move it away and the same command goes on, or choose a new folder"
+            ) from None
 
     @property
     def checkpoints(self) -> Path:

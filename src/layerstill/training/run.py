@@ -23,7 +23,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.metrics import score
 from layerstill.evaluation.predict import evaluate_split
-from layerstill.families import depth_of, embeddings_of
+from layerstill.families import depth_of, embeddings_of, family_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
@@ -32,6 +32,7 @@ from layerstill.training.arguments import Options, steps_of, training_arguments,
 from layerstill.training.cache_choice import cache_key, choose_cache
 from layerstill.training.checkpoint import last_checkpoint, load_module, save_module, write_json, write_text
 from layerstill.training.models import (
+    adopt_padding,
     agree_on_labels,
     fingerprint,
     load_config,
@@ -74,7 +75,7 @@ def distill(
     usable_length(options.max_length, tokenizer, config)
     if init_from is not None:
         refuse_other_tokens(init_from, source_config, config, tokenizer.get_vocab())
-    vocabulary = student_vocabulary(recipe, tokenizer, task)
+    vocabulary = student_vocabulary(recipe, tokenizer, task, config)
     checks = data_counts(task)
     notices += [*task.notices, *data_notices(task, checks), *special_token_notices(teacher, config, tokenizer)]
     settings = {
@@ -89,6 +90,8 @@ def distill(
     set_seed(options.seed)  # a source without a head for this task gets a random one
     teacher_model = load_fine_tuned(teacher)
     source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
+    for model in (teacher_model, source):
+        adopt_padding(model, tokenizer)
     with RunFolder(output, _settings(task, recipe, options) | settings) as folder:
         if done := folder.finished:
             return _nothing_to_do(done)
@@ -119,6 +122,7 @@ def finetune(
     settings = {"model": model, "model_fingerprint": fingerprint(model, config), "data_checks": checks}
     set_seed(options.seed)
     student = load_for_finetuning(model, task)
+    adopt_padding(student, tokenizer)
     with RunFolder(output, _settings(task, recipe, options) | settings) as folder:
         if done := folder.finished:
             return _nothing_to_do(done)
@@ -127,10 +131,14 @@ def finetune(
         return _Run(folder, student, None, tokenizer, task, recipe, options, {}, origin).train()
 
 
-def student_vocabulary(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, task: Task) -> Vocabulary | None:
+def student_vocabulary(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, task: Task, teacher: PretrainedConfig
+) -> Vocabulary | None:
     """The smaller vocabulary that a recipe asks for; None for the teacher's own."""
     size = recipe.student.vocabulary
-    return None if size is None else trim_vocabulary(tokenizer, task.splits["train"].texts, size)
+    if size is None:
+        return None
+    return trim_vocabulary(tokenizer, task.splits["train"].texts, size, family_of(teacher).position_offset)
 
 
 def refuse_misfits(
