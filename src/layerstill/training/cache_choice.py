@@ -12,6 +12,7 @@ from layerstill.data.encode import Encoded
 from layerstill.errors import UserError
 from layerstill.families import family_of, shape_of
 from layerstill.knowledge.objective import BoundObjective
+from layerstill.training import processes
 from layerstill.training.teacher_cache import Contents, Precision, TeacherCache
 
 log = logging.getLogger("layerstill")
@@ -71,7 +72,7 @@ def choose_cache(
     place = own_folder if options.where == "auto" else Path(options.where)
     # What is there already needs no room; and a run that goes on must decide as it did before.
     free = float("inf") if place.exists() else _free_gigabytes(place)
-    if size > min(options.budget_gb, free / 2):
+    if not processes.first_succeeded(size <= min(options.budget_gb, free / 2)):
         limit = "--cache-budget" if options.budget_gb <= free / 2 else "half of the free disk"
         log.info(
             "teacher cache: off, because %s of %d examples take %.3g GB even in fp16, more than %s, %.3g GB",

@@ -286,7 +286,10 @@ class _Run:
         if cache is not None:
             begun = time.perf_counter()
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            cache.fill(train.dataset, module.to(device).ask_teacher, Collator(self.tokenizer), torch.device(device))
+            if processes.is_first():
+                cache.fill(train.dataset, module.to(device).ask_teacher, Collator(self.tokenizer), torch.device(device))
+            processes.wait_for_all()
+            cache.refresh()
             self.spent.seconds += time.perf_counter() - begun
             self.spent.teacher_seconds += time.perf_counter() - begun
         return cache

@@ -109,23 +109,22 @@ class TeacherCache:
     precision: Precision = "fp32"
     places: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
     shards: list[_Shard] = field(default_factory=list, repr=False)
+    names: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         settings = {"teacher": self.teacher, "tensors": self.contents.names(), "precision": self.precision, "format": 1}
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = Path(self.directory) / f"teacher-{key}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--cache {self.directory}: cannot be written: {error.strerror}") from None
+        self._settings = settings
         self._attention: dict[str, Any] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes have written since."""
         path = self.folder / "cache.json"
         if path.is_file():
-            self._check(path, settings)
-        else:
-            write_json(path, settings)
-        self._settings = settings
-        self._read_shards()
+            self._check(path, self._settings)
+            self._read_shards()
 
     def _check(self, path: Path, settings: dict[str, Any]) -> None:
         try:
@@ -141,7 +140,9 @@ class TeacherCache:
                 )
 
     def _read_shards(self) -> None:
-        for path in sorted(self.folder.glob("shard-*.safetensors"))[len(self.shards) :]:
+        for path in sorted(self.folder.glob("shard-*.safetensors")):
+            if path.name in self.names:
+                continue
             try:
                 with safe_open(path, "pt") as file:
                     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -154,6 +155,7 @@ class TeacherCache:
             offsets = [0]
             for length in lengths:
                 offsets.append(offsets[-1] + length)
+            self.names.add(path.name)
             self.places |= {c: (len(self.shards), row) for row, c in enumerate(content)}
             self.shards.append(_Shard(tensors, offsets, lengths))
 
@@ -172,21 +174,26 @@ class TeacherCache:
         if not self.missing(hashes):
             return 0
         with self._writing():
-            self._read_shards()
+            self.refresh()
             missing = self.missing(hashes)
             for start in range(0, len(missing), SHARD_EXAMPLES):
                 part = missing[start : start + SHARD_EXAMPLES]
                 tensors = self._compute(dataset, part, teacher, collator, device)
                 tensors["content"] = torch.tensor([hashes[i] for i in part])
-                if self._attention:
-                    write_json(self.folder / "cache.json", self._settings | {"attention": self._attention})
-                write_tensors(self.folder / f"shard-{len(self.shards):05d}.safetensors", tensors)
+                write_json(self.folder / "cache.json", self._settings | {"attention": self._attention})
+                number = max((int(name[6:11]) for name in self.names), default=-1) + 1
+                write_tensors(self.folder / f"shard-{number:05d}.safetensors", tensors)
                 self._read_shards()
         return len(missing)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with (self.folder / "writer.lock").open("w") as file:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / "writer.lock").open("w")
+        except OSError as error:
+            raise UserError(f"--cache {self.directory}: cannot be written: {error.strerror}") from None
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
