@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test kills fuzz audit lint format clean
+.PHONY: demo test bench kills fuzz audit lint format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,15 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+# Needs GLUE=folder with RTE. TextBrewer lives in an environment of its own.
+.venv-textbrewer/ready:
+	$(PYTHON) -m venv .venv-textbrewer
+	.venv-textbrewer/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 transformers==5.23.0 textbrewer==0.2.1.post1
+	touch $@
+
+bench: .venv/ready .venv-textbrewer/ready
+	$(BIN)/python benchmarks/speed/compare.py --data $(GLUE) --textbrewer .venv-textbrewer/bin/python
 
 kills: .venv/ready
 	$(BIN)/python -m benchmarks.kill_campaign --kills 120
