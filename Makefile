@@ -14,7 +14,7 @@ demo: .venv/ready
 	$(BIN)/layerstill demo --output runs/demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 # Needs GLUE=folder with RTE. TextBrewer lives in an environment of its own.
 .venv-textbrewer/ready:
