@@ -23,7 +23,7 @@ test: .venv/ready
 	touch $@
 
 bench: .venv/ready .venv-textbrewer/ready
-	$(BIN)/python benchmarks/speed/compare.py --data $(GLUE) --textbrewer .venv-textbrewer/bin/python
+	$(BIN)/python benchmarks/speed/compare.py --data $(GLUE) --textbrewer .venv-textbrewer/bin/python $(ARGS)
 
 kills: .venv/ready
 	$(BIN)/python -m benchmarks.kill_campaign --kills 120
