@@ -411,6 +411,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(_complain(str(error)))
     except _CommandLineError as error:
+        # The class is found at run time, so the checker knows no more of it than that it is an exception.
         message = error.format_message()  # type: ignore[attr-defined]
         if "Usage:" in message:  # a bare `layerstill` is answered with its help
             print(message)

@@ -145,7 +145,7 @@ class TeacherCache:
                 continue
             try:
                 with safe_open(path, "pt") as file:
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)
                 lengths, content = tensors.pop("lengths").tolist(), tensors.pop("content").tolist()
                 missing = set(self.contents.names()) - set(tensors)
             except (SafetensorError, KeyError, OSError) as error:
