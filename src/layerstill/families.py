@@ -12,8 +12,8 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from layerstill.errors import UserError
+from layerstill.knowledge.bound_objective import ModelShape
 from layerstill.knowledge.capture import Recorder
-from layerstill.knowledge.objective import ModelShape
 from layerstill.knowledge.projections import Projections
 
 

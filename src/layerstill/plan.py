@@ -8,8 +8,8 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
 from layerstill.errors import UserError
 from layerstill.families import depth_of, layers_of, shape_of
+from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import CapturePlan
-from layerstill.knowledge.objective import BoundObjective
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from layerstill.knowledge.alignment import Aligner, LayerLinear
+from layerstill.knowledge.bound_objective import BoundObjective, ModelShape, Target
 from layerstill.knowledge.capture import AttentionRecord, Captured
 from layerstill.knowledge.mappings import Pair
-from layerstill.knowledge.objective import BoundObjective, ModelShape, Objective, Target
+from layerstill.knowledge.objective import Objective
 
 FOLDER = Path(os.environ.get("LAYERSTILL_GOLDEN", Path(__file__).parents[1] / "golden"))
 SHAPE = ModelShape(

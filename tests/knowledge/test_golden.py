@@ -9,9 +9,9 @@ import torch
 from layerstill.errors import UserError
 from layerstill.knowledge import distances, mappings
 from layerstill.knowledge.alignment import Aligner
+from layerstill.knowledge.bound_objective import Target
 from layerstill.knowledge.capture import Captured
 from layerstill.knowledge.distances import KL, SoftCrossEntropy
-from layerstill.knowledge.objective import Target
 from layerstill.knowledge.signals import HiddenStates
 from layerstill.knowledge.views import Mixing
 from layerstill.students.initialisation import INITIALISATIONS

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from layerstill.knowledge import distances, objective
+from layerstill.knowledge import bound_objective, distances, signals
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
+from layerstill.training import module as distillation
 from layerstill.training.module import DistillationModule
 from tests.tiny import FAMILIES, batch, no_dropout, tiny_model
 
@@ -73,8 +74,8 @@ def test_maps_compared_in_parts_give_the_loss_and_gradient_of_the_whole(recipe, 
     data = batch()
     module = module_for(recipe, stage)
     whole = loss_and_gradients(module, data)
-    monkeypatch.setattr(objective, "MAP_ELEMENTS", 0)
-    monkeypatch.setattr(objective, "PART_ELEMENTS", part)  # of four examples with four heads
+    monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", 0)
+    monkeypatch.setattr(bound_objective, "PART_ELEMENTS", part)  # of four examples with four heads
     assert_same(whole, loss_and_gradients(module, data))
 
 
@@ -83,9 +84,35 @@ def test_maps_in_parts_where_heads_share_keys_or_have_a_bias(family, monkeypatch
     module = module_for("att-kl", 0, family)
     data = batch()
     whole = loss_and_gradients(module, data)
-    monkeypatch.setattr(objective, "MAP_ELEMENTS", 0)
-    monkeypatch.setattr(objective, "PART_ELEMENTS", 9 * 9 * 3)
+    monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", 0)
+    monkeypatch.setattr(bound_objective, "PART_ELEMENTS", 9 * 9 * 3)
     assert_same(whole, loss_and_gradients(module, data))
+
+
+TWO_READERS = {
+    "maps": {"signal": "attention", "mapping": "uniform", "distance": "mse"},
+    "rows": {"signal": {"attention": {"form": "probabilities"}}, "mapping": "uniform", "distance": "kl"},
+}
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+@pytest.mark.parametrize(("recipe", "products"), [("two readers", 4), ("cr-ild", 3)])
+def test_a_map_that_several_terms_read_is_computed_once(recipe, products, family, monkeypatch):
+    # Two readers: two layers of student and teacher each. CR-ILD: the last layer of student and teacher under mixup, and
+    # of the student on the clean input, which stands for both partners.
+    if recipe == "two readers":
+        both = Recipe.from_data({"stages": [{"epochs": 1, "learning_rate": 1, "objectives": TWO_READERS}]})
+        monkeypatch.setattr(Recipe, "load", lambda name: both)
+    module, data, computed = module_for(recipe, family=family), batch(), []
+    factors = signals.Attention.factors
+    monkeypatch.setattr(signals.Attention, "factors", lambda *args: computed.append(1) or factors(*args))
+    once = loss_and_gradients(module, data)
+    assert len(computed) == products
+    monkeypatch.setattr(distillation, "shared_maps", lambda readers: frozenset())
+    computed.clear()
+    each_time = loss_and_gradients(module, data)
+    assert len(computed) > products
+    assert_same(once, each_time)
 
 
 PRODUCTS = {

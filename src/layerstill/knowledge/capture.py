@@ -6,7 +6,7 @@ Hidden states come from hooks on planned layers only. Nothing stays on the model
 name of the attention function, which is never saved.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -67,6 +67,8 @@ class AttentionRecord:
     causal: bool
     bias: Tensor | None = None
     """`(B or 1, H, N, N)` what the model adds to the scaled products before mask and softmax; None means nothing."""
+    relation_heads: int | None = None
+    """Into how many relation heads the vectors were cut; None: they are the model's own heads."""
 
     def attended(self) -> Tensor | None:
         """`(B or 1, 1, N, N)` boolean: the pairs that this layer's attention looks at; None means all."""
@@ -82,12 +84,40 @@ class AttentionRecord:
         """Whether every head has a key and a value of its own."""
         return self.query.shape[1] == self.key.shape[1] == self.value.shape[1]
 
-    def part(self, rows: slice, heads: slice) -> "AttentionRecord":
-        """The record of some examples of the batch, and of some heads (all of them unless it is `separable`)."""
+    def part(self, rows: slice, heads: slice, relation_heads: int | None = None) -> "AttentionRecord":
+        """The record of some examples of the batch, and of some heads (all of them unless it is `separable`); given
+        a number of relation heads, it is cut anew into them first."""
         mask, bias = (t if t is None or len(t) == 1 else t[rows] for t in (self.mask, self.bias))
+        vectors = self.query[rows], self.key[rows], self.value[rows]
+        part = replace(self, query=vectors[0], key=vectors[1], value=vectors[2], mask=mask, bias=bias)
+        if relation_heads is not None:
+            part = part.recut(relation_heads)
         bias = bias if bias is None or bias.shape[1] == 1 else bias[:, heads]
-        q, k, v = self.query[rows, heads], self.key[rows, heads], self.value[rows, heads]
-        return AttentionRecord(q, k, v, self.scaling, mask, self.causal, bias)
+        q, k, v = part.query[:, heads], part.key[:, heads], part.value[:, heads]
+        return replace(part, query=q, key=k, value=v, bias=bias)
+
+    def recut(self, heads: int) -> "AttentionRecord":
+        """The vectors of all heads concatenated and cut anew into so many relation heads (MiniLMv2)."""
+        if self.relation_heads is not None:
+            return self
+        own = self.query.shape[1]
+        q, k, v = (cut_anew(repeat_heads(x, own), heads) for x in (self.query, self.key, self.value))
+        return replace(self, query=q, key=k, value=v, bias=None, relation_heads=heads)
+
+
+def repeat_heads(x: Tensor, heads: int) -> Tensor:
+    """Vectors `(B, H_kv, N, d_h)` of grouped heads as `(B, heads, N, d_h)`."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+def cut_anew(x: Tensor, heads: int) -> Tensor:
+    """Vectors `(B, H, N, d_h)` as `(B, heads, N, H d_h / heads)`."""
+    batch, own, tokens, width = x.shape
+    if (own * width) % heads:
+        raise UserError(
+            f"relation: {heads} relation heads do not divide the width {own * width}; use a divisor of {own * width}"
+        )
+    return x.transpose(1, 2).reshape(batch, tokens, heads, -1).transpose(1, 2)
 
 
 @dataclass
@@ -100,6 +130,18 @@ class Captured:
     logits: Tensor | None = None
     pooled: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     """One vector an example `(B, d)` by layer and kind of pooling, where they were pooled ahead (the teacher cache)."""
+    shared: frozenset[Hashable] = frozenset()
+    """Which maps more than one comparison reads, as their signals name them."""
+    maps: dict[tuple[int, Hashable], Tensor] = field(default_factory=dict)
+    """Those of them that were computed already, `(B, heads, N, N)` by layer and name."""
+
+    def map(self, layer: int, name: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """A map of a layer; computed once where it is `shared`, and not kept otherwise."""
+        if name not in self.shared:
+            return compute()
+        if (layer, name) not in self.maps:
+            self.maps[layer, name] = compute()
+        return self.maps[layer, name]
 
 
 @torch.compiler.disable  # a graph would be traced without a slot and never look for one again

@@ -11,8 +11,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from layerstill.errors import UserError
-from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
+from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan, cut_anew, repeat_heads
 from layerstill.schema import Spec
 
 Padding = Literal["excluded", "included"]
@@ -120,6 +119,20 @@ class _TokenPairs(Signal):
         before any mask or position bias."""
         raise TypeError(f"{type(self).__name__} is not a signal by itself")
 
+    @property
+    def map_name(self) -> tuple[str, int | None]:
+        """The same for two signals that read the same products of the same vectors."""
+        raise TypeError(f"{type(self).__name__} is not a signal by itself")
+
+    def products(self, captured: Captured, layer: int) -> Tensor:
+        """The map `(B, heads, N, N)` of a layer before any mask or position bias."""
+
+        def product() -> Tensor:
+            left, right = self.factors(captured.attention[layer])
+            return left @ right.transpose(-1, -2)
+
+        return captured.map(layer, self.map_name, product)
+
     def plan(self, layers: list[int]) -> CapturePlan:
         return CapturePlan(attention=frozenset(layers))
 
@@ -134,16 +147,19 @@ class Attention(_TokenPairs):
     """`scores`: q k^T times the model's own scaling (plus its position bias, where it has one), before mask, softmax,
     dropout; `probabilities`: after softmax."""
 
+    @property
+    def map_name(self) -> tuple[str, int | None]:
+        return "scores", None
+
     def factors(self, record: AttentionRecord) -> tuple[Tensor, Tensor]:
-        key = _repeat_heads(record.key, record.query.shape[1])
+        key = repeat_heads(record.key, record.query.shape[1])
         return _wide(record.query) * record.scaling, _wide(key)
 
     def read(
         self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
     ) -> ValuesMask:
         record = captured.attention[layer]
-        left, right = self.factors(record)
-        scores = left @ right.transpose(-1, -2)
+        scores = self.products(captured, layer)
         if record.bias is not None:
             scores = scores + _wide(record.bias)
         keys = mask[:, None, None, :]
@@ -178,8 +194,7 @@ class Relation(_TokenPairs):
     def read(
         self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
     ) -> ValuesMask:
-        left, right = self.factors(captured.attention[layer])
-        relation = left @ right.transpose(-1, -2)
+        relation = self.products(captured, layer)
         tokens = torch.ones_like(mask) if padding == "included" else mask
         return relation, tokens[:, None, None, :] & tokens[:, None, :, None]
 
@@ -188,22 +203,17 @@ class Relation(_TokenPairs):
         left, right = ({"Q": "query", "K": "key", "V": "value"}[letter] for letter in self.of.split("-"))
         return left, right
 
+    @property
+    def map_name(self) -> tuple[str, int | None]:
+        return self.of, self.heads
+
     def factors(self, record: AttentionRecord) -> tuple[Tensor, Tensor]:
         left, right = (self._vectors(record, name) for name in self.vectors_read)
         return left * left.shape[-1] ** -0.5, right
 
     def _vectors(self, record: AttentionRecord, name: str) -> Tensor:
-        x = _wide(getattr(record, name))
-        x = _repeat_heads(x, record.query.shape[1])
-        if self.heads is None:
-            return x
-        batch, heads, tokens, width = x.shape
-        if (heads * width) % self.heads:
-            raise UserError(
-                f"relation: {self.heads} relation heads do not divide the width {heads * width}; "
-                f"use a divisor of {heads * width}"
-            )
-        return x.transpose(1, 2).reshape(batch, tokens, self.heads, -1).transpose(1, 2)
+        x = repeat_heads(_wide(getattr(record, name)), record.query.shape[1])
+        return x if self.heads is None or record.relation_heads is not None else cut_anew(x, self.heads)
 
 
 def pool_tokens(states: Tensor, mask: Tensor, pool: str) -> Tensor:
@@ -223,10 +233,6 @@ def _wide(x: Tensor) -> Tensor:
 def _of_examples(x: Tensor | None) -> ValuesMask:
     assert x is not None
     return x, torch.ones(1, dtype=torch.bool, device=x.device).expand(x.shape[:1])[:, None]
-
-
-def _repeat_heads(x: Tensor, heads: int) -> Tensor:
-    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
 def units(mask: Tensor, unit: Unit) -> Tensor:

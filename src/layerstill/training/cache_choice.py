@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from layerstill.data.encode import Encoded
 from layerstill.errors import UserError
 from layerstill.families import family_of, has_windows, shape_of
-from layerstill.knowledge.objective import BoundObjective
+from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.training import processes
 from layerstill.training.teacher_cache import Arithmetic, Contents, Precision, TeacherCache
 

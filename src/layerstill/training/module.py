@@ -24,9 +24,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.families import recorder_of, shape_of
 from layerstill.knowledge.alignment import Aligner, SameAs
+from layerstill.knowledge.bound_objective import BoundObjective, Target, Term, shared_maps
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
 from layerstill.knowledge.mappings import layer_name
-from layerstill.knowledge.objective import BoundObjective, MovingAverage, Target, Term
+from layerstill.knowledge.objective import MovingAverage
 from layerstill.knowledge.signals import Labels, units
 from layerstill.knowledge.views import Clean, Mixing, Mixup
 from layerstill.randomness import generator
@@ -202,6 +203,10 @@ class DistillationModule(nn.Module):
             mixing = self._draw(view)
             student = self._run(self._recorder, union(o.student_plan for o in here), inputs, mask, mixing)
             teacher = self._run_teacher(here, inputs, mask, mixing, batch.get("content"))
+            # Under mixup a consistency term compares with both partners, so it reads the student's maps twice.
+            twice = [o for o in here if o.spec.consistent and mixing is not None]
+            student.shared = shared_maps([*here, *twice])
+            teacher.shared = shared_maps(o for o in here if not o.spec.consistent)
             logits = student.logits if mixing is None else logits
             # Under autocast products of recorded tensors would be bf16 again: losses are computed in full width.
             with torch.autocast(mask.device.type, enabled=False):
@@ -341,6 +346,8 @@ class DistillationModule(nn.Module):
                 assert self.average is not None
                 recorder = recorder_of(self.average["student"])
             found[kind] = self._run(recorder, plan, inputs, mask, None)
+            readers = [o for o in self.objectives if isinstance(o.spec.target, kind)]
+            found[kind].shared = shared_maps([*readers, *(o for o in readers if isinstance(o.spec.view, Mixup))])
         return found
 
     def _mixed(

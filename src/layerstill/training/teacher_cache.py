@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from layerstill.data.encode import Collator
 from layerstill.errors import UserError
+from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
-from layerstill.knowledge.objective import BoundObjective
 from layerstill.knowledge.signals import Attention, HiddenStates, Relation, pool_tokens
 from layerstill.training.checkpoint import write_json, write_tensors
 
