@@ -63,6 +63,12 @@ def main() -> None:
             student, teacher = 3 * gflop(config, depth, tokens), gflop(config, config.num_hidden_layers, tokens)
             live, cached = teacher / (student + teacher), teacher / 10 / (student + teacher / 10)
             print(f"| {name} | {tokens} | {student:.2f} | {teacher:.2f} | {live:.0%} | {cached:.1%} |")
+    print("\n| one q k^T more, of a layer's forward pass | " + " | ".join(f"{n} tokens" for n in LENGTHS) + " |")
+    print("|---" * (1 + len(LENGTHS)) + "|")
+    for name, (config, _) in MODELS.items():
+        width = config.hidden_size
+        shares = (2 * n * n * width / (gflop(config, 1, n) * 1e9) for n in LENGTHS)
+        print(f"| {name.split(', ')[0]} | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
     print(
         "\n| kept of each example | "
         + " | ".join(f"{n.split(',')[0]}, {t} tokens" for n in MODELS for t in (32, 128))

@@ -15,10 +15,10 @@ from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.accounting import forward_flops
 from layerstill.training.arguments import steps_of
-from layerstill.training.cache_choice import refuse_attention
+from layerstill.training.cache_choice import refuse_attention, storage
 from layerstill.training.module import bind_objectives, union
 from layerstill.training.run import refuse_misfits
-from layerstill.training.teacher_cache import Contents
+from layerstill.training.teacher_cache import Arithmetic, Contents
 
 BYTES = 4
 
@@ -45,7 +45,7 @@ class StagePlan:
     teacher_tflop_cached: float | None
     """Of one that runs over every example once; None where a cache cannot be."""
     cache_gb: float | None
-    """What that cache takes in 16 bits."""
+    """What that cache takes in 10^9 bytes: in 32 bits where training is, unless told otherwise, else in 16."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,13 @@ def make_plan(
     vocabulary: Vocabulary | None = None,
     supplementary: int | None = None,
     tokens: float | None = None,
+    arithmetic: Arithmetic = "bf16",
 ) -> Plan:
     """Bind `recipe` to a teacher's configuration and a student of `depth` layers cut from `source`.
 
     `vocabulary` is what the student keeps of the teacher's tokens; `examples` and `supplementary` are how many examples
-    and supplementary texts there are, `tokens` how many an example has in the mean. UserError for what `distill` would
-    refuse.
+    and supplementary texts there are, `tokens` how many an example has in the mean, `arithmetic` what training
+    multiplies in. UserError for what `distill` would refuse.
     """
     refuse_misfits(recipe, teacher, source, depth, seed, regression)
     chosen = chosen_layers(source, depth, recipe.student, seed)
@@ -94,7 +95,7 @@ def make_plan(
         rows = max(stage.batch_size // stage.accumulation, 1)
         work = None
         if steps is not None and size is not None and tokens is not None and stage.data == "task":
-            work = _Work(steps * stage.batch_size, size, tokens)
+            work = _Work(steps * stage.batch_size, size, tokens, arithmetic)
         stages.append(_plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work))
     teacher_parameters, student_parameters = _count(teacher), _count(student)
     rows = max(s.batch_size // s.accumulation for s in recipe.stages)
@@ -142,11 +143,12 @@ def _plan_stage(
 
 @dataclass(frozen=True)
 class _Work:
-    """How often examples are seen, how many there are, and how long they are in the mean."""
+    """How often examples are seen, how many there are, how long in the mean, and in what training multiplies."""
 
     seen: int
     examples: int
     tokens: float
+    arithmetic: Arithmetic
 
     def costs(
         self, objectives: list[BoundObjective], student: PretrainedConfig, teacher: PretrainedConfig, depth: int
@@ -162,7 +164,8 @@ class _Work:
         except UserError:
             return *used, None, None
         shape = shape_of(teacher)
-        size = contents.bytes_per_example(self.tokens, shape.width, shape.inner, teacher.num_labels, "fp16")
+        kept = storage(self.arithmetic)
+        size = contents.bytes_per_example(self.tokens, shape.width, shape.inner, teacher.num_labels, kept)
         return *used, self.examples * each, self.examples * size / 1e9
 
 

@@ -65,10 +65,11 @@ def test_what_no_objective_reaches_is_frozen_when_compiled_too(family, recipe, t
     assert torch.equal(before, load_file(folder / "model.safetensors")[value[family].format(1)])
 
 
-def test_without_a_compiler_it_is_refused(tmp_path):
+@pytest.mark.parametrize("verb", ["distill", "plan"])
+def test_without_a_compiler_it_is_refused(verb, tmp_path):
     teacher = str(save_tiny(tmp_path / "teacher"))
     write_csv(tmp_path / "train.csv")
-    line = f"distill {teacher} --task classification --data {tmp_path}/train.csv --student-layers 2 --max-length 32 -q"
+    line = f"{verb} {teacher} --task classification --data {tmp_path}/train.csv --student-layers 2 --max-length 32 -q"
     words = [sys.executable, "-m", "layerstill", *line.split(), "--compile", "--output", str(tmp_path / "s")]
     environment = {n: v for n, v in os.environ.items() if n != "CXX"} | {"PATH": str(tmp_path)}
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
@@ -104,10 +105,11 @@ def test_nothing_of_it_stays_also_after_an_error():
     assert [vars(layer).keys() for layer in layers_of(model)] == before
 
 
-def test_a_family_that_is_read_by_hooks_inside_its_layers_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize("verb", ["distill", "plan"])
+def test_a_family_that_is_read_by_hooks_inside_its_layers_is_refused(verb, tmp_path, capsys):
     teacher = str(save_tiny(tmp_path / "teacher", "mpnet"))
     write_csv(tmp_path / "train.csv")
-    line = f"distill {teacher} --task classification --data {tmp_path}/train.csv --student-layers 2 --max-length 32 -q"
+    line = f"{verb} {teacher} --task classification --data {tmp_path}/train.csv --student-layers 2 --max-length 32 -q"
     assert status_of(*line.split(), "--compile", "--output", str(tmp_path / "s")) == 2
     assert "error: --compile: q, k, v of model family 'mpnet' are read by hooks" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()

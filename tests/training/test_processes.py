@@ -179,6 +179,17 @@ def test_the_example_of_a_sharded_loop_makes_an_ordinary_student(tmp_path):
     assert len(moved) > 10
 
 
+def test_the_example_refuses_a_recipe_of_several_stages(tmp_path):
+    save_tiny(tmp_path / "teacher", labels=10)
+    words = f"--standalone --nproc_per_node 1 {ROOT}/examples/shard.py {tmp_path}/teacher --recipe att-kl"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    launch = [sys.executable, "-m", "torch.distributed.run", *words.split(), "--output", str(tmp_path / "student")]
+    done = subprocess.run(launch, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "recipe att-kl has 2 stages; this loop trains one" in done.stderr
+    assert not (tmp_path / "student").exists()
+
+
 def test_accelerate_launch_starts_a_run_like_torchrun(place, alone):
     folder = place / "launched"
     command = words(place, folder, "kd")

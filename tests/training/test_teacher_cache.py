@@ -231,6 +231,15 @@ def test_a_cache_filled_ahead_is_what_a_run_then_reads(task, tmp_path, capsys, m
     assert status_of("distill", *line.split(), "--epochs", "1", "--output", str(tmp_path / "s")) == 0
 
 
+def test_a_cache_filled_ahead_leaves_stages_on_other_texts_out(task, tmp_path, capsys):
+    teacher = str(save_tiny(tmp_path / "teacher"))
+    line = f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe l-ild-supplementary"
+    line += f" --max-length 32 --cache {tmp_path / 'shared'} --json -q"
+    assert status_of("cache", *line.split()) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["stage"], found["contents"]) == (2, "logits")
+
+
 @pytest.mark.parametrize(
     ("recipe", "where", "line"),
     [

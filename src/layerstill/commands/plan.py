@@ -118,11 +118,13 @@ def plan(
     vocabulary = student_vocabulary(the_recipe, tokenizer, the_task, config, extra)
     bound = (the_recipe, config, source, student_layers, regression, seed)
     tokens = mean_tokens(the_task.splits["train"], vocabulary.tokenizer if vocabulary else tokenizer, max_length)
-    made = make_plan(*bound, max_length, examples, max_steps, vocabulary, extra and len(extra.texts), tokens)
+    arithmetic = arithmetic_of(precision or "auto")
+    counts = extra and len(extra.texts), tokens
+    made = make_plan(*bound, max_length, examples, max_steps, vocabulary, *counts, arithmetic)
     notices += [*the_task.notices, *data_notices(the_task, data_counts(the_task))]
     if extra is not None:
         notices += [*extra.notices, *supplementary_notices(the_task, extra.texts)]
     say([*notices, *special_token_notices(teacher, config, tokenizer)])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    peak = matmul_peak(device, DTYPES[arithmetic_of(precision or "auto")])
+    peak = matmul_peak(device, DTYPES[arithmetic])
     print(json.dumps(plan_data(made, peak), indent=2)) if json_ else print_plan(made, peak)

@@ -66,7 +66,7 @@ def choose_cache(
         log.info("teacher cache: off, because the stage sees its examples %.3g times", passes)
         return None
     examples = len(train.dataset)
-    precision: Precision = "fp32" if arithmetic == "fp32" else "fp16"
+    precision = storage(arithmetic)
     place = own_folder if options.where == "auto" else Path(options.where)
     for kept in dict.fromkeys((precision, "fp16")):
         made = TeacherCache(place, fingerprint, contents, kept, arithmetic)
@@ -92,6 +92,11 @@ def choose_cache(
         return None
     log.info("teacher cache: on, %s of %d examples, %.3g GB in %s", contents, examples, size, precision)
     return TeacherCache(place, fingerprint, contents, precision, arithmetic)
+
+
+def storage(arithmetic: Arithmetic) -> Precision:
+    """In what a cache keeps what was multiplied so, unless the budget forbids it."""
+    return "fp32" if arithmetic == "fp32" else "fp16"
 
 
 def refuse_attention(contents: Contents, teacher: PretrainedConfig) -> None:
