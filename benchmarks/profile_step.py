@@ -2,15 +2,17 @@
 
     python benchmarks/profile_step.py
 
-Batch 32 x 80 tokens (70 of them real), bf16, seed 0. Four kinds of step take turns: torch's own dropout or the cheap
-one of layerstill, embeddings trained or not; beside them what a large matrix product reaches, and what share of it each
-step is.
+Batch 32 x 80 tokens (70 of them real), bf16, seed 0. Kinds of step take turns: torch's own dropout or the cheap one of
+layerstill, embeddings trained or not, layers compiled (`--compile`) where there is a compiler; beside them what a large
+matrix product reaches, and what share of it each step is.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch.profiler import profile
@@ -26,17 +28,32 @@ from layerstill.training.dropout import CheapDropout
 ROWS, TOKENS, REAL = 32, 80, 70
 
 
-def make_step(cheap: bool, embeddings: bool) -> Callable[[], None]:
+class Kind(NamedTuple):
+    """What is different about a step."""
+
+    cheap: bool
+    embeddings: bool
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        words = f"{'cheap' if self.cheap else 'torch'} dropout, embeddings {'trained' if self.embeddings else 'frozen'}"
+        return words + ", compiled" * self.compiled
+
+
+def make_step(kind: Kind) -> Callable[[], None]:
     """A function that trains a student of its own by one step."""
     set_seed(0)
     teacher = AutoModelForSequenceClassification.from_pretrained(find_base_model(), num_labels=2)
     student = build_student(teacher, 3, StudentSpec(), seed=0).train()
-    student.base_model.embeddings.requires_grad_(embeddings)
+    student.base_model.embeddings.requires_grad_(kind.embeddings)
+    if kind.compiled:
+        for layer in layers_of(student):
+            layer.forward = torch.compile(layer.forward, dynamic=True)
     ids, mask = torch.randint(1000, 20000, (ROWS, TOKENS)), torch.ones(ROWS, TOKENS, dtype=torch.long)
     mask[:, REAL:] = 0
     labels = torch.randint(0, 2, (ROWS,))
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-4, fused=True)
-    dropout = CheapDropout if cheap else nullcontext
+    dropout = CheapDropout if kind.cheap else nullcontext
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16), dropout():
@@ -59,11 +76,12 @@ def seconds(run: Callable[[], None], times: int = 4) -> float:
 
 
 def main() -> None:
-    steps = {
-        (cheap, embeddings): make_step(cheap, embeddings) for cheap in (False, True) for embeddings in (True, False)
-    }
-    flops = 3 * forward_flops(steps[True, True].layers, 384, ROWS, TOKENS)
-    found: dict[tuple[bool, bool], list[float]] = {kind: [] for kind in steps}
+    kinds = [Kind(cheap, embeddings) for cheap in (False, True) for embeddings in (True, False)]
+    if shutil.which("g++") or torch.cuda.is_available():
+        kinds.append(Kind(True, False, compiled=True))
+    steps = {kind: make_step(kind) for kind in kinds}
+    flops = 3 * forward_flops(steps[kinds[0]].layers, 384, ROWS, TOKENS)
+    found: dict[Kind, list[float]] = {kind: [] for kind in kinds}
     for step in steps.values():
         step()
     for _ in range(5):
@@ -71,16 +89,13 @@ def main() -> None:
             found[kind].append(seconds(step))
     peak = matmul_peak(torch.device("cpu"), torch.bfloat16)
     print(f"large product: {peak / 1e9:.0f} GFLOP/s")
-    for (cheap, embeddings), times in found.items():
-        name = f"{'cheap' if cheap else 'torch'} dropout, embeddings {'trained' if embeddings else 'frozen'}"
+    for kind, times in found.items():
         middle = median(times)
-        print(
-            f"{name:36} {middle:.3f} s ({min(times):.3f} to {max(times):.3f}), "
-            f"{flops / middle / peak:.0%} of the product"
-        )
+        share = f"{flops / middle / peak:.0%} of the product"
+        print(f"{kind!s:46} {middle:.3f} s ({min(times):.3f} to {max(times):.3f}), {share}")
     with profile() as recorded:
         for _ in range(3):
-            steps[True, True]()
+            steps[Kind(True, True)]()
     print(recorded.key_averages().table(sort_by="self_cpu_time_total", row_limit=14, max_name_column_width=40))
 
 

@@ -1,7 +1,7 @@
 """One timed training with layerstill's own trainer, run by `compare.py`. Prints one JSON line.
 
-Arms: `live` (a teacher in every step), `cached` (its tensors from disk), `alone` (the student by itself), `slow` (a
-live teacher, no batches by length).
+Arms: `live` (a teacher in every step), `cached` (its tensors from disk), `alone` (the student by itself), `alone
+frozen` (the same, its embeddings as they are), `slow` (a live teacher, no batches by length).
 """
 
 import json
@@ -19,7 +19,7 @@ from layerstill.data.encode import Collator, content_hashes
 from layerstill.data.order import LengthBuckets
 from layerstill.recipe import Recipe
 from layerstill.training.accounting import matmul_peak
-from layerstill.training.arguments import Options, training_arguments, uses_bf16
+from layerstill.training.arguments import Options, dtype_of, training_arguments, uses_bf16
 from layerstill.training.module import DistillationModule, bind_objectives
 from layerstill.training.teacher_cache import Contents, TeacherCache
 from layerstill.training.trainer import DistillationTrainer
@@ -73,13 +73,16 @@ def main() -> None:
         ]
     )
     data = data.add_column("content", content_hashes(data.to_dict()))
-    alone = job["arm"] == "alone"
+    alone = job["arm"].startswith("alone")
     objectives = {"task": {"signal": "labels"}} if alone else RECIPES[job["workload"]]
     stage = Recipe.from_data(
         {"stages": [{"epochs": 1, "learning_rate": 1e-4, "batch_size": job["batch_size"], "objectives": objectives}]}
     ).stages[0]
     student = AutoModelForSequenceClassification.from_pretrained(job["student"])
-    teacher = None if alone else AutoModelForSequenceClassification.from_pretrained(job["teacher"])
+    dtype = dtype_of("auto")
+    teacher = None if alone else AutoModelForSequenceClassification.from_pretrained(job["teacher"], dtype=dtype)
+    if job["arm"] == "alone frozen":
+        student.base_model.embeddings.requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(job["teacher"])
     module = DistillationModule(student, teacher, stage, job["seed"], False)
     clock = Clock()
@@ -109,7 +112,6 @@ def main() -> None:
     examples = job["examples"] - job["warmup"] * job["batch_size"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     flops = trainer.module.flops / job["examples"]  # of an example
-    dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
     best = matmul_peak(trainer.args.device, dtype)
     figures = {"examples_per_second": examples / seconds, "seconds": seconds, "peak_mb": peak, "fill_seconds": filled}
     figures |= {"gflop_per_example": flops / 1e9, "matmul_peak_gflops": best / 1e9, "floor": best / flops}

@@ -167,12 +167,12 @@ def test_total_steps_are_divided_in_proportion():
 @pytest.mark.parametrize("examples", [7, 1000, 3668])
 @pytest.mark.parametrize("total", [2, 100, 149, 1001])
 def test_a_run_takes_exactly_its_total_steps_whatever_its_recipe(recipe, examples, total):
-    made = with_steps(Recipe.load(recipe), examples, total, None, 1)
+    made = with_steps(Recipe.load(recipe), {"task": examples}, total, None, 1)
     assert sum(steps_of(stage, examples, None) for stage in made.stages) == total
 
 
 def test_a_share_shortens_every_stage():
     recipe = Recipe.load("cr-ild")
-    made = with_steps(recipe, 320, None, 30, 1 / 3)
+    made = with_steps(recipe, {"task": 320}, None, 30, 1 / 3)
     assert [steps_of(stage, 320, None) for stage in made.stages] == [10, 10]
-    assert with_steps(recipe, 320, None, 30, 1) is recipe
+    assert with_steps(recipe, {"task": 320}, None, 30, 1) is recipe

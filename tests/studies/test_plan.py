@@ -11,6 +11,7 @@ from layerstill.studies.job import out_of_domain
 from tests.studies.small import make_place, plan_of, write_study
 
 ONE = {"axes": {"recipe": ["kd"], "seed": [0]}}
+TEXTS = {"name": "texts", "recipe": "l-ild-supplementary"}
 
 
 @pytest.fixture(scope="module")
@@ -190,14 +191,33 @@ def test_a_seed_of_its_own_for_each_regime(place):
         ({"teacher": {"recipe": "kd"}}, "teacher.recipe kd needs a teacher itself"),
         (
             {"base": {"set": {"stages.0.data": "supplementary"}}, "axes": {"recipe": ["att-kl"], "seed": [0]}},
-            "run recipe att-kl, seed 0: recipe att-kl trains on supplementary texts, and studies have no supplementary texts",
+            "run recipe att-kl, seed 0: recipe att-kl trains on supplementary texts; say which beside it",
         ),
+        (
+            {"axes": {"recipe": [{"name": "a", "recipe": "kd", "supplementary": "more.txt"}], "seed": [0]}},
+            "run recipe a, seed 0: supplementary .*more.txt, but no stage of recipe a says data: supplementary",
+        ),
+        ({"axes": {"recipe": [TEXTS | {"supplementary": "gone.txt"}], "seed": [0]}}, r"gone\.txt: no such file"),
+        ({"axes": {"recipe": [TEXTS | {"supplementary": "mnli"}], "seed": [0]}}, "supplementary mnli: give --data"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_starts(sections, message, place):
     plan = plan_of(write_study(place, **{**ONE, **sections}), place / "out")
     with pytest.raises(UserError, match=message):
         plan.check()
+
+
+def test_supplementary_texts_count_by_what_they_say(place):
+    """Not by where they are: a run is another one with other texts only."""
+    axes = {"recipe": [TEXTS | {"supplementary": "more.txt"}], "seed": [0]}
+    found = []
+    for text, name in (("one more\n", "more.txt"), ("one more\n", "same.txt"), ("another\n", "more.txt")):
+        (place / name).write_text(text * 40, "utf-8")
+        axes["recipe"][0]["supplementary"] = name
+        plan = plan_of(write_study(place, **{**ONE, "axes": axes}), place / "out")
+        plan.check()
+        found.append(plan.run_job(plan.runs[0])["hash"])
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_folder_belongs_to_one_study(place, tmp_path):

@@ -43,6 +43,20 @@ def read_records(output):
     return [json.loads(line) for line in (output / RECORDS_FILE).read_text("utf-8").splitlines()]
 
 
+def test_supplementary_texts_take_their_share_of_the_updates(place, tmp_path):
+    (place / "texts.txt").write_text("some film or other\n" * 50, "utf-8")
+    arm = {"name": "texts", "recipe": "l-ild-supplementary", "supplementary": "texts.txt"}
+    arm["set"] = {"stages.0.epochs": 3, "stages.1.epochs": 1}
+    records, _ = run_here(write_study(place, axes={"recipe": [arm], "seed": [0]}), tmp_path / "out")
+    (record,) = records
+    assert record["result"]["train"]["steps"] == 4
+    folder = tmp_path / "out" / "runs" / record["hash"]
+    result = json.loads((folder / "result.json").read_text("utf-8"))
+    assert result["supplementary"]["examples"] == 50
+    stages = [json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert set(stages) == {1, 2}
+
+
 def test_teachers_come_once_and_first_and_what_is_finished_is_skipped(place, tmp_path):
     file = write_study(place)
     records, pool = run_here(file, tmp_path / "out")

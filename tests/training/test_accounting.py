@@ -104,7 +104,9 @@ def test_a_plan_says_what_a_cache_takes_in_the_precision_of_training(tmp_path, c
     write_csv(tmp_path / "train.csv", rows=24)
     write_csv(tmp_path / "dev.csv", rows=6)
     teacher = str(save_tiny(tmp_path / "teacher"))
-    line = f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe kd --max-length 32 --epochs 2"
+    line = (
+        f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe kd --max-length 32 --epochs 2"
+    )
     sizes = {}
     for precision in ("fp32", "bf16"):
         assert status_of("plan", *line.split(), "--precision", precision, "--json", "-q") == 0

@@ -83,7 +83,7 @@ def plan(
     from layerstill.plan import make_plan
     from layerstill.reporting.plan import plan_data, print_plan
     from layerstill.training.accounting import matmul_peak
-    from layerstill.training.arguments import arithmetic_of
+    from layerstill.training.arguments import arithmetic_of, dtype_of
     from layerstill.training.compiling import refuse_compiling
     from layerstill.training.models import (
         agree_on_labels,
@@ -94,7 +94,6 @@ def plan(
         special_token_notices,
     )
     from layerstill.training.run import student_vocabulary
-    from layerstill.training.stages import DTYPES
 
     the_recipe = read_recipe(recipe, set_, init, epochs, batch_size, learning_rate)
     extra = read_supplementary(the_recipe, supplementary, supplementary_columns)
@@ -126,5 +125,5 @@ def plan(
         notices += [*extra.notices, *supplementary_notices(the_task, extra.texts)]
     say([*notices, *special_token_notices(teacher, config, tokenizer)])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    peak = matmul_peak(device, DTYPES[arithmetic])
+    peak = matmul_peak(device, dtype_of(precision or "auto"))
     print(json.dumps(plan_data(made, peak), indent=2)) if json_ else print_plan(made, peak)

@@ -93,8 +93,8 @@ class HiddenStates(Signal):
         states = captured.hidden[layer]
         tokens = torch.ones_like(mask) if padding == "included" else mask
         if self.pool == "none":
-            return states, tokens[..., None]
-        return _of_examples(pool_tokens(states, tokens if self.pool == "mean" else mask, self.pool))
+            return _wide(states), tokens[..., None]
+        return _of_examples(_wide(pool_tokens(states, tokens if self.pool == "mean" else mask, self.pool)))
 
     def unit(self, counts: Literal["elements", "rows"]) -> Unit:
         return "tokens" if self.pool == "none" else "examples"

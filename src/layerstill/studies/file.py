@@ -25,6 +25,8 @@ class Arm(Spec):
     """A shipped recipe, or a file relative to the study file."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted path in the recipe: value."""
+    supplementary: str | None = None
+    """Texts of stages with `data: supplementary`: a GLUE task, or a file beside the study file or below `--data`."""
 
 
 class Settings(Spec):

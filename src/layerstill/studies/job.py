@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerstill.data.ood import read_ood
+from layerstill.data.supplementary import read_supplementary
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.predictions import PREDICTIONS_FILE
@@ -23,14 +24,16 @@ Job = dict[str, Any]
 """Every job: kind (`teacher`, `tuning` or `run`), hash, label, folder, source, data (its fingerprint), regime,
 regime_seed, held_out, recipe, share, total_steps, max_steps, seed, max_length, precision. A teacher's: model. A
 student's: teacher, init_from, student_layers, own_teacher, cache, cache_budget, ood, ood_examples,
-ood_data."""
+ood_data, and supplementary where a stage trains on such texts."""
 
 
 def perform(job: Job) -> None:
     """Do the job; when this returns, its folder holds a finished run."""
     task = task_of(job)
     recipe = Recipe.from_data(job["recipe"], "recipe")
-    recipe = with_steps(recipe, len(task.splits["train"]), job["total_steps"], job["max_steps"], job["share"])
+    texts = read_supplementary(job["supplementary"]) if "supplementary" in job else None
+    sizes = {"task": len(task.splits["train"]), "supplementary": len(texts.texts) if texts else 0}
+    recipe = with_steps(recipe, sizes, job["total_steps"], job["max_steps"], job["share"])
     options = Options(
         seed=job["seed"],
         max_length=job["max_length"],
@@ -43,7 +46,7 @@ def perform(job: Job) -> None:
     if job["kind"] == "teacher":
         finetune(job["model"], task, job["folder"], recipe, options)
         return
-    more = out_of_domain(job, task) | {"teacher_metrics": scores_on(Path(job["teacher"]), job)}
+    more = out_of_domain(job, task) | {"teacher_metrics": scores_on(Path(job["teacher"]), job), "supplementary": texts}
     layers, start = job["student_layers"], job["init_from"]
     distill(job["teacher"], task, recipe, layers, job["folder"], options, start, **more)
 
@@ -58,12 +61,12 @@ def _keep(job: Job) -> None:
     write_json(folder / JOB_FILE, job)
 
 
-def with_steps(recipe: Recipe, examples: int, total: int | None, most: int | None, share: float) -> Recipe:
+def with_steps(recipe: Recipe, sizes: dict[str, int], total: int | None, most: int | None, share: float) -> Recipe:
     """The recipe with its stages as long as they shall be.
 
     Args:
         recipe: the recipe.
-        examples: size of the train split.
+        sizes: number of examples of what a stage may train on, by its `data`.
         total: optimiser steps of all stages together, divided in proportion to their epochs; None for the recipe's.
         most: largest number of steps of a stage, if there is no total.
         share: part of that length, for tuning.
@@ -71,14 +74,14 @@ def with_steps(recipe: Recipe, examples: int, total: int | None, most: int | Non
     if total is None and share == 1:
         return recipe
     if total is None:
-        steps = [steps_of(stage, examples, most) for stage in recipe.stages]
+        steps = [steps_of(stage, sizes[stage.data], most) for stage in recipe.stages]
     else:
         steps = divided(total, [stage.epochs for stage in recipe.stages])
     data = recipe.to_data()
     for stage, spec, number in zip(data["stages"], recipe.stages, steps, strict=True):
         number = max(1, round(number * share))
         # Half a step less than wanted, so that rounding up ends at the number whatever the division gives.
-        stage["epochs"] = (number - 0.5) / math.ceil(examples / spec.batch_size)
+        stage["epochs"] = (number - 0.5) / math.ceil(sizes[spec.data] / spec.batch_size)
     return Recipe.from_data(data, "recipe")
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from layerstill.data.tasks import KINDS, Task
+from layerstill.data.supplementary import read_supplementary
+from layerstill.data.tasks import GLUE, KINDS, Task
 from layerstill.errors import UserError
 from layerstill.recipe import Recipe
 from layerstill.studies.expand import Planned, expand, find_recipe, tuned
-from layerstill.studies.file import Settings, Study, TaskSource
+from layerstill.studies.file import Arm, Settings, Study, TaskSource
 from layerstill.studies.job import Job, out_of_domain
 from layerstill.studies.tasks import read_source, under_regime
 from layerstill.training.models import fingerprint, load_config
@@ -50,6 +51,7 @@ class Plan:
     _jobs: dict[int, tuple[Planned, Job]] = field(default_factory=dict, repr=False)
     _data: dict[str, tuple[str, Task]] = field(default_factory=dict, repr=False)
     _ood: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    _supplementary: dict[str, str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def runs(self) -> list[Planned]:
@@ -61,7 +63,7 @@ class Plan:
         seen = set()
         for run in self.runs:
             s = run.settings
-            depth = (s.model, s.task, run.recipe.hash, s.student_layers, s.init_from)
+            depth = (s.model, s.task, run.recipe.hash, s.student_layers, s.init_from, self._texts_of(s))
             data = (s.task, json.dumps(s.regime))
             if depth not in seen:
                 self._refuse(run)
@@ -73,11 +75,7 @@ class Plan:
     def _refuse(self, run: Planned) -> None:
         s = run.settings
         where = "run " + ", ".join(f"{axis} {value}" for axis, value in run.coordinates.items())
-        if run.recipe.supplementary_stages:
-            raise UserError(
-                f"study {self.study.name}, {where}: recipe {run.recipe.name} trains on supplementary texts, and "
-                "studies have no supplementary texts; set stages.*.data to task, or use distill --supplementary"
-            )
+        self._refuse_texts(run, f"study {self.study.name}, {where}")
         _, task = self._task(s.task)
         config = self._model(self._own_teacher(s) or s.model)[2]
         start = self._start(s)
@@ -86,6 +84,38 @@ class Plan:
             refuse_misfits(run.recipe, config, source, s.student_layers, s.seed, task.kind == "regression")
         except UserError as error:
             raise UserError(f"study {self.study.name}, {where}: {error}") from None
+
+    def _refuse_texts(self, run: Planned, where: str) -> None:
+        source = self._texts_of(run.settings)
+        if run.recipe.supplementary_stages and source is None:
+            raise UserError(
+                f"{where}: recipe {run.recipe.name} trains on supplementary texts; say which beside it, "
+                "{name: ..., recipe: ..., supplementary: mnli}, or set stages.*.data to task"
+            )
+        if source is not None and not run.recipe.supplementary_stages:
+            raise UserError(
+                f"{where}: supplementary {source}, but no stage of recipe {run.recipe.name} says data: supplementary"
+            )
+        if source is not None:
+            self._texts(source)
+
+    def _texts_of(self, s: Settings) -> str | None:
+        """The texts of a run's supplementary stages, as `--supplementary` names them."""
+        source = s.recipe.supplementary if isinstance(s.recipe, Arm) else None
+        if source is None:
+            return None
+        if source in GLUE:
+            if self.data is None:
+                raise UserError(f"study {self.study.name}: supplementary {source}: give --data, the GLUE folder")
+            return f"{source}={self.data}"
+        beside = self.file_folder / source
+        return str(beside if beside.exists() or self.data is None else self.data / source)
+
+    def _texts(self, source: str) -> str:
+        """Their fingerprint."""
+        if source not in self._supplementary:
+            self._supplementary[source] = read_supplementary(source).fingerprint
+        return self._supplementary[source]
 
     def teacher_job(self, run: Planned) -> Job | None:
         """The fine-tuning that a run waits for; None if its task has a teacher already."""
@@ -149,6 +179,10 @@ class Plan:
         }
         job |= more
         stand_ins: dict[str, Any] = {"teacher": identity, "init_from": start and start[1]}
+        texts = self._texts_of(s)
+        if texts is not None:
+            job["supplementary"] = texts
+            stand_ins["supplementary"] = self._texts(texts)
         if job["ood"]:
             stand_ins["ood"] = self._ood_sets(s.task, job)
         return self._placed(job, stand_ins)

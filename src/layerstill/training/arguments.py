@@ -109,6 +109,11 @@ def uses_bf16(precision: str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of what training multiplies under `--precision`, and of the teacher's weights."""
+    return torch.bfloat16 if uses_bf16(precision) else torch.float32
+
+
 def arithmetic_of(precision: str) -> Arithmetic:
     """In which of the two training steps multiply under `--precision`."""
     return "bf16" if uses_bf16(precision) else "fp32"

@@ -14,7 +14,7 @@ from layerstill.families import recorder_of
 from layerstill.knowledge.capture import Captured, CapturePlan
 from layerstill.recipe import Recipe
 from layerstill.students.build import student_config
-from layerstill.training.arguments import Options, arithmetic_of
+from layerstill.training.arguments import Options, arithmetic_of, dtype_of
 from layerstill.training.cache_choice import cache_key, choose_cache
 from layerstill.training.models import (
     adopt_padding,
@@ -63,7 +63,7 @@ def fill_cache(
     model = load_fine_tuned(teacher)
     adopt_padding(model, tokenizer)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recorder, kept = recorder_of(model.eval().to(device)), None
+    recorder, kept = recorder_of(model.eval().to(device, dtype_of(options.precision))), None
     if vocabulary is not None:
         tokenizer, kept = vocabulary.tokenizer, torch.tensor(vocabulary.kept, device=device)
 

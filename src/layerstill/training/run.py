@@ -26,7 +26,7 @@ from layerstill.families import depth_of, family_of
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
-from layerstill.training.arguments import Options
+from layerstill.training.arguments import Options, dtype_of
 from layerstill.training.compiling import refuse_compiling
 from layerstill.training.models import (
     adopt_padding,
@@ -114,7 +114,8 @@ def distill(
         student = build_student(source, student_layers, recipe.student, options.seed, config, vocabulary)
         chosen = chosen_layers(source.config, student_layers, recipe.student, options.seed)
         origin = {"layers": chosen or "random weights", "from": init_from or "teacher"}
-        used = teacher_model if recipe.needs_teacher else None
+        # After the student was cut from it: the student's weights stay in fp32.
+        used = teacher_model.to(dtype_of(options.precision)) if recipe.needs_teacher else None
         tokenizer, tokens = (vocabulary.tokenizer, vocabulary.kept) if vocabulary else (tokenizer, None)
         common = (folder, student, used, tokenizer, task, recipe, options)
         return StagedRun(*common, teacher_metrics, origin, tokens, fitted, supplementary).train()

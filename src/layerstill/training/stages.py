@@ -29,7 +29,7 @@ from layerstill.recipe import Recipe, Stage
 from layerstill.reporting.model_card import model_card
 from layerstill.training import processes
 from layerstill.training.accounting import Spent, matmul_peak
-from layerstill.training.arguments import Options, arithmetic_of, steps_of, training_arguments
+from layerstill.training.arguments import Options, arithmetic_of, dtype_of, steps_of, training_arguments
 from layerstill.training.cache_choice import cache_key, choose_cache
 from layerstill.training.checkpoint import (
     last_checkpoint,
@@ -45,8 +45,6 @@ from layerstill.training.teacher_cache import TeacherCache
 from layerstill.training.trainer import ALIGNERS_FILE, DistillationTrainer
 
 log = logging.getLogger("layerstill")
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass
@@ -206,7 +204,7 @@ class StagedRun:
         metrics, logits = evaluate_split(self.student, self.tokenizer, self.task, "dev", limit)
         write_tensors(self.folder.path / PREDICTIONS_FILE, prediction_tensors(logits, self.task.splits["dev"]))
         precision = arithmetic_of(self.options.precision)
-        peak = matmul_peak(self.student.device, DTYPES[precision])
+        peak = matmul_peak(self.student.device, dtype_of(self.options.precision))
         return {
             "recipe": self.recipe.name,
             "recipe_hash": self.recipe.hash,
