@@ -1,0 +1,35 @@
+"""Records, tables and verdicts of the studies whose results are in docs/evidence.md.
+
+    layerstill study studies/mappings.yaml --data GLUE --ood-data OOD --output runs/mappings --teachers runs/teachers
+    python -m benchmarks.claims keep runs/mappings     # what the verdicts need, into benchmarks/results
+    python -m benchmarks.claims show mappings          # tables and verdicts in Markdown
+
+Differences are paired by seed. Intervals are 95 %, over seeds and dev examples where both sides have the same examples,
+else over seeds. A claim is supported if the interval excludes 0 in its direction and no task contradicts; not supported
+if it lies within half a point of 0 or excludes 0 the other way; else inconclusive.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.claims import mappings, objectives, regimes
+from benchmarks.claims.records import Records, keep
+
+STUDIES = {"mappings": mappings, "objectives": objectives, "regimes": regimes}
+
+
+def main() -> None:
+    """Keep or show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("keep", help="write the records of a finished study").add_argument("folder", type=Path)
+    verbs.add_parser("show", help="print tables and verdicts").add_argument("study", choices=list(STUDIES))
+    args = parser.parse_args()
+    if args.verb == "keep":
+        print(keep(args.folder))
+    else:
+        print(STUDIES[args.study].show(Records.read(args.study)))
+
+
+if __name__ == "__main__":
+    main()
