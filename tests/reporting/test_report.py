@@ -295,13 +295,34 @@ def test_a_study_says_what_is_compared_by_which_metric(tmp_path, call):
     assert "- cr-ild 89.0 ± 1.4 (n = 2) against u-ild 79.0 ± 1.4" in out
     assert "against kd" not in out
     assert "against kd 69.0" in call(f"report {tmp_path} --against kd")[1]
-    write(json.dumps({"study": {"compare": compare | {"by": "seed", "against": "1"}}}), "utf-8")
-    out = call(f"report {tmp_path}")[1]
-    assert "- cr-ild 89.0 ± 1.4 (n = 2) against kd 69.0" in out
-    assert "the study compares values of seed; a report compares recipes" in " ".join(out.split())
     for damaged in ("x", "[]", '{"study": {"compare": [1]}}'):
         write(damaged, "utf-8")
         assert "- cr-ild 81.0 ± 1.4 (n = 2) against kd 61.0" in call(f"report {tmp_path}")[1]
+
+
+@pytest.mark.parametrize(("axis", "values"), [("initialisation", ("1,2,3", "4,5,6")), ("regime", ("full", "few 9"))])
+def test_a_study_may_compare_values_of_another_axis(axis, values, tmp_path, call):
+    """Where everything else is equal, each recipe by itself."""
+    entries = []
+    for value, gain in zip(values, (0.0, 0.1), strict=True):
+        for recipe, score in (("kd", 0.6), ("att-kl", 0.7)):
+            for seed in range(2):
+                data = result(recipe, "mrpc", seed, score + gain + seed / 50)
+                if axis == "initialisation":
+                    data["student"]["init"] = {"layers": [1 if gain else 2], "from": "teacher"}
+                place = {"recipe": recipe, "seed": seed, axis: value}
+                entries.append({"hash": f"h{len(entries)}", "status": "finished", "coordinates": place, "result": data})
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries), "utf-8")
+    compare = {"by": axis, "against": values[0]}
+    (tmp_path / "study.json").write_text(json.dumps({"study": {"compare": compare}}), "utf-8")
+    status, out, err = call(f"report {tmp_path} --output {tmp_path}/r.html")
+    assert status == 0, err
+    sentences = [line for line in out.splitlines() if line.startswith("- ")]
+    assert [line.split(" (n")[0] for line in sentences] == [
+        f"- {values[1]}, of att-kl 81.0 ± 1.4",
+        f"- {values[1]}, of kd 71.0 ± 1.4",
+    ]
+    assert all(f"against {values[0]}, of " in line and "difference 10.0" in line for line in sentences)
 
 
 def test_a_report_replaces_a_report_and_nothing_else(tmp_path, call):

@@ -14,8 +14,8 @@ def report(
     against: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="Recipe that all others are compared with. Repeatable; without it the one of the study's file, or "
-            "finetune and kd."
+            help="Recipe (or value of the axis that the study compares) that all others are compared with. "
+            "Repeatable; without it the one of the study's file, or finetune and kd."
         ),
     ] = None,
     latency: Annotated[
@@ -28,7 +28,7 @@ def report(
     scores, diagnostics, and the commands that make each run again.
     """
     from layerstill.reporting.arms import CONTROLS, cells, compare_all
-    from layerstill.reporting.choice import choice_of, with_main_metric
+    from layerstill.reporting.choice import choice_of, compared_by, with_main_metric
     from layerstill.reporting.page import PAGE_MARK, report_page
     from layerstill.reporting.plots import require_matplotlib
     from layerstill.reporting.runs import read_runs
@@ -41,7 +41,8 @@ def report(
         _refuse_to_overwrite(output, PAGE_MARK)
     choice = choice_of(folder)
     runs = with_main_metric(read_runs(folder), choice.metric)
-    chosen = (choice.against,) if choice.against and choice.by == "recipe" else CONTROLS
+    runs = compared_by(runs, choice.by)
+    chosen = (choice.against,) if choice.against else CONTROLS
     controls = tuple(against or chosen)
     names = {run.recipe for run in runs if run.status == "finished"}
     for control in against or ():
@@ -53,8 +54,6 @@ def report(
         _measure(folder, runs)
     found = cells(runs)
     findings = compare_all(found, controls)
-    if choice.against and choice.by != "recipe" and not against:
-        findings.left_out.append(f"the study compares values of {choice.by}; a report compares recipes")
     print_summary(runs, found, findings)
     if output is not None:
         milliseconds, note = known_latency(folder, runs)

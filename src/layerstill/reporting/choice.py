@@ -6,7 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerstill.reporting.figures import get
-from layerstill.reporting.runs import RunRecord
+from layerstill.reporting.runs import RunRecord, word
+
+AXIS = "as named"
+"""Stands for the value of the axis that is compared, which the name of the arm says."""
+_PAIRED = ("seed", "task")
+"""Axes over which runs are paired."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,22 @@ def choice_of(folder: Path) -> Choice:
         return Choice()
     found = {name: value for name in ("by", "against", "metric") if isinstance(value := get(compare, name), str)}
     return Choice(**found)
+
+
+def compared_by(runs: Sequence[RunRecord], axis: str) -> list[RunRecord]:
+    """The runs with their value of this axis in the place of the recipe, which becomes one more thing that differs.
+
+    So that values of any axis are compared as recipes are: where everything else is equal.
+    """
+    if axis in ("recipe", *_PAIRED):
+        return list(runs)
+    swapped = []
+    for run in runs:
+        at = run.coordinates
+        if axis in at and "recipe" in at:
+            run = replace(run, coordinates=at | {"recipe": word(at[axis]), axis: AXIS, "of": run.recipe})
+        swapped.append(run)
+    return swapped
 
 
 def with_main_metric(runs: Sequence[RunRecord], metric: str | None) -> list[RunRecord]:

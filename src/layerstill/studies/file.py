@@ -196,6 +196,8 @@ class Study(Spec):
                 raise ValueError(f"{name} is both tuned and an axis")
         if "seed" in (self.tune.per if self.tune else ()):
             raise ValueError("tune.per: a choice for each seed would not be one; leave seed out")
+        if self.compare and self.compare.by in ("seed", "task"):
+            raise ValueError(f"compare.by {self.compare.by}: runs are paired over seeds and tasks; name another axis")
         if self.compare and self.compare.against is not None:
             values = [str(label(self.compare.by, value)) for value in self.axes[self.compare.by]]
             if self.compare.against not in values:
