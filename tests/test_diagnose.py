@@ -249,6 +249,26 @@ def test_other_sets_are_asked_for_agreement_with_a_split_each(fresh, place):
     assert set(again["agreement"]) == {"train", "dev"}
 
 
+def test_agreement_out_of_domain(fresh, place, tmp_path, capsys):
+    """Also in a study's run, by its job.json; another file of the same name is another set."""
+    write_csv(tmp_path / "far.csv", rows=9, seed=4)
+    words = f"diagnose {fresh} {data(place)} --parts agreement --quiet"
+    for rows in (9, 7):
+        write_csv(tmp_path / "far.csv", rows=rows, seed=4)
+        assert run_cli(f"{words} --ood {tmp_path}/far.csv") == 0
+        assert written(fresh)["agreement"]["far"]["examples"] == rows
+    settings = dict.fromkeys(("dev", "train_examples", "dev_examples"))
+    source = {"name": "classification", "kind": "classification", "data": str(place / "data"), "text_columns": []}
+    job = {"source": settings | source | {"label_column": "label"}, "regime": {}, "regime_seed": 0, "held_out": None}
+    job |= {"ood": ["near=far.csv"], "ood_data": str(tmp_path), "ood_examples": 5}
+    (fresh / "job.json").write_text(json.dumps(job), "utf-8")
+    assert run_cli(f"diagnose {fresh} --parts agreement --quiet") == 0
+    assert written(fresh)["agreement"]["near"]["examples"] == 5
+    (tmp_path / "far.csv").unlink()
+    capsys.readouterr()
+    assert "far.csv" in refused(f"diagnose {fresh} --parts agreement --quiet", capsys)
+
+
 def test_other_data_are_refused_and_another_teacher_is_said(fresh, place, tmp_path, capsys):
     shutil.copytree(place / "data", tmp_path / "data")
     write_csv(tmp_path / "data" / "train.csv", rows=40, seed=9)

@@ -3,6 +3,7 @@
 Every part of `diagnostics.json` remembers what it was made with, so that a second call adds what is missing.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -196,7 +197,7 @@ def diagnose(
     with_teacher = {**common, "teacher": prints.get("teacher")}
     made_with: dict[str, dict[str, Any]] = {
         part: {**(with_teacher if part in WITH_TEACHER else common)}
-        | ({"splits": [*splits]} if part == "agreement" else {})
+        | ({"splits": [*task.splits], "others": _texts_of(others or {})} if part == "agreement" else {})
         for part in chosen
     }
     there = before.get("made_with", {})
@@ -238,6 +239,14 @@ def run_settings(folder: Path) -> dict[str, Any]:
             "again with keep: models"
         )
     return settings
+
+
+def _texts_of(others: Mapping[str, Split]) -> dict[str, str]:
+    """A fingerprint of each set's texts."""
+    return {
+        name: hashlib.sha256(json.dumps(split.texts, ensure_ascii=False).encode()).hexdigest()[:12]
+        for name, split in others.items()
+    }
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -7,8 +7,19 @@ from typing import Annotated, Optional
 
 import typer
 
-from layerstill.commands.common import read_task, setup
-from layerstill.commands.options import DATA, RUN, TASK_HELP, Data, Dev, LabelColumn, Quiet, TextColumns, TrainExamples
+from layerstill.commands.common import read_ood_sets, read_task, setup
+from layerstill.commands.options import (
+    DATA,
+    RUN,
+    TASK_HELP,
+    Data,
+    Dev,
+    LabelColumn,
+    OodLabels,
+    Quiet,
+    TextColumns,
+    TrainExamples,
+)
 
 
 def diagnose(
@@ -21,6 +32,17 @@ def diagnose(
     text_columns: TextColumns = None,
     label_column: LabelColumn = "label",
     train_examples: TrainExamples = None,
+    ood: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--ood",
+            metavar="NAME=PATH|PATH",
+            help="Measure agreement with the teacher on an out-of-domain set, too, as distill --ood. Repeatable. "
+            "Without it a study's run takes those of its study.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    ood_labels: OodLabels = None,
     teacher: Annotated[
         Optional[str], typer.Option(help="The teacher, if not where the run had it.", rich_help_panel=RUN)
     ] = None,
@@ -45,12 +67,14 @@ def diagnose(
     """Look into a finished run: does it overfit, does it follow its teacher, how flat is its minimum?
 
     Writes RUN/diagnostics.json. A second call adds what is missing. Give the data that the run was trained on; its
-    regime is applied to them, and a study's run knows its data itself.
+    regime is applied to them, and a study's run knows its data itself, out-of-domain sets included.
     """
     setup(quiet or json_)
     from layerstill import diagnostics
+    from layerstill.data.classes import fit_all
     from layerstill.data.regimes import Regime
     from layerstill.reporting.diagnostics import print_diagnostics, progress_bar
+    from layerstill.studies.job import ood_of_run
     from layerstill.studies.tasks import task_of_run
 
     settings = diagnostics.run_settings(run)
@@ -60,7 +84,11 @@ def diagnose(
         the_task = read_task(task or settings["task"], data, dev, text_columns, label_column, train_examples)
         if record := settings.get("regime"):
             the_task = Regime.from_record(record).apply(the_task, 0)
+    sets = read_ood_sets(the_task, ood, ood_labels, text_columns, label_column)
+    if not given and not sets:
+        sets = ood_of_run(run, the_task)
+    others = {ood_set.name: ood_set.split for ood_set in fit_all(sets, the_task)}
     chosen = None if parts is None else tuple(part.strip() for part in parts.split(","))
     with progress_bar(not (quiet or json_) and sys.stderr.isatty()) as watch:
-        found = diagnostics.diagnose(run, the_task, teacher, chosen, examples, seed, watch=watch)
+        found = diagnostics.diagnose(run, the_task, teacher, chosen, examples, seed, others, watch)
     print(json.dumps(found, indent=2)) if json_ else print_diagnostics(found)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from layerstill.data.ood import read_ood
+from layerstill.data.ood import OodSet, read_ood
 from layerstill.data.supplementary import read_supplementary
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
@@ -112,6 +112,13 @@ def out_of_domain(job: Job, task: Task) -> dict[str, Any]:
     columns = tuple(job["source"]["text_columns"]), job["source"]["label_column"]
     sets = [read_ood(place, task, None, *columns) for place in places]
     return {"ood": [ood_set.sample(job["ood_examples"]) for ood_set in sets]}
+
+
+def ood_of_run(folder: Path, task: Task) -> tuple[OodSet, ...]:
+    """The out-of-domain sets that a study's run was scored on; none for another run."""
+    path = folder / JOB_FILE
+    job = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return tuple(out_of_domain(job, task)["ood"]) if job.get("ood") else ()
 
 
 def scores_on(teacher: Path, job: Job) -> dict[str, float] | None:
