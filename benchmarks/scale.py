@@ -63,7 +63,7 @@ def main() -> None:
             student, teacher = 3 * gflop(config, depth, tokens), gflop(config, config.num_hidden_layers, tokens)
             live, cached = teacher / (student + teacher), teacher / 10 / (student + teacher / 10)
             print(f"| {name} | {tokens} | {student:.2f} | {teacher:.2f} | {live:.0%} | {cached:.1%} |")
-    print("\n| one q k^T more, of a layer's forward pass | " + " | ".join(f"{n} tokens" for n in LENGTHS) + " |")
+    print("\n| one q k^T more | " + " | ".join(f"{n} tokens" for n in LENGTHS) + " |")
     print("|---" * (1 + len(LENGTHS)) + "|")
     for name, (config, _) in MODELS.items():
         width = config.hidden_size

@@ -1,6 +1,8 @@
 """What holds for every test: no network, and the hub is not asked."""
 
+import logging
 import os
+import shlex
 import socket
 
 import pytest
@@ -32,3 +34,17 @@ def _no_network():
     patch.setattr(socket.socket, "connect_ex", _refuse_the_world(socket.socket.connect_ex))
     yield
     patch.undo()
+
+
+@pytest.fixture
+def call(capsys):
+    """The command line in this process: exit status, standard output and standard error of `layerstill WORDS`."""
+    from tests.command import status_of
+
+    def run(words: str | list[str]) -> tuple[int, str, str]:
+        logging.getLogger("layerstill").handlers.clear()  # a new process would have none, and a new standard error
+        status = status_of(*(shlex.split(words) if isinstance(words, str) else words))
+        out = capsys.readouterr()
+        return status, out.out, out.err
+
+    return run

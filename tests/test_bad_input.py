@@ -1,7 +1,6 @@
 """Input that is wrong: one line with what, where, both values and the way out; status 2; nothing written."""
 
 import json
-import logging
 import os
 import re
 import shlex
@@ -14,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from layerstill.cli import main
 from tests.tiny import save_tiny, write_csv
 
 
@@ -37,23 +35,10 @@ def place(made, tmp_path):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, place):
-    """Run the command line in this process, in the folder `place`: (status, standard output, standard error)."""
-
-    def run(words: str | list[str]) -> tuple[int, str, str]:
-        words = shlex.split(words) if isinstance(words, str) else words
-        monkeypatch.setattr(sys, "argv", ["layerstill", *words])
-        monkeypatch.chdir(place)
-        logging.getLogger("layerstill").handlers.clear()  # a new process would have none, and a new stderr
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return run
+def call(call, monkeypatch, place):
+    """The command line, in the folder `place`."""
+    monkeypatch.chdir(place)
+    return call
 
 
 def contents(folder: Path) -> dict[str, bytes | str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from layerstill.cli import main
 from layerstill.recipe import Recipe, shipped_recipes
 from tests.tiny import save_tiny, save_tiny_masked_lm, write_csv
 
@@ -32,23 +31,6 @@ def place(tmp_path_factory):
     write_csv(folder / "data" / "dev.csv", rows=6)
     (folder / "extra.txt").write_text("a great film\n\nthey was not very good but we was\nthe plot\n", "utf-8")
     return folder
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process: (exit status, standard output, standard error)."""
-
-    def run(words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["layerstill", *shlex.split(words)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return run
 
 
 def arguments(place, extra: str = "") -> str:

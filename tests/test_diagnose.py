@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from layerstill import diagnostics
-from layerstill.cli import main
 from layerstill.data.regimes import Regime
 from layerstill.data.tasks import Split, Task
 from layerstill.diagnostics import diagnose
@@ -22,6 +20,7 @@ from layerstill.training.arguments import Options
 from layerstill.training.lock import FolderLock
 from layerstill.training.records import task_fingerprint
 from layerstill.training.run import finetune
+from tests.command import status_of
 from tests.tiny import save_tiny, write_csv
 
 TEXTS_OF_OTHERS = Split([("good film",), ("awful plot and actor",), ("fine",)], [0, 1, 2])
@@ -53,14 +52,7 @@ def data(place) -> str:
 
 
 def run_cli(words: str) -> int:
-    before, sys.argv = sys.argv, ["layerstill", *shlex.split(words)]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return 0
+    return status_of(*shlex.split(words))
 
 
 def written(run) -> dict:

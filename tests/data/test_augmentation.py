@@ -2,10 +2,7 @@
 
 import csv
 import json
-import logging
 import random
-import shlex
-import sys
 from collections import Counter
 
 import pyarrow
@@ -15,7 +12,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from layerstill.cli import main
 from layerstill.data.augmentation import (
     Augmentation,
     augmented_rows,
@@ -45,22 +41,6 @@ def place(tmp_path_factory):
     write_csv(folder / "pairs.csv", rows=9, two_texts=True)
     write_csv(folder / "dev.csv", rows=6, seed=1, two_texts=True)
     return folder
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def command(words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["layerstill", *shlex.split(words)])
-        logging.getLogger("layerstill").handlers.clear()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return command
 
 
 def words(text: str) -> list[str]:

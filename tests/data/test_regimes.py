@@ -1,16 +1,12 @@
 """Regimes: exactly what was asked for, the same every time, recorded, and refused where it makes no sense."""
 
 import json
-import logging
-import shlex
-import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from layerstill.cli import main
 from layerstill.data.regimes import Regime
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
@@ -281,20 +277,10 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, place):
-    def run(words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["layerstill", *shlex.split(words)])
-        monkeypatch.chdir(place)
-        logging.getLogger("layerstill").handlers.clear()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return run
+def call(call, monkeypatch, place):
+    """The command line, in the folder `place`."""
+    monkeypatch.chdir(place)
+    return call
 
 
 DATA = "--task classification --data data --max-length 32"

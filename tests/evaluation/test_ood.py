@@ -1,15 +1,11 @@
 """Out-of-domain scores: by hand, and through the commands on a model in three classes of inference."""
 
 import json
-import logging
-import shlex
-import sys
 
 import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from layerstill.cli import main
 from layerstill.data.classes import FittedSet, fit
 from layerstill.data.ood import OodSet, read_ood
 from layerstill.data.tasks import Split, Task
@@ -119,21 +115,11 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, place):
-    def run(words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["layerstill", *shlex.split(words)])
-        monkeypatch.chdir(place)
-        monkeypatch.setenv("COLUMNS", "150")
-        logging.getLogger("layerstill").handlers.clear()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return run
+def call(call, monkeypatch, place):
+    """The command line, in the folder `place`."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("COLUMNS", "150")
+    return call
 
 
 MNLI = "--task mnli --data glue --max-length 32"

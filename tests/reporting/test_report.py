@@ -1,14 +1,12 @@
 """`layerstill report`: the page as a parser sees it, the terminal, and what is refused."""
 
 import json
-import shlex
 import shutil
 import sys
 from html.parser import HTMLParser
 
 import pytest
 
-from layerstill.cli import main
 from layerstill.data.tasks import Task
 from layerstill.recipe import Recipe
 from layerstill.reporting.arms import cells, compare_all
@@ -67,19 +65,10 @@ def page_of(folder) -> str:
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def run(words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["layerstill", *shlex.split(words)])
-        monkeypatch.setenv("COLUMNS", "120")
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return run
+def call(call, monkeypatch):
+    """The command line, in a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "120")
+    return call
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,11 @@
 """What a study leaves in a run's folder: the job, by which `diagnose` finds the data that the run was trained on."""
 
 import json
-import shlex
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
-from layerstill.cli import main
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import predict
 from layerstill.studies.job import perform
@@ -40,20 +37,6 @@ def run(studied, tmp_path):
     return shutil.copytree(jobs[1]["folder"], tmp_path / "run")
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["layerstill", *shlex.split(words)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return status, capsys.readouterr().err
-
-    return run
-
-
 def test_every_folder_has_its_job(studied):
     _, jobs = studied
     assert [job["kind"] for job in jobs] == ["teacher", "run"]
@@ -63,7 +46,7 @@ def test_every_folder_has_its_job(studied):
 
 
 def test_a_run_is_looked_at_with_the_sample_and_the_regime_it_was_trained_on(run, studied, call):
-    status, said = call(f"diagnose {run} --parts gap")
+    status, _, said = call(f"diagnose {run} --parts gap")
     assert status == 0, said
     task = task_of(studied[1][1])
     assert len(task.splits["train"]) == 12
@@ -78,7 +61,7 @@ def test_a_run_is_looked_at_with_the_sample_and_the_regime_it_was_trained_on(run
 
 def test_other_data_than_the_studys_are_refused_with_the_way_out(run, studied, call):
     place, _ = studied
-    status, said = call(f"diagnose {run} --task classification --data {place}/data --parts gap")
+    status, _, said = call(f"diagnose {run} --task classification --data {place}/data --parts gap")
     assert status == 2
     assert f"these are not the data of run {run}" in said
     assert "leave the data options out, for its job.json says them" in said
@@ -88,14 +71,14 @@ def test_other_data_than_the_studys_are_refused_with_the_way_out(run, studied, c
     job = json.loads((run / "job.json").read_text("utf-8"))
     job["source"]["data"] = str(data)
     (run / "job.json").write_text(json.dumps(job), "utf-8")
-    status, said = call(f"diagnose {run} --parts gap")
+    status, _, said = call(f"diagnose {run} --parts gap")
     assert (status, "the files have changed since" in said) == (2, True)
     assert not (run / "diagnostics.json").exists()
 
 
 def test_a_run_whose_weights_the_study_deleted_says_so(run, call):
     (run / "model.safetensors").unlink()
-    status, said = call(f"diagnose {run}")
+    status, _, said = call(f"diagnose {run}")
     assert status == 2
     assert said.startswith(f"error: run {run}: the study deleted this run's weights (keep: results); ")
     assert said.count("\n") == 1

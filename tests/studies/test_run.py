@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import time
 
 import pytest
 
-from layerstill.cli import main
 from layerstill.reporting.study import cells, expected, spoken
 from layerstill.studies.folder import RECORDS_FILE, StudyFolder
 from layerstill.studies.pool import LocalPool
@@ -22,21 +20,6 @@ from tests.studies.small import Here, comparable, make_place, plan_of, run_here,
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return make_place(tmp_path_factory.mktemp("studies"))
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["layerstill", *shlex.split(words)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return run
 
 
 def read_records(output):

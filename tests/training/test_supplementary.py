@@ -2,9 +2,6 @@
 
 import csv
 import json
-import logging
-import shlex
-import sys
 
 import pyarrow
 import pyarrow.parquet
@@ -13,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, TrainerCallback
 
-from layerstill.cli import main
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
@@ -42,22 +38,6 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def task(place):
     return Task.from_files("classification", place / "data")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def command(words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["layerstill", *shlex.split(words)])
-        logging.getLogger("layerstill").handlers.clear()
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out = capsys.readouterr()
-        return status, out.out, out.err
-
-    return command
 
 
 def short(*overrides: str, recipe: str = "l-ild-supplementary") -> Recipe:
