@@ -7,6 +7,7 @@ layerstill, embeddings trained or not, layers compiled (`--compile`) where there
 matrix product reaches, and what share of it each step is.
 """
 
+import copy
 import shutil
 import time
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from typing import NamedTuple
 
 import torch
 from torch.profiler import profile
-from transformers import AutoModelForSequenceClassification, set_seed
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
 from layerstill.demo import find_base_model
-from layerstill.families import layers_of
+from layerstill.families import layers_of, recorder_of
+from layerstill.knowledge.capture import Captured, CapturePlan
 from layerstill.recipe import StudentSpec
 from layerstill.students.build import build_student
 from layerstill.training.accounting import forward_flops, matmul_peak
@@ -75,6 +77,29 @@ def seconds(run: Callable[[], None], times: int = 4) -> float:
     return (time.perf_counter() - begun) / times
 
 
+def compare_teachers() -> None:
+    """Print time and error of a teacher's forward pass in bf16: fp32 weights under autocast, and bf16 weights."""
+    set_seed(0)
+    plain = AutoModelForSequenceClassification.from_pretrained(find_base_model(), num_labels=2).eval()
+    halved = copy.deepcopy(plain).to(torch.bfloat16)
+    ids, mask = torch.randint(1000, 20000, (ROWS, TOKENS)), torch.ones(ROWS, TOKENS, dtype=torch.bool)
+    mask[:, REAL:] = False
+    plan = CapturePlan(hidden=frozenset([6]), logits=True)
+
+    def run(model: PreTrainedModel, bf16: bool = True) -> Captured:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return recorder_of(model).run(plan, {"input_ids": ids}, mask)
+
+    exact = run(plain, bf16=False).hidden[6]
+    times: dict[str, list[float]] = {"fp32 weights, autocast": [], "bf16 weights": []}
+    for _ in range(6):  # the first is not counted
+        for name, model in zip(times, (plain, halved), strict=True):
+            times[name].append(seconds(lambda model=model: run(model)))
+    for name, model in zip(times, (plain, halved), strict=True):
+        error = float((run(model).hidden[6].float() - exact).norm() / exact.norm())
+        print(f"teacher, {name:24} {median(times[name][1:]):.3f} s, last hidden states off by {error:.2%}")
+
+
 def main() -> None:
     kinds = [Kind(cheap, embeddings) for cheap in (False, True) for embeddings in (True, False)]
     if shutil.which("g++") or torch.cuda.is_available():
@@ -93,6 +118,7 @@ def main() -> None:
         middle = median(times)
         share = f"{flops / middle / peak:.0%} of the product"
         print(f"{kind!s:46} {middle:.3f} s ({min(times):.3f} to {max(times):.3f}), {share}")
+    compare_teachers()
     with profile() as recorded:
         for _ in range(3):
             steps[Kind(True, True)]()
