@@ -26,6 +26,7 @@ from layerstill.recipe import StudentSpec
 from layerstill.students.build import build_student
 from layerstill.training.accounting import forward_flops, matmul_peak
 from layerstill.training.dropout import CheapDropout
+from layerstill.training.models import with_weights_in
 
 ROWS, TOKENS, REAL = 32, 80, 70
 
@@ -81,7 +82,7 @@ def compare_teachers() -> None:
     """Print time and error of a teacher's forward pass in bf16: fp32 weights under autocast, and bf16 weights."""
     set_seed(0)
     plain = AutoModelForSequenceClassification.from_pretrained(find_base_model(), num_labels=2).eval()
-    halved = copy.deepcopy(plain).to(torch.bfloat16)
+    halved = with_weights_in(copy.deepcopy(plain), torch.bfloat16)
     ids, mask = torch.randint(1000, 20000, (ROWS, TOKENS)), torch.ones(ROWS, TOKENS, dtype=torch.bool)
     mask[:, REAL:] = False
     plan = CapturePlan(hidden=frozenset([6]), logits=True)

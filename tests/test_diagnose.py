@@ -258,7 +258,16 @@ def test_agreement_out_of_domain(fresh, place, tmp_path, capsys):
     assert written(fresh)["agreement"]["near"]["examples"] == 5
     (tmp_path / "far.csv").unlink()
     capsys.readouterr()
-    assert "far.csv" in refused(f"diagnose {fresh} --parts agreement --quiet", capsys)
+    assert run_cli(f"diagnose {fresh} --parts agreement,gap") == 0
+    assert "note: agreement without the study's out-of-domain sets:" in capsys.readouterr().err
+    assert set(written(fresh)["agreement"]) == {"train", "dev"}
+
+
+def test_a_set_may_not_stand_in_for_a_split(fresh, place, tmp_path, capsys):
+    write_csv(tmp_path / "far.csv", rows=9)
+    message = refused(f"diagnose {fresh} {data(place)} --parts agreement --quiet --ood dev={tmp_path}/far.csv", capsys)
+    assert "--ood dev: the task has a split of that name" in message
+    assert not (fresh / "diagnostics.json").exists()
 
 
 def test_other_data_are_refused_and_another_teacher_is_said(fresh, place, tmp_path, capsys):

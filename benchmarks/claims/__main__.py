@@ -5,8 +5,9 @@
     python -m benchmarks.claims show mappings          # tables and verdicts in Markdown
 
 Differences are paired by seed. Intervals are 95 %, over seeds and dev examples where both sides have the same examples,
-else over seeds. A claim is supported if the interval excludes 0 in its direction and no task contradicts; not supported
-if it lies within half a point of 0 or excludes 0 the other way; else inconclusive.
+else over seeds. A comparison supports its claim if the interval excludes 0 in its direction, no task contradicts, and p
+after Holm, over the comparisons of that claim, is below 0.05; it does not if the interval lies within half a point of 0
+or excludes 0 the other way; else it is inconclusive. `not C16` says that the best ILD is better than KD.
 """
 
 import argparse

@@ -32,27 +32,25 @@ def _scores(records: Records) -> str:
     return table(head, rows)
 
 
-def residuals(records: Records) -> dict[str, dict[str, dict[int, float]]]:
-    """By arm, task and seed: the score out of domain less what the score on dev predicts over all arms and seeds."""
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for task in records.tasks:
-        runs = list(records.where(task=task))
-        (name,) = runs[0]["ood"]
-        inside, outside = (np.array(x) for x in zip(*((r["score"], r["ood"][name]) for r in runs), strict=True))
-        slope, start = np.polyfit(inside, outside, 1)
-        for run, rest in zip(runs, outside - start - slope * inside, strict=True):
-            found.setdefault(run["at"]["recipe"], {}).setdefault(task, {})[run["at"]["seed"]] = float(rest)
-    return found
+def out_of_domain(records: Records, given_dev: bool) -> Comparison:
+    """RAIL-KD against the mean of the fixed mappings, out of domain; `given_dev` less the scores on dev.
 
+    How a score out of domain should follow from that on dev is not known, and a slope fitted to noisy scores would be
+    too flat. These two are the ends: it does not follow at all, and point for point.
+    """
 
-def given_dev(records: Records) -> Comparison:
-    """RAIL-KD's residual out of domain against the mean of all other arms'."""
-    rest = residuals(records)
-    others = {
-        task: {s: float(np.mean([rest[a][task][s] for a in rest if a != RANDOM])) for s in rest[RANDOM][task]}
-        for task in records.tasks
-    }
-    return compare(f"{RANDOM} out of domain, given dev", "all others", rest[RANDOM], others)
+    def scores(arm: str) -> dict[str, dict[int, float]]:
+        found: dict[str, dict[int, float]] = {}
+        for run in records.where(recipe=arm):
+            (outside,) = run["ood"].values()
+            at = found.setdefault(run["at"]["task"], {})
+            at[run["at"]["seed"]] = outside - run["score"] * given_dev
+        return found
+
+    fixed = [scores(arm) for arm in FIXED]
+    mean = {t: {s: float(np.mean([f[t][s] for f in fixed])) for s in fixed[0][t]} for t in fixed[0]}
+    what = "out of domain less dev" if given_dev else "out of domain"
+    return compare(f"{RANDOM} {what}", "mean of fixed", scores(RANDOM), mean)
 
 
 def best_against_kd(records: Records, **at: str) -> Comparison:
@@ -71,7 +69,7 @@ def _verdicts(records: Records) -> str:
         return against(records, {"recipe": a}, {"recipe": b}, (a, b))
 
     rows = [("C8", pair(RANDOM, other), "higher") for other in [*FIXED, "pkd", "kd", "finetune"]]
-    rows.append(("C9", given_dev(records), "higher"))
-    rows += [("C15", pair(a, b), "none") for a, b in itertools.combinations(FIXED, 2)]
-    rows += [("C15", pair("pooled, reversed", "kd"), "none"), ("C16", best_against_kd(records), "higher")]
+    rows += [("C9", out_of_domain(records, given_dev), "higher") for given_dev in (False, True)]
+    rows += [("C15", pair(a, b), "equal") for a, b in itertools.combinations([RANDOM, *FIXED], 2)]
+    rows += [("reversed", pair("pooled, reversed", "kd"), "none"), ("not C16", best_against_kd(records), "higher")]
     return comparisons(rows)

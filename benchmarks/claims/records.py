@@ -1,5 +1,6 @@
 """What of a study's runs is kept in the repository: scores, what was right of each dev example, cost, choices."""
 
+import hashlib
 import json
 import statistics
 from collections.abc import Iterator, Mapping
@@ -22,16 +23,18 @@ def kept(run: RunRecord) -> dict[str, Any]:
     if predictions is None:
         raise SystemExit(f"{run.name}: no predictions")
     said = predictions.logits.argmax(-1)
+    if run.metric != "accuracy" or abs((said == predictions.labels).mean() - run.score) > 1e-6:
+        raise SystemExit(f"{run.name}: its score is no accuracy, or not that of its predictions")
     train = run.result["train"]
     return {
         "at": run.coordinates,
         "score": run.score,
-        "metric": run.metric,
         "teacher": run.result["teacher_metrics"].get(run.metric),
         "ood": {name: found["metrics"][run.metric] for name, found in (run.result["ood"] or {}).items()},
         "one_class": len(np.unique(said)) == 1,
         "majority": float(np.bincount(predictions.labels).max() / len(predictions.labels)),
         "examples": len(said),
+        "dev": hashlib.sha256(predictions.ids.tobytes()).hexdigest()[:12],
         "right": np.packbits(said == predictions.labels).tobytes().hex(),
         "steps": train["steps"],
         "seconds": train["seconds"],
@@ -92,9 +95,10 @@ class Records:
         return {run["at"]["seed"]: run["ood"][name] for run in self.where(task=task, **at)}
 
     def right(self, **at: Any) -> dict[str, np.ndarray]:
-        """What was right, `(S, N)` by seed and example, of each task."""
+        """What was right, `(S, N)` by seed and example, of each task; all runs of a task have the same dev examples."""
         found: dict[str, dict[int, np.ndarray]] = {}
         for run in self.where(**at):
+            assert run["dev"] == next(self.where(task=run["at"]["task"]))["dev"]
             bits = np.unpackbits(np.frombuffer(bytes.fromhex(run["right"]), np.uint8))[: run["examples"]]
             found.setdefault(run["at"]["task"], {})[run["at"]["seed"]] = bits.astype(float)
         return {task: np.stack([by_seed[s] for s in sorted(by_seed)]) for task, by_seed in found.items()}
@@ -102,7 +106,9 @@ class Records:
     def best_on_slice(self, task: str, arms: list[str]) -> str:
         """The arm whose tuned learning rate scored best on the slice of train; of equals the first."""
         scores = {
-            group["group"]["recipe"]: max(c["score"] for c in group["rungs"][-1]["candidates"])
+            group["group"]["recipe"]: max(
+                c["score"] for c in group["rungs"][-1]["candidates"] if c["score"] is not None
+            )
             for group in self.tuning
             if group["group"]["task"] == task and group["group"]["recipe"] in arms
         }

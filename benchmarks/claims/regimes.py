@@ -28,10 +28,13 @@ def _scores(records: Records) -> str:
 
 def interaction(records: Records, a: str, b: str, regime: str) -> Comparison:
     """(a - b) in a regime minus (a - b) on full data."""
-    there, here = (
-        minus(records.scores(recipe=a, regime=r), records.scores(recipe=b, regime=r)) for r in (regime, FULL)
-    )
-    return compare(f"({a} - {b}) at {regime}", f"({a} - {b}) at full", there, here)
+    gaps, right = [], []
+    for at in (regime, FULL):
+        gaps.append(minus(records.scores(recipe=a, regime=at), records.scores(recipe=b, regime=at)))
+        of_a, of_b = records.right(recipe=a, regime=at), records.right(recipe=b, regime=at)
+        right.append({task: of_a[task] - of_b[task] for task in of_a})
+    examples = {task: right[0][task] - right[1][task] for task in right[0]}
+    return compare(f"({a} - {b}) at {regime}", f"({a} - {b}) at full", *gaps, examples)
 
 
 def _verdicts(records: Records) -> str:

@@ -1,13 +1,16 @@
 """Pieces that every study's page is made of: tables of means, rows of comparisons."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from benchmarks.claims.records import Records, spread
+from scipy import stats
 
 from layerstill.evaluation.comparison import Comparison, as_family, compare, verdict
+from layerstill.evaluation.statistics import equivalent
 
-WORDS = {"undecided": "inconclusive"}
+MARGIN = 0.005
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -21,7 +24,11 @@ def chance(records: Records) -> str:
     found = []
     for task in records.tasks:
         run = next(records.where(task=task))
-        found.append(f"{task}: {run['examples']} dev examples, majority {100 * run['majority']:.1f}")
+        teachers = sorted({f"{100 * r['teacher']:.1f}" for r in records.where(task=task) if r["teacher"] is not None})
+        found.append(
+            f"{task}: {run['examples']} dev examples, majority {100 * run['majority']:.1f}, teacher "
+            + " or ".join(teachers)
+        )
     return "; ".join(found)
 
 
@@ -48,34 +55,66 @@ def interval(low: float, high: float) -> str:
 
 
 def comparisons(rows: Sequence[tuple[str, Comparison, str]]) -> str:
-    """A table of (claim, comparison, claimed direction), p-values adjusted for all of them."""
-    family = as_family([c for _, c, _ in rows])
+    """A table of (claim, comparison, claim's direction: higher, equal or none); p-values adjusted within each claim.
+
+    Supported: the interval excludes 0 in the claim's direction, no task contradicts, and p after Holm is below 0.05. Of
+    equality: the interval lies within half a point of 0; not supported if it excludes 0 with such a p.
+    """
     cells = []
-    for (claim, _, way), c in zip(rows, family, strict=True):
-        found = verdict(c, claimed="lower" if way == "lower" else "higher").word
-        by_task = ", ".join(f"{task} {interval(i.low, i.high)}" for task, i in c.by_task.items())
-        cells.append(
-            [
-                claim,
-                f"{c.a} - {c.b}",
-                f"{100 * c.difference:+.1f}",
-                interval(c.interval.low, c.interval.high),
-                by_task,
-                f"{c.p_holm:.2g}",
-                "-" if way == "none" else WORDS.get(found, found),
-            ]
-        )
-    head = ["claim", "difference", "points", "95 % interval", "by task", f"p (Holm, {len(rows)})", "verdict"]
-    return table(head, cells)
+    for claim in dict.fromkeys(claim for claim, _, _ in rows):
+        of = [(c, way) for other, c, way in rows if other == claim]
+        for (_, way), c in zip(of, as_family([c for c, _ in of]), strict=True):
+            by_task = ", ".join(f"{task} {interval(i.low, i.high)}" for task, i in c.by_task.items())
+            cells.append(
+                [
+                    claim,
+                    f"{c.a} - {c.b}",
+                    f"{100 * c.difference:+.1f}",
+                    interval(c.interval.low, c.interval.high),
+                    by_task,
+                    f"{c.p_holm:.2g} ({len(of)})",
+                    word(c, way),
+                ]
+            )
+    return table(["claim", "difference", "points", "95 % interval", "by task", "p (Holm, of n)", "verdict"], cells)
 
 
-def sums_of_squares(scores: np.ndarray) -> dict[str, float]:
-    """Shares of the variance of `(A, B, S)` scores: first factor, second, their interaction, seeds."""
+def word(c: Comparison, way: str) -> str:
+    """The verdict on one comparison."""
+    if way == "none":
+        return ""
+    if way == "equal":
+        if equivalent(c.interval, MARGIN):
+            return "supported"
+        differs = c.interval.low > 0 or c.interval.high < 0
+        return "not supported" if differs and c.evidence else "inconclusive"
+    found = verdict(c, MARGIN).word
+    return "inconclusive" if found == "undecided" or (found == "supported" and not c.evidence) else found
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A factor's share of the variance (omega squared, unbiased for no effect but for cutting at 0) and its F test."""
+
+    share: float
+    p: float
+
+
+def effects(scores: np.ndarray) -> dict[str, Effect]:
+    """Two-way analysis of variance of `(A, B, S)` scores: `first`, `second`, `interaction`."""
+    a, b, n = scores.shape
     whole = scores.mean()
-    total = ((scores - whole) ** 2).sum()
-    first = scores.mean((1, 2), keepdims=True) - whole
-    second = scores.mean((0, 2), keepdims=True) - whole
-    cells = scores.mean(2, keepdims=True) - whole - first - second
-    parts = {"first": first, "second": second, "interaction": cells}
-    found = {name: float((np.broadcast_to(p, scores.shape) ** 2).sum() / total) for name, p in parts.items()}
-    return found | {"seeds": 1 - sum(found.values())}
+    first, second = scores.mean((1, 2), keepdims=True) - whole, scores.mean((0, 2), keepdims=True) - whole
+    inner = scores.mean(2, keepdims=True) - whole - first - second
+    total, freedom = ((scores - whole) ** 2).sum(), a * b * (n - 1)
+    error = ((scores - scores.mean(2, keepdims=True)) ** 2).sum() / freedom
+    found = {}
+    for name, part, df in (
+        ("first", first, a - 1),
+        ("second", second, b - 1),
+        ("interaction", inner, (a - 1) * (b - 1)),
+    ):
+        squares = (np.broadcast_to(part, scores.shape) ** 2).sum()
+        share = max(float((squares - df * error) / (total + error)), 0.0)
+        found[name] = Effect(share, float(stats.f.sf(squares / df / error, df, freedom)))
+    return found

@@ -192,6 +192,8 @@ def diagnose(
     _refuse_other_data(folder, settings, task)
     for notice in [*notices, *task.notices, *_strangers(folder, settings, prints)]:
         log.warning("note: %s", notice)
+    if taken := [name for name in others or () if name in task.splits]:
+        raise UserError(f"--ood {taken[0]}: the task has a split of that name; call the set something else")
     splits = {**task.splits, **(others or {})}
     common = {"examples": examples, "seed": seed, "data": task_fingerprint(task), "student": prints["student"]}
     with_teacher = {**common, "teacher": prints.get("teacher")}

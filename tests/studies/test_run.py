@@ -11,8 +11,10 @@ import time
 
 import pytest
 
+from layerstill.errors import UserError
 from layerstill.reporting.study import cells, expected, spoken
 from layerstill.studies.folder import RECORDS_FILE, StudyFolder
+from layerstill.studies.job import perform
 from layerstill.studies.pool import LocalPool
 from tests.studies.small import Here, comparable, make_place, plan_of, run_here, write_study
 
@@ -38,6 +40,10 @@ def test_supplementary_texts_take_their_share_of_the_updates(place, tmp_path):
     assert result["supplementary"]["examples"] == 50
     stages = [json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert set(stages) == {1, 2}
+    job = json.loads((folder / "job.json").read_text("utf-8"))
+    (place / "texts.txt").write_text("another film\n" * 50, "utf-8")
+    with pytest.raises(UserError, match="texts.txt: changed since the study began"):
+        perform(job | {"folder": str(tmp_path / "again")})
 
 
 def test_teachers_come_once_and_first_and_what_is_finished_is_skipped(place, tmp_path):

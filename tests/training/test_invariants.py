@@ -108,7 +108,7 @@ def test_a_map_that_several_terms_read_is_computed_once(recipe, products, family
     monkeypatch.setattr(signals.Attention, "factors", lambda *args: computed.append(1) or factors(*args))
     once = loss_and_gradients(module, data)
     assert len(computed) == products
-    monkeypatch.setattr(distillation, "shared_maps", lambda readers: frozenset())
+    monkeypatch.setattr(distillation, "shared_maps", lambda readers, side: frozenset())
     computed.clear()
     each_time = loss_and_gradients(module, data)
     assert len(computed) > products

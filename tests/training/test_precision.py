@@ -8,9 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from layerstill.data.tasks import Task
+from layerstill.families import recorder_of
+from layerstill.knowledge.capture import CapturePlan
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training.arguments import Options
+from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
 from layerstill.training.run import distill
 from tests.tiny import FAMILIES, batch, no_dropout, save_tiny, tiny_model, write_csv
@@ -26,7 +29,9 @@ def bf16_against_fp32(recipe: str, stage: int, family: str) -> tuple[list[dict[s
         teacher = tiny_model(family, **no_dropout(family))
         torch.manual_seed(1)
         student = build_student(teacher, 2, loaded.student, seed=0)
-        module = DistillationModule(student, teacher.to(dtype), loaded.stages[stage], 0, regression=False).train()
+        module = DistillationModule(
+            student, with_weights_in(teacher, dtype), loaded.stages[stage], 0, regression=False
+        ).train()
         module.clock.epoch, module.clock.epochs = 1, 2
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
             out = module(**batch())
@@ -51,6 +56,24 @@ def test_so_they_are_in_every_family(family, recipe):
     values, (exact, rough) = bf16_against_fp32(recipe, 0, family)
     assert values[1] == pytest.approx(values[0], rel=0.025)
     assert 0 < (rough - exact).norm() < 0.1 * exact.norm()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "modernbert"])
+def test_positions_of_a_teacher_in_bf16_are_those_in_fp32(family):
+    """Rotary frequencies rounded to bf16 would turn the last of many tokens the wrong way."""
+    tokens = 500
+    teacher = tiny_model(family, max_position_embeddings=512).eval()
+    ids, mask = torch.full((1, tokens), 7), torch.ones(1, tokens, dtype=torch.bool)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        with_weights_in(teacher, dtype)
+        with torch.no_grad():
+            plan = CapturePlan(attention=frozenset([1]))
+            found.append(
+                recorder_of(teacher).run(plan, {"input_ids": ids}, mask).attention[1].query.float()[:, :, -50:]
+            )
+    exact, rough = found
+    assert 0 < (rough - exact).norm() < 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize("recipe", ["kd", "rail-kd-l", "cr-ild", "tinybert"])

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
+from layerstill.knowledge import bound_objective
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training import teacher_cache
@@ -97,6 +98,22 @@ def test_a_teacher_cached_in_bf16_is_the_live_one_of_a_training_in_bf16(data, tm
             terms[name] = {n: t.value.item() for n, t in module(**batch)["terms"].items()}
     assert terms["bf16"] == pytest.approx(terms["live"], rel=2e-3)
     assert terms["fp32"] != pytest.approx(terms["live"], rel=1e-6)
+
+
+@pytest.mark.parametrize("distance", ["mse", "kl"])
+@pytest.mark.parametrize("of", ["V-V", "Q-Q"])
+def test_relations_in_parts_need_only_the_vectors_that_a_cache_holds(of, distance, data, tmp_path, monkeypatch):
+    objective = {"signal": {"relation": {"of": of, "heads": 6}}, "mapping": "last", "distance": distance}
+    recipe = Recipe.from_data({"stages": [{"epochs": 1, "learning_rate": 1, "objectives": {"relations": objective}}]})
+    monkeypatch.setattr(Recipe, "load", lambda name: recipe)
+    module = module_for("relations", 0)
+    module.cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
+    module.cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
+    batch = Collator(tiny_tokenizer())([data[i] for i in (3, 0, 11, 7)])
+    whole = module(**batch)["loss"]
+    monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", 0)
+    monkeypatch.setattr(bound_objective, "PART_ELEMENTS", 2 * batch["input_ids"].shape[1] ** 2)
+    torch.testing.assert_close(module(**batch)["loss"], whole)
 
 
 def test_of_attention_only_what_is_read_is_stored(data, tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from layerstill.commands.common import read_ood_sets, read_task, setup
+from layerstill.commands.common import read_ood_sets, read_task, say, setup
 from layerstill.commands.options import (
     DATA,
     RUN,
@@ -20,6 +20,7 @@ from layerstill.commands.options import (
     TextColumns,
     TrainExamples,
 )
+from layerstill.errors import UserError
 
 
 def diagnose(
@@ -84,11 +85,14 @@ def diagnose(
         the_task = read_task(task or settings["task"], data, dev, text_columns, label_column, train_examples)
         if record := settings.get("regime"):
             the_task = Regime.from_record(record).apply(the_task, 0)
-    sets = read_ood_sets(the_task, ood, ood_labels, text_columns, label_column)
-    if not given and not sets:
-        sets = ood_of_run(run, the_task)
-    others = {ood_set.name: ood_set.split for ood_set in fit_all(sets, the_task)}
     chosen = None if parts is None else tuple(part.strip() for part in parts.split(","))
+    sets = read_ood_sets(the_task, ood, ood_labels, text_columns, label_column)
+    if not given and not sets and "agreement" in (chosen or ["agreement"]):
+        try:
+            sets = ood_of_run(run, the_task)
+        except UserError as error:
+            say([f"agreement without the study's out-of-domain sets: {error}"])
+    others = {ood_set.name: ood_set.split for ood_set in fit_all(sets, the_task)}
     with progress_bar(not (quiet or json_) and sys.stderr.isatty()) as watch:
         found = diagnostics.diagnose(run, the_task, teacher, chosen, examples, seed, others, watch)
     print(json.dumps(found, indent=2)) if json_ else print_diagnostics(found)

@@ -54,6 +54,8 @@ def report(
         _measure(folder, runs)
     found = cells(runs)
     findings = compare_all(found, controls)
+    if not findings.comparisons and not findings.left_out and len(found) > 1:
+        findings.left_out.append(f"no two arms differ in nothing but their {choice.by}")
     print_summary(runs, found, findings)
     if output is not None:
         milliseconds, note = known_latency(folder, runs)

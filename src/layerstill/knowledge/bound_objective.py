@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from layerstill.errors import UserError
 from layerstill.knowledge.alignment import Aligner, SameAs
-from layerstill.knowledge.capture import Captured, CapturePlan
+from layerstill.knowledge.capture import Captured, CapturePlan, MapName
 from layerstill.knowledge.distances import MSE, Distance
 from layerstill.knowledge.mappings import Mapping, Pair, layer_name
 from layerstill.knowledge.objective import Objective
@@ -151,7 +151,7 @@ class BoundObjective:
 
     @property
     def map_name(self) -> Hashable:
-        """The map that this objective reads of every layer it compares; None for signals that are no maps."""
+        """What this objective's signal calls its maps; None for signals that are none."""
         return self.signal.map_name if isinstance(self.signal, Attention | Relation) else None
 
     @property
@@ -245,7 +245,8 @@ class BoundObjective:
                 return self._compare_products(_with(student, group[0].student, *vectors), target, group)
 
             return *checkpoint(of_products, *vectors, use_reentrant=False, preserve_rng_state=False), None
-        if self.by_factors and len(parts) == 1 and self.map_name not in student.shared | target.captured.shared:
+        maps = {(group[0].student, self.map_name), (group[0].teacher, self.map_name)}
+        if self.by_factors and len(parts) == 1 and not maps & (student.shared | target.captured.shared):
             return *self._compare_products(student, target, group), None
         if record is None or len(parts) == 1:
             s, t, mask = self._meet(student, target, aligner, group)
@@ -349,7 +350,10 @@ def _with(captured: Captured, layer: int, query: Tensor, key: Tensor, value: Ten
     return Captured(captured.mask, attention={layer: record})
 
 
-def shared_maps(readers: Iterable[BoundObjective]) -> frozenset[Hashable]:
-    """Names of the maps that are read more than once; an objective that reads twice is among `readers` twice."""
-    times = Counter(o.map_name for o in readers if o.map_name is not None)
+def shared_maps(readers: Iterable[BoundObjective], side: Literal["student", "target"]) -> frozenset[MapName]:
+    """The maps of one side that are read more than once; an objective that reads twice is among `readers` twice."""
+    times: Counter[MapName] = Counter()
+    for o in readers:
+        if o.map_name is not None:
+            times.update((k, o.map_name) for k in (o.student_layers if side == "student" else o.target_layers))
     return frozenset(name for name, n in times.items() if n > 1)

@@ -23,6 +23,8 @@ from layerstill.knowledge.mappings import layer_name
 from layerstill.knowledge.projections import Projections
 
 ATTENTION_NAME = "layerstill"
+MapName = tuple[int, Hashable]
+"""A layer, and what its signal calls the map."""
 _SLOT = "_layerstill_slot"
 
 
@@ -101,7 +103,10 @@ class AttentionRecord:
         if self.relation_heads is not None:
             return self
         own = self.query.shape[1]
-        q, k, v = (cut_anew(repeat_heads(x, own), heads) for x in (self.query, self.key, self.value))
+        # A cache leaves what nobody reads empty.
+        q, k, v = (
+            cut_anew(repeat_heads(x, own), heads) if x.numel() else x for x in (self.query, self.key, self.value)
+        )
         return replace(self, query=q, key=k, value=v, bias=None, relation_heads=heads)
 
 
@@ -130,14 +135,14 @@ class Captured:
     logits: Tensor | None = None
     pooled: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     """One vector an example `(B, d)` by layer and kind of pooling, where they were pooled ahead (the teacher cache)."""
-    shared: frozenset[Hashable] = frozenset()
-    """Which maps more than one comparison reads, as their signals name them."""
-    maps: dict[tuple[int, Hashable], Tensor] = field(default_factory=dict)
-    """Those of them that were computed already, `(B, heads, N, N)` by layer and name."""
+    shared: frozenset[MapName] = frozenset()
+    """Which maps more than one comparison reads."""
+    maps: dict[MapName, Tensor] = field(default_factory=dict)
+    """Those of them that were computed already, `(B, heads, N, N)`."""
 
     def map(self, layer: int, name: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """A map of a layer; computed once where it is `shared`, and not kept otherwise."""
-        if name not in self.shared:
+        if (layer, name) not in self.shared:
             return compute()
         if (layer, name) not in self.maps:
             self.maps[layer, name] = compute()

@@ -212,8 +212,11 @@ class Relation(_TokenPairs):
         return left * left.shape[-1] ** -0.5, right
 
     def _vectors(self, record: AttentionRecord, name: str) -> Tensor:
-        x = repeat_heads(_wide(getattr(record, name)), record.query.shape[1])
-        return x if self.heads is None or record.relation_heads is not None else cut_anew(x, self.heads)
+        x = _wide(getattr(record, name))
+        if record.relation_heads is not None:
+            return x
+        x = repeat_heads(x, record.query.shape[1])
+        return x if self.heads is None else cut_anew(x, self.heads)
 
 
 def pool_tokens(states: Tensor, mask: Tensor, pool: str) -> Tensor:

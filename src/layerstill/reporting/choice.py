@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerstill.reporting.figures import get
-from layerstill.reporting.runs import RunRecord, word
+from layerstill.reporting.runs import AXIS, RunRecord
 
-AXIS = "as named"
-"""Stands for the value of the axis that is compared, which the name of the arm says."""
 _PAIRED = ("seed", "task")
 """Axes over which runs are paired."""
 
@@ -42,9 +40,9 @@ def compared_by(runs: Sequence[RunRecord], axis: str) -> list[RunRecord]:
         return list(runs)
     swapped = []
     for run in runs:
-        at = run.coordinates
-        if axis in at and "recipe" in at:
-            run = replace(run, coordinates=at | {"recipe": word(at[axis]), axis: AXIS, "of": run.recipe})
+        if axis in run.coordinates and run.status == "finished":
+            here = {"recipe": str(run.coordinates[axis]), axis: AXIS, "of": run.recipe}
+            run = replace(run, coordinates=run.coordinates | here, by=axis)
         swapped.append(run)
     return swapped
 

@@ -17,6 +17,8 @@ REGIME_SETTINGS = ("few_samples", "stratified", "keep", "long_tail", "label_nois
 """What is a setting of a regime; the rest of its record are counts."""
 WHOLE = "whole model"
 _NO_RUNS_IN = {"checkpoints", "teacher-cache", "cache", "tuning"}
+AXIS = "as named"
+"""Stands for what differs between arms whose names say it."""
 _COORDINATES = {"task", "recipe", "seed", "init", "initialisation", "regime"}
 
 
@@ -54,6 +56,8 @@ class RunRecord:
     error: str = ""
     study: str = ""
     """The study's folder, if it is not the one that was asked for."""
+    by: str = ""
+    """The axis whose value stands in the recipe's place, if another one is compared."""
 
     @cached_property
     def checked(self) -> _Result:
@@ -93,6 +97,8 @@ class RunRecord:
     @property
     def size(self) -> str:
         """Depth and width in words."""
+        if self.by:
+            return AXIS  # whatever differs in it, other coordinates say
         student = self.checked.student
         return f"{student.layers} layers" + (f" × {student.hidden_size}" if student.hidden_size else "")
 
@@ -102,6 +108,8 @@ class RunRecord:
         for axis in ("initialisation", "init"):
             if axis in self.coordinates:
                 return word(self.coordinates[axis])
+        if self.by:
+            return AXIS
         init = self.checked.student.init
         if not isinstance(init, dict):
             return WHOLE if init == "all" else "unknown" if init is None else word(init)

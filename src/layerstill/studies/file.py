@@ -27,6 +27,8 @@ class Arm(Spec):
     """Dotted path in the recipe: value."""
     supplementary: str | None = None
     """Texts of stages with `data: supplementary`: a GLUE task, or a file beside the study file or below `--data`."""
+    supplementary_columns: list[str] = Field(default_factory=list)
+    """The text columns of that file."""
 
 
 class Settings(Spec):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerstill.data.ood import OodSet, read_ood
-from layerstill.data.supplementary import read_supplementary
+from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.predictions import PREDICTIONS_FILE
@@ -24,14 +24,15 @@ Job = dict[str, Any]
 """Every job: kind (`teacher`, `tuning` or `run`), hash, label, folder, source, data (its fingerprint), regime,
 regime_seed, held_out, recipe, share, total_steps, max_steps, seed, max_length, precision. A teacher's: model. A
 student's: teacher, init_from, student_layers, own_teacher, cache, cache_budget, ood, ood_examples,
-ood_data, and supplementary where a stage trains on such texts."""
+ood_data; where a stage trains on such texts supplementary, supplementary_columns and supplementary_texts (their
+fingerprint)."""
 
 
 def perform(job: Job) -> None:
     """Do the job; when this returns, its folder holds a finished run."""
     task = task_of(job)
     recipe = Recipe.from_data(job["recipe"], "recipe")
-    texts = read_supplementary(job["supplementary"]) if "supplementary" in job else None
+    texts = supplementary_of(job)
     sizes = {"task": len(task.splits["train"]), "supplementary": len(texts.texts) if texts else 0}
     recipe = with_steps(recipe, sizes, job["total_steps"], job["max_steps"], job["share"])
     options = Options(
@@ -49,6 +50,16 @@ def perform(job: Job) -> None:
     more = out_of_domain(job, task) | {"teacher_metrics": scores_on(Path(job["teacher"]), job), "supplementary": texts}
     layers, start = job["student_layers"], job["init_from"]
     distill(job["teacher"], task, recipe, layers, job["folder"], options, start, **more)
+
+
+def supplementary_of(job: Job) -> Supplementary | None:
+    """The supplementary texts of a job, if it has any; UserError if they are no longer what the study began with."""
+    if "supplementary" not in job:
+        return None
+    texts = read_supplementary(job["supplementary"], tuple(job["supplementary_columns"]))
+    if texts.fingerprint != job["supplementary_texts"]:
+        raise UserError(f"supplementary {job['supplementary']}: changed since the study began; start the study again")
+    return texts
 
 
 def _keep(job: Job) -> None:

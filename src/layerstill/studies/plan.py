@@ -22,7 +22,8 @@ from layerstill.training.records import task_fingerprint
 from layerstill.training.run import refuse_misfits
 
 FOLDERS = {"teacher": "teachers", "tuning": "tuning", "run": "runs"}
-PLACES = {"hash", "label", "folder", "source", "model", "teacher", "own_teacher", "cache", "cache_budget", "ood_data"}
+PLACES = {"hash", "label", "folder", "source", "model", "teacher", "own_teacher", "cache", "cache_budget", "ood_data",
+          "supplementary", "supplementary_columns"}  # fmt: skip
 """What a job says that its result does not depend on, or that a fingerprint stands for."""
 
 
@@ -51,7 +52,7 @@ class Plan:
     _jobs: dict[int, tuple[Planned, Job]] = field(default_factory=dict, repr=False)
     _data: dict[str, tuple[str, Task]] = field(default_factory=dict, repr=False)
     _ood: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
-    _supplementary: dict[str, str] = field(default_factory=dict, repr=False)
+    _supplementary: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def runs(self) -> list[Planned]:
@@ -97,7 +98,7 @@ class Plan:
                 f"{where}: supplementary {source}, but no stage of recipe {run.recipe.name} says data: supplementary"
             )
         if source is not None:
-            self._texts(source)
+            self._texts(run.settings)
 
     def _texts_of(self, s: Settings) -> str | None:
         """The texts of a run's supplementary stages, as `--supplementary` names them."""
@@ -111,11 +112,17 @@ class Plan:
         beside = self.file_folder / source
         return str(beside if beside.exists() or self.data is None else self.data / source)
 
-    def _texts(self, source: str) -> str:
-        """Their fingerprint."""
-        if source not in self._supplementary:
-            self._supplementary[source] = read_supplementary(source).fingerprint
-        return self._supplementary[source]
+    def _texts(self, s: Settings) -> dict[str, Any]:
+        """What a job says of them: where they are, their columns, and their fingerprint; nothing without them."""
+        source = self._texts_of(s)
+        if source is None:
+            return {}
+        assert isinstance(s.recipe, Arm)
+        columns = tuple(s.recipe.supplementary_columns)
+        if (source, columns) not in self._supplementary:
+            self._supplementary[source, columns] = read_supplementary(source, columns).fingerprint
+        found = {"supplementary": source, "supplementary_columns": [*columns]}
+        return found | {"supplementary_texts": self._supplementary[source, columns]}
 
     def teacher_job(self, run: Planned) -> Job | None:
         """The fine-tuning that a run waits for; None if its task has a teacher already."""
@@ -179,10 +186,7 @@ class Plan:
         }
         job |= more
         stand_ins: dict[str, Any] = {"teacher": identity, "init_from": start and start[1]}
-        texts = self._texts_of(s)
-        if texts is not None:
-            job["supplementary"] = texts
-            stand_ins["supplementary"] = self._texts(texts)
+        job |= self._texts(s)
         if job["ood"]:
             stand_ins["ood"] = self._ood_sets(s.task, job)
         return self._placed(job, stand_ins)

@@ -117,6 +117,13 @@ def load_tokenizer(name: str, config: PretrainedConfig) -> PreTrainedTokenizerBa
     return tokenizer
 
 
+def with_weights_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The same model, its weights converted in place; buffers stay, for rotary frequencies in bf16 turn positions."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model
+
+
 def adopt_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Tell a model that names no padding token the tokenizer's; decoders' heads cannot do without."""
     if model.config.pad_token_id is None:

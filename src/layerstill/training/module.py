@@ -205,8 +205,8 @@ class DistillationModule(nn.Module):
             teacher = self._run_teacher(here, inputs, mask, mixing, batch.get("content"))
             # Under mixup a consistency term compares with both partners, so it reads the student's maps twice.
             twice = [o for o in here if o.spec.consistent and mixing is not None]
-            student.shared = shared_maps([*here, *twice])
-            teacher.shared = shared_maps(o for o in here if not o.spec.consistent)
+            student.shared = shared_maps([*here, *twice], "student")
+            teacher.shared = shared_maps((o for o in here if not o.spec.consistent), "target")
             logits = student.logits if mixing is None else logits
             # Under autocast products of recorded tensors would be bf16 again: losses are computed in full width.
             with torch.autocast(mask.device.type, enabled=False):
@@ -347,7 +347,8 @@ class DistillationModule(nn.Module):
                 recorder = recorder_of(self.average["student"])
             found[kind] = self._run(recorder, plan, inputs, mask, None)
             readers = [o for o in self.objectives if isinstance(o.spec.target, kind)]
-            found[kind].shared = shared_maps([*readers, *(o for o in readers if isinstance(o.spec.view, Mixup))])
+            twice = [o for o in readers if isinstance(o.spec.view, Mixup)]
+            found[kind].shared = shared_maps([*readers, *twice], "target")
         return found
 
     def _mixed(

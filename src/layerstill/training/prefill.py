@@ -24,6 +24,7 @@ from layerstill.training.models import (
     load_fine_tuned,
     load_tokenizer,
     require_head,
+    with_weights_in,
 )
 from layerstill.training.module import bind_objectives
 from layerstill.training.run import refuse_misfits, student_vocabulary
@@ -63,7 +64,7 @@ def fill_cache(
     model = load_fine_tuned(teacher)
     adopt_padding(model, tokenizer)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recorder, kept = recorder_of(model.eval().to(device, dtype_of(options.precision))), None
+    recorder, kept = recorder_of(with_weights_in(model, dtype_of(options.precision)).eval().to(device)), None
     if vocabulary is not None:
         tokenizer, kept = vocabulary.tokenizer, torch.tensor(vocabulary.kept, device=device)
 

@@ -39,6 +39,7 @@ from layerstill.training.models import (
     refuse_other_tokens,
     require_head,
     special_token_notices,
+    with_weights_in,
 )
 from layerstill.training.module import bind_objectives
 from layerstill.training.records import Result, RunFolder, task_fingerprint
@@ -115,7 +116,7 @@ def distill(
         chosen = chosen_layers(source.config, student_layers, recipe.student, options.seed)
         origin = {"layers": chosen or "random weights", "from": init_from or "teacher"}
         # After the student was cut from it: the student's weights stay in fp32.
-        used = teacher_model.to(dtype_of(options.precision)) if recipe.needs_teacher else None
+        used = with_weights_in(teacher_model, dtype_of(options.precision)) if recipe.needs_teacher else None
         tokenizer, tokens = (vocabulary.tokenizer, vocabulary.kept) if vocabulary else (tokenizer, None)
         common = (folder, student, used, tokenizer, task, recipe, options)
         return StagedRun(*common, teacher_metrics, origin, tokens, fitted, supplementary).train()

@@ -126,7 +126,7 @@ class TeacherCache:
             "tensors": self.contents.names(),
             "precision": self.precision,
             "arithmetic": self.arithmetic,
-            "format": 2,
+            "format": 3,  # 2: in bf16 training weights were fp32 under autocast
         }
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = Path(self.directory) / f"teacher-{key}"
