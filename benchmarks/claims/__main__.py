@@ -13,10 +13,8 @@ or excludes 0 the other way; else it is inconclusive. `not C16` says that the be
 import argparse
 from pathlib import Path
 
-from benchmarks.claims import mappings, objectives, regimes
+from benchmarks.claims import STUDIES
 from benchmarks.claims.records import Records, keep
-
-STUDIES = {"mappings": mappings, "objectives": objectives, "regimes": regimes}
 
 
 def main() -> None:
