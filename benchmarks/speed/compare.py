@@ -161,10 +161,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=4, help="steps that are not timed")
-    parser.add_argument("--workload", action="append", choices=list(WORKLOADS))
+    parser.add_argument(
+        "--workload", action="append", choices=list(WORKLOADS), help="only this one; the records of others stay"
+    )
     parser.add_argument("--output", type=Path, default=HERE.parent / "results" / "speed.json")
     args = parser.parse_args()
     results: dict[str, list[dict]] = {}
+    if args.workload and args.output.is_file():
+        results = json.loads(args.output.read_text("utf-8"))["results"]
     with tempfile.TemporaryDirectory() as place:
         prepare(Path(place), args.data)
         for workload in args.workload or WORKLOADS:

@@ -19,6 +19,8 @@ import datasets
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from layerstill.data.encode import Collator
@@ -293,12 +295,10 @@ class TeacherCache:
             for s, r in places:
                 shard = self.shards[s]
                 parts.append(shard.tensors[name][shard.offsets[r] : shard.offsets[r + 1]])
-            # On the way to a GPU numbers stay small; here they are widened while they are copied.
-            dtype = torch.float32 if device.type == "cpu" else parts[0].dtype
-            out = parts[0].new_zeros(len(parts), tokens, parts[0].shape[-1], dtype=dtype)
-            for row, part in enumerate(parts):
-                out[row, : len(part)] = part
-            return out.to(device, torch.float32)
+            with torch.autocast(device.type, enabled=False):
+                padded = pad_sequence(parts, batch_first=True)
+            # Numbers stay as small as they are kept; signals widen what they compare.
+            return F.pad(padded, (0, 0, 0, tokens - padded.shape[1])).to(device)
 
         captured.hidden = {k: ragged(f"hidden.{k}") for k in self.contents.plan.hidden}
         captured.pooled = {(k, pool): rows(f"pooled.{k}.{pool}") for k, pool in self.contents.pooled}
