@@ -270,15 +270,17 @@ class BoundObjective:
         assert isinstance(self.distance, MSE)
         assert isinstance(self.signal, Attention | Relation)
         (pair,) = group
-        left_s, right_s = self.signal.factors(student.attention[pair.student])
-        left_t, right_t = self.signal.factors(target.captured.attention[pair.teacher])
+        record_s, record_t = student.attention[pair.student], target.captured.attention[pair.teacher]
+        left_s, right_s = self.signal.factors(record_s)
+        left_t, right_t = self.signal.factors(record_t)
         own = self._own_mask(target)
         if target.partner:
             left_t, right_t, own = left_t.flip(0), right_t.flip(0), own.flip(0)
         tokens = target.mask & own
         counts = tokens[:, None, :, None].to(left_s.dtype)
-        s_factors = left_s * counts, right_s * counts
-        t_factors = left_t.detach() * counts, right_t.detach() * counts
+        scale_s, scale_t = self.signal.scale(record_s, left_s.shape[-1]), self.signal.scale(record_t, left_t.shape[-1])
+        s_factors = left_s * (counts * scale_s), right_s * counts
+        t_factors = left_t.detach() * (counts * scale_t), right_t.detach() * counts
         return self.distance.of_products(s_factors, t_factors), self._heads * tokens.sum(1).square().sum()
 
     @property

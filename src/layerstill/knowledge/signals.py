@@ -115,8 +115,12 @@ class _TokenPairs(Signal):
         return "query", "key"
 
     def factors(self, record: AttentionRecord) -> tuple[Tensor, Tensor]:
-        """left, right `(B, heads, N, w)` in float32 or better, whose product left right^T is the map `(B, heads, N, N)`
+        """left, right `(B, heads, N, w)` in float32 or better: left right^T times `scale` is the map `(B, heads, N, N)`
         before any mask or position bias."""
+        raise TypeError(f"{type(self).__name__} is not a signal by itself")
+
+    def scale(self, record: AttentionRecord, width: int) -> float:
+        """What the products of factors so wide are multiplied by."""
         raise TypeError(f"{type(self).__name__} is not a signal by itself")
 
     @property
@@ -128,8 +132,9 @@ class _TokenPairs(Signal):
         """The map `(B, heads, N, N)` of a layer before any mask or position bias."""
 
         def product() -> Tensor:
-            left, right = self.factors(captured.attention[layer])
-            return left @ right.transpose(-1, -2)
+            record = captured.attention[layer]
+            left, right = self.factors(record)
+            return (left * self.scale(record, left.shape[-1])) @ right.transpose(-1, -2)
 
         return captured.map(layer, self.map_name, product)
 
@@ -152,8 +157,10 @@ class Attention(_TokenPairs):
         return "scores", None
 
     def factors(self, record: AttentionRecord) -> tuple[Tensor, Tensor]:
-        key = repeat_heads(record.key, record.query.shape[1])
-        return _wide(record.query) * record.scaling, _wide(key)
+        return _wide(record.query), _wide(repeat_heads(record.key, record.query.shape[1]))
+
+    def scale(self, record: AttentionRecord, width: int) -> float:
+        return record.scaling
 
     def read(
         self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
@@ -209,7 +216,10 @@ class Relation(_TokenPairs):
 
     def factors(self, record: AttentionRecord) -> tuple[Tensor, Tensor]:
         left, right = (self._vectors(record, name) for name in self.vectors_read)
-        return left * left.shape[-1] ** -0.5, right
+        return left, right
+
+    def scale(self, record: AttentionRecord, width: int) -> float:
+        return width**-0.5
 
     def _vectors(self, record: AttentionRecord, name: str) -> Tensor:
         x = _wide(getattr(record, name))
