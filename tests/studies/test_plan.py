@@ -207,6 +207,11 @@ def test_what_cannot_be_run_is_refused_before_anything_starts(sections, message,
         plan.check()
 
 
+def test_a_job_knows_how_many_runs_ask_its_teacher_for_the_same(place):
+    plan = plan_of(write_study(place, axes={"recipe": ["kd", "att-kl"], "seed": [0, 1, 2]}), place / "out")
+    assert {plan.run_job(run)["cache_runs"] for run in plan.runs} == {3}
+
+
 def test_supplementary_texts_count_by_what_they_say(place):
     """Not by where they are: a run is another one with other texts only."""
     axes = {"recipe": [TEXTS | {"supplementary": "more.txt"}], "seed": [0]}

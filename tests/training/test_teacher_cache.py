@@ -248,6 +248,16 @@ def test_a_cache_filled_ahead_is_what_a_run_then_reads(task, tmp_path, capsys, m
     assert status_of("distill", *line.split(), "--epochs", "1", "--output", str(tmp_path / "s")) == 0
 
 
+@pytest.mark.parametrize(("runs", "filled"), [(1, False), (4, True), (None, True)])
+def test_a_shared_cache_must_be_read_as_often_as_it_is_filled(runs, filled, task, tmp_path):
+    """Half of the examples in each run: four runs see all of them twice."""
+    teacher = str(save_tiny(tmp_path / "teacher"))
+    options = Options(max_length=32, progress=False, cache=CacheOptions(str(tmp_path / "shared"), runs=runs))
+    recipe = Recipe.load("kd").limited(0.5, 4, 1e-3)
+    distill(teacher, task, recipe, 2, tmp_path / "s", options)
+    assert (tmp_path / "shared").exists() is filled
+
+
 def test_a_cache_filled_ahead_leaves_stages_on_other_texts_out(task, tmp_path, capsys):
     teacher = str(save_tiny(tmp_path / "teacher"))
     line = f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe l-ild-supplementary"

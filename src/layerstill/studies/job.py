@@ -23,7 +23,7 @@ from layerstill.training.run import distill, finetune
 Job = dict[str, Any]
 """Every job: kind (`teacher`, `tuning` or `run`), hash, label, folder, source, data (its fingerprint), regime,
 regime_seed, held_out, recipe, share, total_steps, max_steps, seed, max_length, precision. A teacher's: model. A
-student's: teacher, init_from, student_layers, own_teacher, cache, cache_budget, ood, ood_examples,
+student's: teacher, init_from, student_layers, own_teacher, cache, cache_budget, cache_runs, ood, ood_examples,
 ood_data; where a stage trains on such texts supplementary, supplementary_columns and supplementary_texts (their
 fingerprint)."""
 
@@ -41,7 +41,7 @@ def perform(job: Job) -> None:
         max_steps=job["max_steps"],
         precision=job["precision"],
         progress=False,
-        cache=CacheOptions(job.get("cache", "off"), job.get("cache_budget", 4.0)),
+        cache=CacheOptions(job.get("cache", "off"), job.get("cache_budget", 4.0), job.get("cache_runs")),
     )
     _keep(job)
     if job["kind"] == "teacher":

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +23,10 @@ from layerstill.training.records import task_fingerprint
 from layerstill.training.run import refuse_misfits
 
 FOLDERS = {"teacher": "teachers", "tuning": "tuning", "run": "runs"}
-PLACES = {"hash", "label", "folder", "source", "model", "teacher", "own_teacher", "cache", "cache_budget", "ood_data",
-          "supplementary", "supplementary_columns"}  # fmt: skip
+PLACES = {
+    *("hash", "label", "folder", "source", "model", "teacher", "own_teacher", "ood_data"),
+    *("cache", "cache_budget", "cache_runs", "supplementary", "supplementary_columns"),
+}
 """What a job says that its result does not depend on, or that a fingerprint stands for."""
 
 
@@ -58,6 +61,16 @@ class Plan:
     def runs(self) -> list[Planned]:
         """Every run, in the file's order."""
         return expand(self.study, self.file_folder)
+
+    @cached_property
+    def _alike(self) -> Counter[str]:
+        """How many runs ask their teacher for the same."""
+        return Counter(map(self._kind, self.runs))
+
+    @staticmethod
+    def _kind(run: Planned) -> str:
+        s = run.settings
+        return json.dumps([s.task, s.regime, s.recipe if isinstance(s.recipe, str) else s.recipe.name])
 
     def check(self) -> None:
         """UserError for a run that could not be started, as far as that can be known ahead."""
@@ -183,6 +196,7 @@ class Plan:
             "ood_data": None if self.ood_data is None else str(self.ood_data),
             "cache": str(self.output / "cache" / identity) if run.recipe.needs_teacher else "off",
             "cache_budget": self.cache_budget,
+            "cache_runs": self._alike[self._kind(run)],
         }
         job |= more
         stand_ins: dict[str, Any] = {"teacher": identity, "init_from": start and start[1]}

@@ -26,6 +26,8 @@ class CacheOptions:
     """`auto`: in the run folder while it trains, if that pays; `off`; or a directory that runs share."""
     budget_gb: float = 4.0
     """Largest size on disk, in 10^9 bytes."""
+    runs: int | None = None
+    """How many runs share the directory, if that is known: with fewer passes among them than one it does not pay."""
 
     def __post_init__(self) -> None:
         if not 0 < self.budget_gb < float("inf"):
@@ -64,6 +66,9 @@ def choose_cache(
         return None
     if options.where == "auto" and passes < 2:
         log.info("teacher cache: off, because the stage sees its examples %.3g times", passes)
+        return None
+    if options.runs is not None and passes * options.runs < 1:
+        log.info("teacher cache: off, because %d runs see %.2g of the examples", options.runs, passes * options.runs)
         return None
     examples = len(train.dataset)
     precision = storage(arithmetic)
