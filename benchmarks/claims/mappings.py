@@ -61,6 +61,7 @@ def best_against_kd(records: Records, **at: str) -> Comparison:
     right = {task: records.right(task=task, recipe=arm, **at)[task] for task, arm in chosen.items()}
     kd = records.right(recipe="kd", **at)
     name = "best of slice (" + ", ".join(f"{task}: {arm}" for task, arm in chosen.items()) + ")"
+    name += "".join(f" at {value}" for value in at.values())
     return compare(name, "kd", best, records.scores(recipe="kd", **at), {t: right[t] - kd[t] for t in right})
 
 

@@ -79,6 +79,5 @@ def _verdicts(records: Records) -> str:
     rows += [("C11", pair("att-mse", "kd", SPREAD), "higher"), ("C11", pair("hid-seq", "kd", SPREAD), "higher")]
     rows += [("C13", pair("kd", other, LOWER), "higher") for other in OBJECTIVES[1:]]
     for start in (LOWER, SPREAD, UPPER):
-        c = best_against_kd(records, initialisation=start)
-        rows.append(("not C16", c, "higher"))
+        rows.append(("not C16", best_against_kd(records, initialisation=start), "higher"))
     return comparisons(rows)
