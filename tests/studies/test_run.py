@@ -228,7 +228,7 @@ def test_a_study_killed_again_and_again_ends_with_the_same_records_and_models(pl
     rng = random.Random(0)
     statuses = []
     while 0 not in statuses:
-        statuses.append(run_until(file, out, rng.randrange(60, 400)))
+        statuses.append(run_until(file, out, rng.randrange(40, 200)))
         assert statuses[-1] in (0, -signal.SIGKILL)
     assert len(statuses) > 3
     assert comparable(read_records(out)) == comparable(whole)
