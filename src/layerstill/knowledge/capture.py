@@ -94,7 +94,7 @@ class AttentionRecord:
         part = replace(self, query=vectors[0], key=vectors[1], value=vectors[2], mask=mask, bias=bias)
         if relation_heads is not None:
             part = part.recut(relation_heads)
-        bias = bias if bias is None or bias.shape[1] == 1 else bias[:, heads]
+        bias = part.bias if part.bias is None or part.bias.shape[1] == 1 else part.bias[:, heads]
         q, k, v = part.query[:, heads], part.key[:, heads], part.value[:, heads]
         return replace(part, query=q, key=k, value=v, bias=bias)
 
