@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from layerstill.knowledge.distances import DISTANCES, KL, MSE, SoftCrossEntropy
+from layerstill.knowledge.distances import DISTANCES, KL, SoftCrossEntropy
 from layerstill.schema import Spec
 
 NAMES = list(DISTANCES)
@@ -94,41 +94,3 @@ def test_every_distance_is_a_spec_with_a_docstring():
     for name, cls in DISTANCES.items():
         assert issubclass(cls, Spec), name
         assert cls.__doc__, name
-
-
-@pytest.mark.parametrize(("tokens", "widths"), [(9, (3, 3)), (40, (3, 3)), (40, (3, 5)), (19, (3, 5))])
-def test_the_error_between_products_is_that_between_the_maps_they_make(tokens, widths):
-    rng = torch.Generator().manual_seed(0)
-    s, t = (
-        [torch.randn(2, 4, tokens, w, generator=rng, dtype=torch.float64, requires_grad=True) for _ in "lr"]
-        for w in widths
-    )
-    total, _ = MSE()(s[0] @ s[1].mT, (t[0] @ t[1].mT).detach(), torch.ones(1, dtype=torch.bool))
-    found = MSE.of_products((s[0], s[1]), (t[0].detach(), t[1].detach()))
-    assert MSE.avoids_maps(tokens, *widths) == (tokens == 40 and widths == (3, 3))
-    torch.testing.assert_close(found, total, rtol=1e-12, atol=0)
-    for a, b in zip(torch.autograd.grad(found, s), torch.autograd.grad(total, s), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("nearness", [1e-1, 1e-2, 1e-4])
-@pytest.mark.parametrize("offset", [0, 5])
-def test_the_error_between_products_is_exact_however_near_they_are(nearness, offset):
-    """In float32, where sums of squares that nearly cancel would leave nothing."""
-    rng = torch.Generator().manual_seed(0)
-    teacher = [torch.randn(2, 4, 128, 32, generator=rng) + offset for _ in "lr"]
-    student = [(t + nearness * torch.randn(t.shape, generator=rng)).requires_grad_() for t in teacher]
-    exact = [s.detach().double().requires_grad_() for s in student]
-    difference = exact[0] @ exact[1].mT - teacher[0].double() @ teacher[1].double().mT
-    wanted = (difference**2).sum()
-    assert MSE.avoids_maps(128, 32, 32)
-    found = MSE.of_products((student[0], student[1]), (teacher[0], teacher[1]))
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-    for a, b in zip(torch.autograd.grad(found, student), torch.autograd.grad(wanted, exact), strict=True):
-        assert (a - b).norm() < 1e-4 * b.norm()
-
-
-def test_the_error_between_equal_products_is_nothing():
-    rng = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(2, 4, 64, 8, generator=rng) for _ in "ab")
-    assert MSE.of_products((a, b), (a.clone(), b.clone())) == 0

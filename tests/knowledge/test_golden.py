@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from layerstill.errors import UserError
-from layerstill.knowledge import distances, mappings
+from layerstill.knowledge import mappings
 from layerstill.knowledge.alignment import Aligner
-from layerstill.knowledge.bound_objective import Target
+from layerstill.knowledge.bound_objective import BoundObjective, Target
 from layerstill.knowledge.capture import Captured
 from layerstill.knowledge.distances import KL, SoftCrossEntropy
 from layerstill.knowledge.signals import HiddenStates
@@ -21,10 +21,11 @@ ATTENTION = {"signal": {"attention": {"form": "probabilities"}}, "distance": "kl
 ONES = torch.ones(1, dtype=torch.bool)
 
 
-@pytest.fixture(autouse=True, params=["maps", "products of columns"])
+@pytest.fixture(autouse=True, params=["maps", "products"])
 def _both_ways(request, monkeypatch):
-    """Squared errors between maps are computed with the maps or, for long texts, without them."""
-    monkeypatch.setattr(distances, "_LONG", 0 if request.param == "products of columns" else 4)
+    """Squared errors between maps are computed with the maps or from their factors."""
+    if request.param == "maps":
+        monkeypatch.setattr(BoundObjective, "_compares_products", lambda self: False)
 
 
 def attention(case: Case, side: str, n: int, mask: torch.Tensor) -> Captured:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from layerstill.knowledge import bound_objective, distances, signals
+from layerstill.knowledge import bound_objective, products, signals
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training import module as distillation
@@ -104,8 +104,8 @@ def test_a_map_that_several_terms_read_is_computed_once(recipe, products, family
         both = Recipe.from_data({"stages": [{"epochs": 1, "learning_rate": 1, "objectives": TWO_READERS}]})
         monkeypatch.setattr(Recipe, "load", lambda name: both)
     module, data, computed = module_for(recipe, family=family), batch(), []
-    factors = signals.Attention.factors
-    monkeypatch.setattr(signals.Attention, "factors", lambda *args: computed.append(1) or factors(*args))
+    product = signals.Attention.product
+    monkeypatch.setattr(signals.Attention, "product", lambda *args: computed.append(1) or product(*args))
     once = loss_and_gradients(module, data)
     assert len(computed) == products
     monkeypatch.setattr(distillation, "shared_maps", lambda readers, side: frozenset())
@@ -125,18 +125,18 @@ PRODUCTS = {
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 @pytest.mark.parametrize("kind", PRODUCTS)
-@pytest.mark.parametrize("long", [False, True])
-def test_errors_between_products_are_those_between_whole_maps(kind, family, long, monkeypatch):
+@pytest.mark.parametrize("part", [1, 3 * 9 * 9, 2**18])
+def test_errors_between_products_are_those_between_whole_maps(kind, family, part, monkeypatch):
     recipe = Recipe.from_data({"stages": [{"epochs": 1, "learning_rate": 1, "objectives": {kind: PRODUCTS[kind]}}]})
     monkeypatch.setattr(Recipe, "load", lambda name: recipe)
     module = module_for(kind, family=family)
     (objective_,) = module.objectives
     assert objective_.by_factors
-    monkeypatch.setattr(distances, "_LONG", 0 if long else 1000)
+    monkeypatch.setitem(products.PART_ELEMENTS, "cpu", part)
     data = batch(lengths=[9, 4, 1, 7])
-    products = loss_and_gradients(module, data)
+    by_factors = loss_and_gradients(module, data)
     objective_.by_factors = False
-    assert_same(products, loss_and_gradients(module, data))
+    assert_same(by_factors, loss_and_gradients(module, data))
 
 
 @pytest.mark.parametrize(

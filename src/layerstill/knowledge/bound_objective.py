@@ -16,6 +16,7 @@ from layerstill.knowledge.capture import Captured, CapturePlan, MapName
 from layerstill.knowledge.distances import MSE, Distance
 from layerstill.knowledge.mappings import Mapping, Pair, layer_name
 from layerstill.knowledge.objective import Objective
+from layerstill.knowledge.products import Product, squared_error
 from layerstill.knowledge.signals import Attention, HiddenStates, Labels, Logits, Relation, Signal, Unit
 from layerstill.knowledge.views import Mixup
 from layerstill.randomness import generator
@@ -238,15 +239,9 @@ class BoundObjective:
         assert self.distance is not None
         parts = self._parts(student, target, group[0])
         record = student.attention[group[0].student] if self.signal.inside else None
-        if self.by_factors and record is not None and self._avoids_maps(student.mask.shape[1]):
-            vectors = record.query, record.key, record.value
-
-            def of_products(*vectors: Tensor) -> tuple[Tensor, Tensor]:
-                return self._compare_products(_with(student, group[0].student, *vectors), target, group)
-
-            return *checkpoint(of_products, *vectors, use_reentrant=False, preserve_rng_state=False), None
         maps = {(group[0].student, self.map_name), (group[0].teacher, self.map_name)}
-        if self.by_factors and len(parts) == 1 and not maps & (student.shared | target.captured.shared):
+        at_hand = len(parts) == 1 and maps & (student.shared | target.captured.shared)
+        if self.by_factors and not at_hand:
             return *self._compare_products(student, target, group), None
         if record is None or len(parts) == 1:
             s, t, mask = self._meet(student, target, aligner, group)
@@ -267,31 +262,21 @@ class BoundObjective:
 
     def _compare_products(self, student: Captured, target: Target, group: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """Sum and count of the squared error between two maps that are products, read as their factors."""
-        assert isinstance(self.distance, MSE)
         assert isinstance(self.signal, Attention | Relation)
         (pair,) = group
-        record_s, record_t = student.attention[pair.student], target.captured.attention[pair.teacher]
-        left_s, right_s = self.signal.factors(record_s)
-        left_t, right_t = self.signal.factors(record_t)
+        of_student = self.signal.product(student.attention[pair.student])
+        left, right, scale = self.signal.product(target.captured.attention[pair.teacher])
         own = self._own_mask(target)
         if target.partner:
-            left_t, right_t, own = left_t.flip(0), right_t.flip(0), own.flip(0)
+            left, right, own = left.flip(0), right.flip(0), own.flip(0)
         tokens = target.mask & own
-        counts = tokens[:, None, :, None].to(left_s.dtype)
-        scale_s, scale_t = self.signal.scale(record_s, left_s.shape[-1]), self.signal.scale(record_t, left_t.shape[-1])
-        s_factors = left_s * (counts * scale_s), right_s * counts
-        t_factors = left_t.detach() * (counts * scale_t), right_t.detach() * counts
-        return self.distance.of_products(s_factors, t_factors), self._heads * tokens.sum(1).square().sum()
+        amount = squared_error(of_student, Product(left, right, scale), tokens)
+        return amount, self._heads * tokens.sum(1).square().sum()
 
     @property
     def _heads(self) -> int:
         """Maps of one layer and example."""
         return (self.signal.heads if isinstance(self.signal, Relation) else None) or self.student.heads
-
-    def _avoids_maps(self, tokens: int) -> bool:
-        assert isinstance(self.distance, MSE)
-        assert self.source is not None
-        return self.distance.avoids_maps(tokens, self.student.inner // self._heads, self.source.inner // self._heads)
 
     def _compares_products(self) -> bool:
         """Whether the squared error is asked for between maps that are products among all real tokens."""

@@ -14,10 +14,6 @@ from torch.nn import functional as F
 from layerstill.schema import Positive, Spec
 
 SumCount = tuple[Tensor, Tensor]
-Factors = tuple[Tensor, Tensor]
-
-_LONG = 4
-"""Tokens over head width from which maps cost more than products of columns (12 heads of 32, two cores)."""
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -55,29 +51,6 @@ class MSE(Distance):
 
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
         return _elements((_wide(student) - _wide(teacher)) ** 2, mask)
-
-    @staticmethod
-    def avoids_maps(tokens: int, width: int, other_width: int) -> bool:
-        """Whether `of_products` for so many tokens and factors so wide makes no map of tokens by tokens."""
-        return width == other_width and tokens >= _LONG * width
-
-    @staticmethod
-    def of_products(student: Factors, teacher: Factors) -> Tensor:
-        """Sum of (s_left s_right^T - t_left t_right^T)^2 over all elements, without the two products where that pays.
-
-        A B' - C D' is X B' + C Y' with X = A - C and Y = B - D, and the sum of its squares <X'X, B'B> + 2 <X'C, B'Y> +
-        <C'C, Y'Y>: products of w x w instead of N x N, none of them much larger than the result, however near student
-        and teacher are. Factors are `(..., N, w)`; rows that shall not count are zero.
-        """
-        (a, b), (c, d) = student, teacher
-        if not MSE.avoids_maps(a.shape[-2], a.shape[-1], c.shape[-1]):
-            return F.mse_loss(a @ b.transpose(-1, -2), c @ d.transpose(-1, -2), reduction="sum")
-        x, y = a - c, b - d
-        first, cross, last = (
-            ((s.transpose(-1, -2) @ t).double() * (u.transpose(-1, -2) @ v).double()).sum()
-            for s, t, u, v in ((x, x, b, b), (x, c, b, y), (c, c, y, y))
-        )
-        return (first + 2 * cross + last).clamp(min=0).to(a.dtype)
 
 
 class L1(Distance):

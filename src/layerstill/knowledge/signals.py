@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan, cut_anew, repeat_heads
+from layerstill.knowledge.products import Product
 from layerstill.schema import Spec
 
 Padding = Literal["excluded", "included"]
@@ -114,13 +115,8 @@ class _TokenPairs(Signal):
         """Which two of `query`, `key`, `value` the map is made of."""
         return "query", "key"
 
-    def factors(self, record: AttentionRecord) -> tuple[Tensor, Tensor]:
-        """left, right `(B, heads, N, w)` in float32 or better: left right^T times `scale` is the map `(B, heads, N, N)`
-        before any mask or position bias."""
-        raise TypeError(f"{type(self).__name__} is not a signal by itself")
-
-    def scale(self, record: AttentionRecord, width: int) -> float:
-        """What the products of factors so wide are multiplied by."""
+    def product(self, record: AttentionRecord) -> Product:
+        """The map `(B, heads, N, N)` of a layer before any mask or position bias, as its factors."""
         raise TypeError(f"{type(self).__name__} is not a signal by itself")
 
     @property
@@ -132,9 +128,8 @@ class _TokenPairs(Signal):
         """The map `(B, heads, N, N)` of a layer before any mask or position bias."""
 
         def product() -> Tensor:
-            record = captured.attention[layer]
-            left, right = self.factors(record)
-            return (left * self.scale(record, left.shape[-1])) @ right.transpose(-1, -2)
+            left, right, scale = self.product(captured.attention[layer])
+            return (_wide(left) * scale) @ _wide(right).transpose(-1, -2)
 
         return captured.map(layer, self.map_name, product)
 
@@ -156,11 +151,8 @@ class Attention(_TokenPairs):
     def map_name(self) -> tuple[str, int | None]:
         return "scores", None
 
-    def factors(self, record: AttentionRecord) -> tuple[Tensor, Tensor]:
-        return _wide(record.query), _wide(repeat_heads(record.key, record.query.shape[1]))
-
-    def scale(self, record: AttentionRecord, width: int) -> float:
-        return record.scaling
+    def product(self, record: AttentionRecord) -> Product:
+        return Product(record.query, repeat_heads(record.key, record.query.shape[1]), record.scaling)
 
     def read(
         self, captured: Captured, layer: int, mask: Tensor, padding: Padding, reads: Literal["values", "logits"]
@@ -214,15 +206,12 @@ class Relation(_TokenPairs):
     def map_name(self) -> tuple[str, int | None]:
         return self.of, self.heads
 
-    def factors(self, record: AttentionRecord) -> tuple[Tensor, Tensor]:
+    def product(self, record: AttentionRecord) -> Product:
         left, right = (self._vectors(record, name) for name in self.vectors_read)
-        return left, right
-
-    def scale(self, record: AttentionRecord, width: int) -> float:
-        return width**-0.5
+        return Product(left, right, left.shape[-1] ** -0.5)
 
     def _vectors(self, record: AttentionRecord, name: str) -> Tensor:
-        x = _wide(getattr(record, name))
+        x: Tensor = getattr(record, name)
         if record.relation_heads is not None:
             return x
         x = repeat_heads(x, record.query.shape[1])

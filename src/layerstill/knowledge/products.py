@@ -1,0 +1,108 @@
+"""Products: token-by-token maps `left right^T`, compared as their factors so that no whole map is ever in memory."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+PART_ELEMENTS = {"cpu": 2**18}
+"""Elements of the maps that are made at a time, by kind of device: on a CPU what its caches hold."""
+OTHER_PART_ELEMENTS = 2**24
+"""The same on a GPU, where few large products are faster."""
+
+
+class Product(NamedTuple):
+    """The map `(B, H, N, N)` that is `scale` times left right^T."""
+
+    left: Tensor
+    """`(B, H, N, w)` in any precision; arithmetic is in float32 or better."""
+    right: Tensor
+    """The same shape."""
+    scale: float
+
+    def factors(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Both factors with the scale in the left one, and nothing where a token of `(B, N)` does not count."""
+        counts = tokens[:, None, :, None].to(_wide(self.left.dtype))
+        return self.left * (counts * self.scale), self.right * counts
+
+
+def squared_error(student: Product, teacher: Product, tokens: Tensor) -> Tensor:
+    """Sum of (student - teacher)^2 over all heads and pairs of real tokens, `tokens` `(B, N)`.
+
+    Gradients reach the student's factors only. They come out of the same pass over a few maps at a time as the error
+    itself, so memory grows with the factors and not with the maps. Heads may have other widths in the teacher.
+    """
+    part = PART_ELEMENTS.get(tokens.device.type, OTHER_PART_ELEMENTS)
+    with torch.no_grad():
+        left, right = teacher.left.detach(), teacher.right.detach()
+    scales = student.scale, teacher.scale
+    return _SquaredError.apply(student.left, student.right, left, right, tokens, scales, part)  # type: ignore[no-any-return]
+
+
+def squared_error_of_maps(student: Product, teacher: Product, tokens: Tensor) -> Tensor:
+    """The slow twin of `squared_error`: makes both maps, and can be differentiated any number of times."""
+    (a, b), (c, d) = student.factors(tokens), teacher.factors(tokens)
+    return ((a @ b.transpose(-1, -2) - c.detach() @ d.detach().transpose(-1, -2)) ** 2).sum()
+
+
+class _SquaredError(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        left: Tensor,
+        right: Tensor,
+        other_left: Tensor,
+        other_right: Tensor,
+        tokens: Tensor,
+        scales: tuple[float, float],
+        part: int,
+    ) -> Tensor:
+        size, heads, n, _ = left.shape
+        wanted = any(ctx.needs_input_grad)
+        gradients = [torch.empty(left.shape, dtype=_wide(left.dtype), device=left.device) for _ in range(2 * wanted)]
+        sums = []
+        rows, maps = max(part // (heads * n**2), 1), max(part // n**2, 1)
+        for start in range(0, size, rows):
+            here = slice(start, start + rows)
+            student = Product(left[here], right[here], scales[0]).factors(tokens[here])
+            teacher = Product(other_left[here], other_right[here], scales[1]).factors(tokens[here])
+            (a, b), (c, d) = ([x.flatten(0, 1) for x in factors] for factors in (student, teacher))
+            both_left, both_right = _of_difference(a, b, c, d)
+            for first in range(0, len(a), maps):
+                some = slice(first, first + maps)
+                error = torch.bmm(both_left[some], both_right[some].transpose(1, 2))
+                sums.append(torch.dot(error.view(-1), error.view(-1)))
+                if wanted:
+                    of_left, of_right = (x[here].flatten(0, 1)[some] for x in gradients)
+                    torch.bmm(error, b[some], out=of_left)
+                    torch.bmm(error.transpose(1, 2), a[some], out=of_right)
+        ctx.scales = scales
+        ctx.save_for_backward(left, right, other_left, other_right, tokens, *gradients)
+        return torch.stack(sums).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        left, right, other_left, other_right, tokens, of_left, of_right = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # Somebody wants second derivatives. What was worked out ahead is constant to autograd, so start anew.
+            student, teacher = Product(left, right, ctx.scales[0]), Product(other_left, other_right, ctx.scales[1])
+            error = squared_error_of_maps(student, teacher, tokens)
+            found = torch.autograd.grad(error, (left, right), gradient, create_graph=True)
+        else:
+            twice = 2 * gradient
+            found = (of_left * (twice * ctx.scales[0])).to(left.dtype), (of_right * twice).to(right.dtype)
+        return *found, None, None, None, None, None
+
+
+def _of_difference(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Two factors whose product is a b^T - c d^T.
+
+    (a - c) b^T + c (b - d)^T keeps what is left exact however near both are; it takes factors of one width.
+    """
+    if a.shape[-1] == c.shape[-1]:
+        return torch.cat([a - c, c], -1), torch.cat([b, b - d], -1)
+    return torch.cat([a, -c], -1), torch.cat([b, d], -1)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype == torch.float64 else torch.float32
