@@ -237,8 +237,20 @@ def test_other_sets_are_asked_for_agreement_with_a_split_each(fresh, place):
     found = diagnose(fresh, task, parts=("agreement",), others={"elsewhere": TEXTS_OF_OTHERS})
     assert set(found["agreement"]) == {"train", "dev", "elsewhere"}
     assert found["agreement"]["elsewhere"]["examples"] == 3
-    again = diagnose(fresh, task, parts=("agreement",))
-    assert set(again["agreement"]) == {"train", "dev"}
+    asked = []
+
+    def watch(part, steps):
+        asked.append((part, steps))
+        return lambda: None
+
+    again = diagnose(fresh, task, parts=("agreement",), others={"far": TEXTS_OF_OTHERS}, watch=watch)
+    assert set(again["agreement"]) == {"train", "dev", "elsewhere", "far"}
+    assert {**again["agreement"], "far": None} == {**found["agreement"], "far": None}
+    assert asked == [("agreement", 1)]
+    assert diagnose(fresh, task, parts=("agreement",), watch=watch) == again
+    assert len(asked) == 1
+    other_sample = diagnose(fresh, task, parts=("agreement",), examples=4)
+    assert set(other_sample["agreement"]) == {"train", "dev"}
 
 
 def test_agreement_out_of_domain(fresh, place, tmp_path, capsys):
@@ -260,7 +272,7 @@ def test_agreement_out_of_domain(fresh, place, tmp_path, capsys):
     capsys.readouterr()
     assert run_cli(f"diagnose {fresh} --parts agreement,gap") == 0
     assert "note: agreement without the study's out-of-domain sets:" in capsys.readouterr().err
-    assert set(written(fresh)["agreement"]) == {"train", "dev"}
+    assert set(written(fresh)["agreement"]) == {"train", "dev", "far", "near"}
 
 
 def test_a_set_may_not_stand_in_for_a_split(fresh, place, tmp_path, capsys):

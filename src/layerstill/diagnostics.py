@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Subject:
     splits: dict[str, Split]
     """Samples of `train`, `dev` and whatever other sets agreement is asked for."""
     seed: int
+    agreed: Mapping[str, Any] = field(default_factory=dict)
+    """Agreement that is known from before, by set."""
 
     @property
     def regression(self) -> bool:
@@ -98,9 +100,10 @@ def _gap(subject: Subject, watch: Watch) -> dict[str, Any]:
 
 def _agreement(subject: Subject, watch: Watch) -> dict[str, Any]:
     assert subject.teacher is not None
-    tick = watch("agreement", len(subject.splits))
-    found = {}
-    for name, split in subject.splits.items():
+    missing = {name: split for name, split in subject.splits.items() if name not in subject.agreed}
+    tick = watch("agreement", len(missing))
+    found = dict(subject.agreed)
+    for name, split in missing.items():
         found[name] = agreement_with_teacher(subject.student, subject.teacher, split)
         tick()
     return {"agreement": found}
@@ -174,7 +177,8 @@ def diagnose(
         teacher: a folder or hub id, if not where the run had it.
         parts: of `PARTS`; without it all that the run allows. Parts that are there, made with the same settings, stay.
         examples: at most so many of each split, drawn with `seed`.
-        others: sets besides the task's splits for which agreement with the teacher is asked, labels not needed.
+        others: sets besides the task's splits for which agreement with the teacher is asked, labels not needed; they
+            join those of earlier calls.
         watch: for a progress bar.
     """
     folder = Path(run)
@@ -203,6 +207,11 @@ def diagnose(
         for part in chosen
     }
     there = before.get("made_with", {})
+    agreed = {}
+    if "agreement" in made_with:
+        agreed = _agreed_before(before, made_with["agreement"])
+        told = there.get("agreement", {}).get("others", {})
+        made_with["agreement"]["others"] |= {name: texts for name, texts in told.items() if name in agreed}
     missing = [part for part in chosen if there.get(part) != made_with[part]]
     if kept := [part for part in chosen if part not in missing]:
         log.info("note: %s already holds %s", folder / FILE, ", ".join(kept))
@@ -210,7 +219,7 @@ def diagnose(
         return before
     readers = {who: _reader(name, configs[who], settings["max_length"]) for who, name in names.items()}
     samples = {name: sample_of(split, examples, seed, name) for name, split in splits.items()}
-    subject = Subject(readers["student"], readers.get("teacher"), task, samples, seed)
+    subject = Subject(readers["student"], readers.get("teacher"), task, samples, seed, agreed)
     lock = FolderLock(folder)
     lock.take()
     try:
@@ -222,6 +231,16 @@ def diagnose(
     finally:
         lock.release()
     return data
+
+
+def _agreed_before(before: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What holds of an earlier agreement: everything, if it was made in the same way, but sets whose texts changed."""
+    made_with = before.get("made_with", {}).get("agreement")
+    if made_with is None or {**made_with, "others": None} != {**wanted, "others": None}:
+        return {}
+    told = made_with.get("others", {})
+    changed = {name for name, texts in wanted["others"].items() if told.get(name) != texts}
+    return {name: found for name, found in before["agreement"].items() if name not in changed}
 
 
 def run_settings(folder: Path) -> dict[str, Any]:
