@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.claims import STUDIES
+from benchmarks.claims.layers import fall, gap, turn
 from benchmarks.claims.mappings import FIXED, RANDOM, out_of_domain
 from benchmarks.claims.records import RESULTS, Records
 from benchmarks.claims.tables import comparisons, effects, word
@@ -81,3 +82,16 @@ def test_the_evidence_is_what_the_records_say(name):
     text = (ROOT / "docs" / "evidence.md").read_text("utf-8")
     for part in STUDIES[name].show(Records.read(name)).split("\n\n"):
         assert part in text, part
+
+
+def test_gaps_falls_and_turns_are_those_of_a_run():
+    """Accuracies and an objective that falls, then rises by a half; the second stage is no part of it."""
+    epochs = [(0, 4.0), (0, 2.0), (0, 3.0), (1, 9.0)]
+    run = {
+        "gap": {"train": 0.9, "dev": 0.7},
+        "noise": {"sigmas": [0, 0.1, 0.2], "train": [0.9, 0.9, 0.9], "dev": [0.8, 0.7, 0.5]},
+        "objectives": [{"stage": stage, "epoch": 1, "train": {}, "dev": {"attention": v}} for stage, v in epochs],
+    }
+    assert gap(run) == pytest.approx(0.2)
+    assert fall(run) == pytest.approx(0.2)
+    assert turn(run, "attention") == pytest.approx(0.5)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from layerstill.diagnostics import FILE as DIAGNOSTICS
 from layerstill.evaluation.comparison import Scores
 from layerstill.evaluation.predictions import load_predictions
 from layerstill.reporting.runs import RunRecord, read_runs
@@ -26,6 +27,7 @@ def kept(run: RunRecord) -> dict[str, Any]:
     if run.metric != "accuracy" or abs((said == predictions.labels).mean() - run.score) > 1e-6:
         raise SystemExit(f"{run.name}: its score is no accuracy, or not that of its predictions")
     train = run.result["train"]
+    assert run.folder is not None
     return {
         "at": run.coordinates,
         "score": run.score,
@@ -39,7 +41,31 @@ def kept(run: RunRecord) -> dict[str, Any]:
         "steps": train["steps"],
         "seconds": train["seconds"],
         "teacher_share": train["teacher_share"],
+        **_looked_into(run.folder),
     }
+
+
+def _looked_into(folder: Path) -> dict[str, Any]:
+    """What `diagnose` and evaluations of the objectives found, if they were asked for."""
+    found: dict[str, Any] = {}
+    if (folder / DIAGNOSTICS).is_file():
+        diagnostics = json.loads((folder / DIAGNOSTICS).read_text("utf-8"))
+        noise = diagnostics["weight_noise"]
+        means = {split: noise[split]["mean"] for split in ("train", "dev")}
+        found = {"gap": diagnostics["gap"]["accuracy"], "noise": {"sigmas": noise["sigmas"], **means}}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    seen = [line for line in lines if "dev_objectives" in line]
+    if seen:
+        found["objectives"] = [
+            {
+                "stage": line["stage"],
+                "epoch": line["epoch"],
+                "train": line["train_objectives"],
+                "dev": line["dev_objectives"],
+            }
+            for line in seen
+        ]
+    return found
 
 
 def keep(folder: Path) -> Path:
