@@ -45,8 +45,13 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(part, monk
     def error(left, right):
         return squared_error(Product(left, right, student.scale), teacher, some_tokens(3))
 
-    assert torch.autograd.gradcheck(error, student[:2])
-    assert torch.autograd.gradgradcheck(error, student[:2])
+    left, right = student[:2]
+    assert torch.autograd.gradcheck(error, (left, right))
+    assert torch.autograd.gradgradcheck(error, (left, right))
+    with_itself, with_constant = (lambda x: error(x, x)), (lambda x: error(x, right.detach()))
+    for one_sided in (with_itself, with_constant):
+        assert torch.autograd.gradcheck(one_sided, (left,))
+        assert torch.autograd.gradgradcheck(one_sided, (left,))
 
 
 def test_without_gradients_there_is_the_same_error():
@@ -69,6 +74,28 @@ def test_gradients_of_bf16_factors_are_computed_in_float32():
     for a, b in zip(torch.autograd.grad(found, student[:2]), torch.autograd.grad(wanted, wide[:2]), strict=True):
         assert a.dtype == torch.bfloat16
         torch.testing.assert_close(a, b.bfloat16(), rtol=2**-7, atol=1e-5)
+
+
+def test_padding_takes_no_part_whatever_it_holds():
+    student, teacher = random_product(0, 3, 0.7), random_product(1, 3, 0.4)
+    wanted = squared_error(student, teacher, some_tokens())
+    gradients = torch.autograd.grad(wanted, student[:2])
+    spoilt = [x.detach().clone() for x in (*student[:2], *teacher[:2])]
+    for x in spoilt:
+        x[1, :, 4:] = float("inf")
+        x[2, :, 1:] = float("nan")
+    student = Product(spoilt[0].requires_grad_(), spoilt[1].requires_grad_(), 0.7)
+    found = squared_error(student, Product(*spoilt[2:], 0.4), some_tokens())
+    assert found == wanted
+    for a, b in zip(torch.autograd.grad(found, student[:2]), gradients, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_autocast_changes_nothing():
+    student, teacher = (random_product(seed, 3, 0.7, dtype=torch.float32) for seed in (0, 1))
+    wanted = squared_error(student, teacher, some_tokens())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert squared_error(student, teacher, some_tokens()) == wanted
 
 
 @pytest.mark.parametrize("nearness", [1e-1, 1e-2, 1e-4])

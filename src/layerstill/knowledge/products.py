@@ -22,8 +22,9 @@ class Product(NamedTuple):
 
     def factors(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Both factors with the scale in the left one, and nothing where a token of `(B, N)` does not count."""
-        counts = tokens[:, None, :, None].to(_wide(self.left.dtype))
-        return self.left * (counts * self.scale), self.right * counts
+        wide, padding = _wide(self.left.dtype), ~tokens[:, None, :, None]
+        left, right = (x.masked_fill(padding, 0).to(wide) for x in self[:2])
+        return left * self.scale, right
 
 
 def squared_error(student: Product, teacher: Product, tokens: Tensor) -> Tensor:
@@ -36,7 +37,8 @@ def squared_error(student: Product, teacher: Product, tokens: Tensor) -> Tensor:
     with torch.no_grad():
         left, right = teacher.left.detach(), teacher.right.detach()
     scales = student.scale, teacher.scale
-    return _SquaredError.apply(student.left, student.right, left, right, tokens, scales, part)  # type: ignore[no-any-return]
+    with torch.autocast(tokens.device.type, enabled=False):
+        return _SquaredError.apply(student.left, student.right, left, right, tokens, scales, part)  # type: ignore[no-any-return]
 
 
 def squared_error_of_maps(student: Product, teacher: Product, tokens: Tensor) -> Tensor:
@@ -83,15 +85,18 @@ class _SquaredError(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         left, right, other_left, other_right, tokens, of_left, of_right = ctx.saved_tensors
+        twice = 2 * gradient
         if torch.is_grad_enabled():
-            # Somebody wants second derivatives. What was worked out ahead is constant to autograd, so start anew.
+            # Somebody wants second derivatives, and what was worked out ahead is constant to autograd.
             student, teacher = Product(left, right, ctx.scales[0]), Product(other_left, other_right, ctx.scales[1])
-            error = squared_error_of_maps(student, teacher, tokens)
-            found = torch.autograd.grad(error, (left, right), gradient, create_graph=True)
-        else:
-            twice = 2 * gradient
-            found = (of_left * (twice * ctx.scales[0])).to(left.dtype), (of_right * twice).to(right.dtype)
-        return *found, None, None, None, None, None
+            (a, b), (c, d) = student.factors(tokens), teacher.factors(tokens)
+            error = a @ b.transpose(-1, -2) - c @ d.transpose(-1, -2)
+            of_left, of_right = error @ b, error.transpose(-1, -2) @ a
+        return (
+            (of_left * (twice * ctx.scales[0])).to(left.dtype),
+            (of_right * twice).to(right.dtype),
+            *(None,) * 5,
+        )
 
 
 def _of_difference(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
