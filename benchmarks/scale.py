@@ -80,7 +80,7 @@ def main() -> None:
         for config, _ in MODELS.values():
             kept = contents(config.num_hidden_layers)[kind]
             for tokens in (32, 128):
-                size = kept.bytes_per_example(tokens, config.hidden_size, config.hidden_size, 3, "fp16")
+                size = kept.bytes_per_example(tokens, config.hidden_size, config.hidden_size, 3, "bf16")
                 cells.append(f"{size / 1e3:,.3g} kB" if size < 1e6 else f"{size / 1e6:,.3g} MB")
         print(f"| {kind} | {' | '.join(cells)} |")
     print("\n| examples x epochs, BERT-base 12 to 6, 128 tokens | operations | 250 GFLOP/s (two cores) | 50 TFLOP/s |")

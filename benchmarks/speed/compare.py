@@ -3,8 +3,9 @@
     make bench GLUE=path/to/glue
 
 Every arm is a process of its own that trains the same three-layer student under the same six-layer teacher
-(all-MiniLM-L6-v2 with a fresh head) on RTE pairs, batch 32, at most 128 tokens; the first steps are not timed. Arms
-take turns (A B C A B C ...), so that a noisy machine is noisy for all. Ratios are formed within a round; the table
+(all-MiniLM-L6-v2 with a fresh head) on RTE pairs, batch 32, at most 128 tokens, other pairs and another order in every
+round. The first steps are not timed: `--warmup` of TextBrewer's, of layerstill's a whole epoch over the same pairs.
+Arms take turns (A B C A B C ...), so that a noisy machine is noisy for all. Ratios are formed within a round; the table
 shows their median and range. TextBrewer runs in an environment of its own (`--textbrewer PYTHON`).
 """
 
@@ -65,7 +66,7 @@ def run(place: Path, workload: str, arm: str, seed: int, args: argparse.Namespac
         "workload": workload,
         "arm": arm,
         "seed": seed,
-        "examples": args.steps * 32,
+        "steps": args.steps,
         "batch_size": 32,
         "warmup": args.warmup,
         "max_length": 128,
@@ -91,6 +92,39 @@ def accelerator() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
 
 
+def circumstances(args: argparse.Namespace) -> dict:
+    """Where and with what a workload was measured."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    words = (
+        "import importlib.metadata as m; print(m.version('textbrewer'), m.version('torch'), m.version('transformers'))"
+    )
+    peer = subprocess.run([args.textbrewer, "-c", words], capture_output=True, text=True, check=True).stdout.split()
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "accelerator": accelerator(),
+        "layerstill": {
+            "commit": commit.stdout.strip(),
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+        },
+        "peer": dict(zip(("textbrewer", "torch", "transformers"), peer, strict=True)),
+        "steps": args.steps,
+        "warmup": args.warmup,
+    }
+
+
+def processor() -> str:
+    """Name of the processor, where the system tells it."""
+    told = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in told.read_text().splitlines() if line.startswith("model name")]
+        if told.is_file()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def ratios(rounds: list[dict], arm: str, other: str) -> list[float]:
     """Examples per second of one arm over another's, round by round."""
     return [r[arm]["examples_per_second"] / r[other]["examples_per_second"] for r in rounds]
@@ -101,8 +135,9 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def report(results: dict[str, list[dict]]) -> None:
+def report(records: dict[str, dict]) -> None:
     """Print tables of medians and ratios, and the bars."""
+    results = {workload: record["rounds"] for workload, record in records.items()}
     for workload, rounds in results.items():
         columns = "examples/s | over textbrewer dynamic | over the student alone | share of peak | peak MB"
         print(f"\n| {workload} | {columns} |")
@@ -128,15 +163,16 @@ def report(results: dict[str, list[dict]]) -> None:
             )
 
 
-def plot(results: dict[str, list[dict]], path: Path) -> None:
+def plot(records: dict[str, dict], path: Path) -> None:
     """Bars of median examples per second with their range, a panel a workload, and the floor that operations set."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(results), figsize=(4.2 * len(results), 3.6), squeeze=False)
-    for panel, (workload, rounds) in zip(panels[0], results.items(), strict=True):
+    figure, panels = pyplot.subplots(1, len(records), figsize=(4.2 * len(records), 3.6), squeeze=False)
+    for panel, (workload, record) in zip(panels[0], records.items(), strict=True):
+        rounds = record["rounds"]
         for place, arm in enumerate(rounds[0]):
             speeds = [r[arm]["examples_per_second"] for r in rounds]
             middle = statistics.median(speeds)
@@ -156,36 +192,38 @@ def plot(results: dict[str, list[dict]], path: Path) -> None:
 def main() -> None:
     """Prepare, alternate, report, write the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="GLUE folder with RTE")
+    parser.add_argument("--data", type=Path, help="GLUE folder with RTE")
+    parser.add_argument("--show", action="store_true", help="print the tables of the records that are there")
     parser.add_argument("--textbrewer", default="textbrewer-env/bin/python", help="Python that has TextBrewer")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=4, help="steps that are not timed")
+    parser.add_argument("--steps", type=int, default=12, help="steps that are timed")
+    parser.add_argument("--warmup", type=int, default=3, help="steps of TextBrewer that are not timed")
     parser.add_argument(
         "--workload", action="append", choices=list(WORKLOADS), help="only this one; the records of others stay"
     )
     parser.add_argument("--output", type=Path, default=HERE.parent / "results" / "speed.json")
     args = parser.parse_args()
-    results: dict[str, list[dict]] = {}
-    if args.workload and args.output.is_file():
-        results = json.loads(args.output.read_text("utf-8"))["results"]
+    records: dict[str, dict] = {}
+    if (args.workload or args.show) and args.output.is_file():
+        records = json.loads(args.output.read_text("utf-8"))
+    if args.show:
+        report(records)
+        return
+    if args.data is None:
+        parser.error("--data: the GLUE folder with RTE")
     with tempfile.TemporaryDirectory() as place:
         prepare(Path(place), args.data)
         for workload in args.workload or WORKLOADS:
-            results[workload] = []
+            rounds = []
             for round_ in range(args.rounds):
-                arms = {arm: run(Path(place), workload, arm, round_, args) for arm in WORKLOADS[workload]}
-                results[workload].append(arms)
-                figures = ", ".join(f"{arm} {f['examples_per_second']:.1f}" for arm, f in arms.items())
+                rounds.append({arm: run(Path(place), workload, arm, round_, args) for arm in WORKLOADS[workload]})
+                figures = ", ".join(f"{arm} {f['examples_per_second']:.1f}" for arm, f in rounds[-1].items())
                 print(f"{workload}, round {round_ + 1}: {figures}", file=sys.stderr, flush=True)
-    report(results)
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    machine |= {name: version(name) for name in ("torch", "transformers")} | {"accelerator": accelerator()}
+            records[workload] = {**circumstances(args), "rounds": rounds}
+    report(records)
     args.output.parent.mkdir(exist_ok=True)
-    args.output.write_text(
-        json.dumps({"machine": machine, "steps": args.steps, "results": results}, indent=1) + "\n", "utf-8"
-    )
-    plot(results, args.output.with_suffix(".svg"))
+    args.output.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
+    plot(records, args.output.with_suffix(".svg"))
     print(f"\nrecords: {args.output}, plot beside it", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 Arms: `live` (a teacher in every step), `cached` (its tensors from disk), `alone` (the student by itself), `alone
 frozen` (the same, its embeddings as they are), `slow` (a live teacher, no batches by length).
+Two epochs over the same examples; the second is timed, so that every batch is timed once.
 """
 
 import json
@@ -53,18 +54,22 @@ RECIPES = {
 
 
 class Clock(TrainerCallback):
-    def __init__(self) -> None:
-        self.ends: list[float] = []
+    """Notes time and operations at the end of every step."""
+
+    def __init__(self, module: DistillationModule) -> None:
+        self.module = module
+        self.ends: list[tuple[float, float]] = []
 
     def on_step_end(self, *args, **kwargs) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append((time.perf_counter(), self.module.flops))
 
 
 def main() -> None:
     job = json.loads(sys.argv[1])
     torch.manual_seed(job["seed"])
     rows = json.loads(Path(job["rows"]).read_text("utf-8"))
-    rows = [rows[i % len(rows)] for i in range(job["examples"])]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(job["seed"])).tolist()
+    rows = [rows[i] for i in order[: job["steps"] * job["batch_size"]]]
     data = datasets.Dataset.from_list(
         [
             {"input_ids": r["input_ids"], "token_type_ids": r["token_type_ids"], "labels": r["label"], "id": i}
@@ -76,7 +81,7 @@ def main() -> None:
     alone = job["arm"].startswith("alone")
     objectives = {"task": {"signal": "labels"}} if alone else RECIPES[job["workload"]]
     stage = Recipe.from_data(
-        {"stages": [{"epochs": 1, "learning_rate": 1e-4, "batch_size": job["batch_size"], "objectives": objectives}]}
+        {"stages": [{"epochs": 2, "learning_rate": 1e-4, "batch_size": job["batch_size"], "objectives": objectives}]}
     ).stages[0]
     student = AutoModelForSequenceClassification.from_pretrained(job["student"])
     dtype = dtype_of("auto")
@@ -85,13 +90,13 @@ def main() -> None:
         student.base_model.embeddings.requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(job["teacher"])
     module = DistillationModule(student, teacher, stage, job["seed"], False)
-    clock = Clock()
+    clock = Clock(module)
     filled = 0.0
     with tempfile.TemporaryDirectory() as folder:
         if job["arm"] == "cached":
-            kept = ("fp16", "bf16") if uses_bf16("auto") else ("fp32", "fp32")
+            arithmetic = "bf16" if uses_bf16("auto") else "fp32"
             bound = bind_objectives(stage, student.config, teacher.config, False, 0)
-            cache = TeacherCache(Path(job["cache"]), "benchmark", Contents.of(bound), *kept)
+            cache = TeacherCache(Path(job["cache"]), "benchmark", Contents.of(bound), arithmetic)
             start = time.perf_counter()
             cache.fill(data, module.ask_teacher, Collator(tokenizer), torch.device("cpu"))
             filled = time.perf_counter() - start
@@ -101,21 +106,21 @@ def main() -> None:
             LengthBuckets.__init__.__defaults__ = (1,)  # stretches of one batch: no neighbours of similar length
         trainer = DistillationTrainer(
             module,
-            training_arguments(stage, Path(folder), Options(progress=False), "accuracy", len(data)),
+            training_arguments(stage, Path(folder), Options(progress=False, seed=job["seed"]), "accuracy", len(data)),
             train_dataset=data,
             data_collator=Collator(tokenizer),
             callbacks=[clock],
         )
         trainer.args.save_strategy = "no"
         trainer.train()
-    seconds = clock.ends[-1] - clock.ends[job["warmup"] - 1]
-    examples = job["examples"] - job["warmup"] * job["batch_size"]
+    (begun, before), (ended, after) = clock.ends[job["steps"] - 1], clock.ends[-1]
+    seconds = ended - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    flops = trainer.module.flops / job["examples"]  # of an example
+    flops = (after - before) / len(rows)  # of an example
     best = matmul_peak(trainer.args.device, dtype)
-    figures = {"examples_per_second": examples / seconds, "seconds": seconds, "peak_mb": peak, "fill_seconds": filled}
+    figures = {"examples_per_second": len(rows) / seconds, "seconds": seconds, "peak_mb": peak, "fill_seconds": filled}
     figures |= {"gflop_per_example": flops / 1e9, "matmul_peak_gflops": best / 1e9, "floor": best / flops}
-    print(json.dumps(figures | {"share_of_peak": flops * examples / seconds / best}))
+    print(json.dumps(figures | {"share_of_peak": flops * len(rows) / seconds / best}))
 
 
 if __name__ == "__main__":

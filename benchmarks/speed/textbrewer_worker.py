@@ -20,8 +20,10 @@ def batches(job: dict) -> list[dict]:
     rows = json.loads(Path(job["rows"]).read_text("utf-8"))
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(job["seed"])).tolist()
     made = []
-    for start in range(0, job["examples"], job["batch_size"]):
-        part = [rows[i % len(rows)] for i in (order * 9)[start : start + job["batch_size"]]]
+    size, timed = job["batch_size"], job["steps"] * job["batch_size"]
+    # The examples that are timed are layerstill's; those of the warm-up come from the end.
+    for start in [*range(len(order) - job["warmup"] * size, len(order), size), *range(0, timed, size)]:
+        part = [rows[i] for i in order[start : start + size]]
         longest = job["max_length"] if job["arm"].endswith("padded") else max(len(r["input_ids"]) for r in part)
         ids = torch.zeros(len(part), longest, dtype=torch.long)
         types, mask = torch.zeros_like(ids), torch.zeros_like(ids)

@@ -15,7 +15,7 @@ from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.accounting import forward_flops
 from layerstill.training.arguments import steps_of
-from layerstill.training.cache_choice import refuse_attention, storage
+from layerstill.training.cache_choice import refuse_attention
 from layerstill.training.module import bind_objectives, union
 from layerstill.training.run import refuse_misfits
 from layerstill.training.teacher_cache import Arithmetic, Contents
@@ -164,8 +164,7 @@ class _Work:
         except UserError:
             return *used, None, None
         shape = shape_of(teacher)
-        kept = storage(self.arithmetic)
-        size = contents.bytes_per_example(self.tokens, shape.width, shape.inner, teacher.num_labels, kept)
+        size = contents.bytes_per_example(self.tokens, shape.width, shape.inner, teacher.num_labels, self.arithmetic)
         return *used, self.examples * each, self.examples * size / 1e9
 
 

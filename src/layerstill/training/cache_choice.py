@@ -13,7 +13,7 @@ from layerstill.errors import UserError
 from layerstill.families import family_of, has_windows, shape_of
 from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.training import processes
-from layerstill.training.teacher_cache import Arithmetic, Contents, Precision, TeacherCache
+from layerstill.training.teacher_cache import SHARDS, Arithmetic, Contents, TeacherCache
 
 log = logging.getLogger("layerstill")
 
@@ -25,7 +25,7 @@ class CacheOptions:
     where: str = "auto"
     """`auto`: in the run folder while it trains, if that pays; `off`; or a directory that runs share."""
     budget_gb: float = 4.0
-    """Largest size on disk, in 10^9 bytes."""
+    """Largest size on disk of all caches in the directory, in 10^9 bytes."""
     runs: int | None = None
     """How many runs share the directory, if that is known: with fewer passes among them than one it does not pay."""
 
@@ -51,8 +51,7 @@ def choose_cache(
 ) -> TeacherCache | None:
     """The cache that a stage uses, or None; logs what was decided and why.
 
-    `passes` is how often the stage sees the training data; `own_folder` is where `auto` puts it. What is computed in
-    bf16, as in training, is kept in 16 bits.
+    `passes` is how often the stage sees the training data; `own_folder` is where `auto` puts it.
     """
     if options.where == "off":
         return None
@@ -70,38 +69,31 @@ def choose_cache(
     if options.runs is not None and passes * options.runs < 1:
         log.info("teacher cache: off, because %d runs see %.2g of the examples", options.runs, passes * options.runs)
         return None
-    examples = len(train.dataset)
-    precision = storage(arithmetic)
     place = own_folder if options.where == "auto" else Path(options.where)
-    for kept in dict.fromkeys((precision, "fp16")):
-        made = TeacherCache(place, fingerprint, contents, kept, arithmetic)
-        if made.folder.exists() and not made.missing(train.dataset["content"]):
-            log.info("teacher cache: on, %s of %d examples are there in %s", contents, examples, kept)
-            return made
-    size = _gigabytes(contents, train, teacher, precision)
-    if size > options.budget_gb:
-        precision = "fp16"
-        size = _gigabytes(contents, train, teacher, precision)
-    # Part of it may be there already; and a run that goes on must decide as it did before.
-    free = float("inf") if place.exists() else _free_gigabytes(place)
-    if not processes.first_succeeded(size <= min(options.budget_gb, free / 2)):
-        limit = "--cache-budget" if options.budget_gb <= free / 2 else "half of the free disk"
+    cache = TeacherCache(place, fingerprint, contents, arithmetic)
+    examples, missing = len(train.dataset), len(cache.missing(train.dataset["content"]))
+    if cache.folder.exists() and not missing:
+        log.info("teacher cache: on, %s of %d examples are there", contents, examples)
+        return cache
+    shape, tokens = shape_of(teacher), train.tokens / examples
+    each = contents.bytes_per_example(tokens, shape.width, shape.inner, teacher.num_labels, arithmetic) / 1e9
+    limits = {
+        "--cache-budget": options.budget_gb - _used_gigabytes(place),
+        "half of the free disk": _free_gigabytes(place) / 2,
+    }
+    limit = min(limits, key=lambda name: limits[name])
+    if not processes.first_succeeded(missing * each <= limits[limit]):
         log.info(
-            "teacher cache: off, because %s of %d examples take %.3g GB even in fp16, more than %s, %.3g GB",
+            "teacher cache: off, because %s of %d examples take %.3g GB more, and %s leaves %.3g GB",
             contents,
-            examples,
-            size,
+            missing,
+            missing * each,
             limit,
-            min(options.budget_gb, free / 2),
+            max(limits[limit], 0),
         )
         return None
-    log.info("teacher cache: on, %s of %d examples, %.3g GB in %s", contents, examples, size, precision)
-    return TeacherCache(place, fingerprint, contents, precision, arithmetic)
-
-
-def storage(arithmetic: Arithmetic) -> Precision:
-    """In what a cache keeps what was multiplied so, unless the budget forbids it."""
-    return "fp32" if arithmetic == "fp32" else "fp16"
+    log.info("teacher cache: on, %s of %d examples, %.3g GB", contents, examples, examples * each)
+    return cache
 
 
 def refuse_attention(contents: Contents, teacher: PretrainedConfig) -> None:
@@ -110,11 +102,8 @@ def refuse_attention(contents: Contents, teacher: PretrainedConfig) -> None:
         raise UserError("attention of this family has a position bias or windows, which depend on the batch")
 
 
-def _gigabytes(contents: Contents, train: Encoded, teacher: PretrainedConfig, precision: Precision) -> float:
-    examples = len(train.dataset)
-    shape = shape_of(teacher)
-    each = contents.bytes_per_example(train.tokens / examples, shape.width, shape.inner, teacher.num_labels, precision)
-    return examples * each / 1e9
+def _used_gigabytes(place: Path) -> float:
+    return sum(path.stat().st_size for path in place.glob(f"teacher-*/{SHARDS}")) / 1e9
 
 
 def _free_gigabytes(place: Path) -> float:

@@ -9,6 +9,7 @@ all by one writer at a time; readers map them into memory. An example that is mi
 import fcntl
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,11 +31,11 @@ from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
 from layerstill.knowledge.signals import Attention, HiddenStates, Relation, pool_tokens
 from layerstill.training.checkpoint import write_json, write_tensors
 
-Precision = Literal["fp32", "fp16"]
 Arithmetic = Literal["fp32", "bf16"]
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 VECTORS = ("query", "key", "value")
 Teacher = Callable[[CapturePlan, dict[str, Tensor], Tensor], Captured]
+SHARDS = "shard-[0-9][0-9][0-9][0-9][0-9].safetensors"
 SHARD_EXAMPLES = 2048
 BATCH_EXAMPLES = 64
 
@@ -72,11 +73,11 @@ class Contents:
         """What the teacher must give away to fill the cache."""
         return self.plan | CapturePlan(hidden=frozenset(layer for layer, _ in self.pooled))
 
-    def bytes_per_example(self, tokens: float, width: int, inner: int, classes: int, precision: Precision) -> float:
+    def bytes_per_example(self, tokens: float, width: int, inner: int, classes: int, arithmetic: Arithmetic) -> float:
         """Expected size of one example of so many tokens."""
         per_token = width * len(self.plan.hidden) + inner * len(self.vectors)
-        numbers = tokens * per_token + width * len(self.pooled) + classes * self.plan.logits
-        return numbers * torch.finfo(DTYPES[precision]).bits / 8
+        numbers = width * len(self.pooled) + classes * self.plan.logits
+        return tokens * per_token * DTYPES[arithmetic].itemsize + numbers * torch.float32.itemsize
 
     def names(self) -> list[str]:
         """Names of the stored tensors."""
@@ -109,14 +110,13 @@ class TeacherCache:
         directory: where caches lie; this one gets a folder of its own.
         teacher: fingerprint of the teacher's weights.
         contents: what is kept.
-        precision: how numbers are stored; they are read as float32.
-        arithmetic: how the teacher computes them; that of the training, so that a cached teacher is the live one.
+        arithmetic: how the teacher computes; that of the training, so that a cached teacher is the live one. States and
+            vectors of tokens are kept in the same numbers; pooled states and logits in 32 bits.
     """
 
     directory: Path
     teacher: str
     contents: Contents
-    precision: Precision = "fp32"
     arithmetic: Arithmetic = "fp32"
     places: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
     shards: list[_Shard] = field(default_factory=list, repr=False)
@@ -126,9 +126,8 @@ class TeacherCache:
         settings = {
             "teacher": self.teacher,
             "tensors": self.contents.names(),
-            "precision": self.precision,
             "arithmetic": self.arithmetic,
-            "format": 3,  # 2: in bf16 training weights were fp32 under autocast
+            "format": 4,  # 3: 16 bits were fp16, and nothing had a checksum
         }
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = Path(self.directory) / f"teacher-{key}"
@@ -147,7 +146,9 @@ class TeacherCache:
         try:
             there = json.loads(path.read_text("utf-8"))
         except ValueError:
-            raise UserError(f"{path}: damaged; delete {self.folder} and it is made anew") from None
+            there = None
+        if not isinstance(there, dict) or not isinstance(there.get("attention", {}), dict):
+            raise UserError(f"{path}: damaged; delete {self.folder} and it is made anew")
         self._attention = there.pop("attention", {})
         for key in settings:
             if there.get(key) != settings[key]:
@@ -157,15 +158,18 @@ class TeacherCache:
                 )
 
     def _read_shards(self) -> None:
-        for path in sorted(self.folder.glob("shard-*.safetensors")):
+        for path in sorted(self.folder.glob(SHARDS)):
             if path.name in self.names:
                 continue
             try:
                 with safe_open(path, "pt") as file:
                     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+                told, found = tensors.pop("checksum").tolist(), checksum(tensors)
+                if told != found:
+                    raise ValueError(f"its checksum is {told} there and {found} here")
                 lengths, content = tensors.pop("lengths").tolist(), tensors.pop("content").tolist()
                 missing = set(self.contents.names()) - set(tensors)
-            except (SafetensorError, KeyError, OSError) as error:
+            except (SafetensorError, KeyError, OSError, ValueError) as error:
                 raise UserError(f"{path}: damaged ({error}); delete the file and its examples are made anew") from None
             if missing:
                 raise UserError(f"{path}: holds no {', '.join(sorted(missing))}; delete the file")
@@ -205,6 +209,7 @@ class TeacherCache:
                 part = missing[start : start + SHARD_EXAMPLES]
                 tensors = self._compute(dataset, part, teacher, collator, device)
                 tensors["content"] = torch.tensor([hashes[i] for i in part])
+                tensors["checksum"] = torch.tensor(checksum(tensors))
                 write_json(self.folder / "cache.json", self._settings | {"attention": self._attention})
                 number = max((int(name[6:11]) for name in self.names), default=-1) + 1
                 write_tensors(self.folder / f"shard-{number:05d}.safetensors", tensors)
@@ -239,20 +244,15 @@ class TeacherCache:
                 captured = teacher(self.contents.capture, inputs, mask)
             for row, i in enumerate(places):
                 found[i] = {name: t.cpu() for name, t in self._row(captured, row, int(mask[row].sum())).items()}
-        joined = {}
+        joined = {"lengths": torch.tensor([len(dataset[i]["input_ids"]) for i in part])}
         for name in self.contents.names():
             parts = [found[i][name] for i in part]
             ragged = name.split(".")[0] in {"hidden", *VECTORS}
-            joined[name] = torch.cat(parts) if ragged else torch.stack(parts)
-        limit = torch.finfo(DTYPES[self.precision]).max
-        for name, tensor in joined.items():
-            if bool((tensor.abs() > limit).any()):
-                raise UserError(
-                    f"teacher cache: {name} reaches {tensor.abs().max():.3g}, more than {self.precision} holds "
-                    f"({limit:.0f}); use --cache off"
-                )
-        joined = {name: t.to(DTYPES[self.precision]) for name, t in joined.items()}
-        return joined | {"lengths": torch.tensor([len(dataset[i]["input_ids"]) for i in part])}
+            tensor = torch.cat(parts) if ragged else torch.stack(parts)
+            if not bool(tensor.isfinite().all()):
+                raise UserError(f"teacher cache: the teacher's {name} is not finite on some of the examples")
+            joined[name] = tensor.to(DTYPES[self.arithmetic] if ragged else torch.float32)
+        return joined
 
     def _row(self, captured: Captured, row: int, length: int) -> dict[str, Tensor]:
         tensors = {f"hidden.{k}": captured.hidden[k][row, :length] for k in self.contents.plan.hidden}
@@ -287,16 +287,14 @@ class TeacherCache:
         tokens, device = mask.shape[1], mask.device
 
         def rows(name: str) -> Tensor:
-            with torch.autocast(device.type, enabled=False):  # on CPUs it refuses to stack float16
-                return torch.stack([self.shards[s].tensors[name][r] for s, r in places]).to(device, torch.float32)
+            return torch.stack([self.shards[s].tensors[name][r] for s, r in places]).to(device)
 
         def ragged(name: str) -> Tensor:
             parts = []
             for s, r in places:
                 shard = self.shards[s]
                 parts.append(shard.tensors[name][shard.offsets[r] : shard.offsets[r + 1]])
-            with torch.autocast(device.type, enabled=False):
-                padded = pad_sequence(parts, batch_first=True)
+            padded = pad_sequence(parts, batch_first=True)
             # Numbers stay as small as they are kept; signals widen what they compare.
             return F.pad(padded, (0, 0, 0, tokens - padded.shape[1])).to(device)
 
@@ -313,6 +311,14 @@ class TeacherCache:
             captured.attention[k] = AttentionRecord(q, key, v, stated["scaling"], None, stated["causal"])
         captured.logits = rows("logits") if self.contents.plan.logits else None
         return captured
+
+
+def checksum(tensors: dict[str, Tensor]) -> int:
+    """CRC-32 of the bytes of all tensors, in the order of their names."""
+    found = 0
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data, found)
+    return found
 
 
 def _is_plain(record: AttentionRecord, mask: Tensor) -> bool:
