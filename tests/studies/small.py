@@ -74,6 +74,7 @@ def run_here(file: Path, output: Path, pool: Here | None = None, **settings) -> 
     plan = plan_of(file, output)
     folder = StudyFolder(output)
     run = StudyRun(plan, folder, **settings)
+    run.recall_tuning()  # as the command does
     pool = pool or Here()
     with folder.open(plan.study, False):
         return asyncio.run(run.run(pool)), pool

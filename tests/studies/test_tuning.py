@@ -8,10 +8,11 @@ import pytest
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.recipe import Recipe
-from layerstill.studies.folder import TUNING_FILE
+from layerstill.studies.folder import TUNING_FILE, StudyFolder
+from layerstill.studies.run import StudyRun
 from layerstill.studies.tasks import hold_out
 from layerstill.studies.tuning import halve, jobs_in
-from tests.studies.small import make_place, run_here, write_study
+from tests.studies.small import comparable, make_place, plan_of, run_here, write_study
 
 
 def halved(scores: dict[str, list[float | None]], rungs=(0.25, 0.5, 1.0)):
@@ -109,3 +110,20 @@ def test_tuning_is_equal_for_all_and_dev_does_not_move_it(tmp_path):
     dev.write_text(swapped, "utf-8")
     run_here(write_study(place, tune=tune, axes={"recipe": ["kd"], "seed": [1]}), tmp_path / "b")
     assert json.loads((tmp_path / "b" / TUNING_FILE).read_text("utf-8")) == tuning[1:]
+
+
+def test_a_candidate_that_diverged_is_not_trained_again(tmp_path):
+    place = make_place(tmp_path)
+    tune = {"learning_rate": [1e-3, 1e20], "per": ["recipe"], "held_out": 0.25, "rungs": [1]}
+    file = write_study(place, tune=tune, axes={"recipe": ["finetune"], "seed": [1]})
+    records, pool = run_here(file, tmp_path / "a")
+    assert [r["status"] for r in records] == ["finished"]
+    assert len([job for job in pool.jobs if job["kind"] == "tuning"]) == 2
+    candidates = json.loads((tmp_path / "a" / TUNING_FILE).read_text("utf-8"))[0]["rungs"][0]["candidates"]
+    assert candidates[1]["score"] is None
+    asked = StudyRun(plan_of(file, tmp_path / "a"), StudyFolder(tmp_path / "a"))
+    asked.recall_tuning()
+    assert sum(asked.left().values()) == 0
+    again, pool = run_here(file, tmp_path / "a")
+    assert not pool.jobs
+    assert comparable(again) == comparable(records)

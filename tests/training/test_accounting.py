@@ -104,15 +104,14 @@ def test_a_plan_says_what_a_cache_takes_in_the_precision_of_training(tmp_path, c
     write_csv(tmp_path / "train.csv", rows=24)
     write_csv(tmp_path / "dev.csv", rows=6)
     teacher = str(save_tiny(tmp_path / "teacher"))
-    line = (
-        f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe kd --max-length 32 --epochs 2"
-    )
+    line = f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe hid-seq --max-length 32 --epochs 2"
     sizes = {}
     for precision in ("fp32", "bf16"):
         assert status_of("plan", *line.split(), "--precision", precision, "--json", "-q") == 0
-        (stage,) = json.loads(capsys.readouterr().out)["stages"]
-        sizes[precision] = stage["cache_gb"]
-    assert sizes == {"fp32": pytest.approx(24 * 3 * 4 / 1e9), "bf16": pytest.approx(24 * 3 * 2 / 1e9)}
+        states, logits = json.loads(capsys.readouterr().out)["stages"]
+        sizes[precision] = states["cache_gb"]
+        assert logits["cache_gb"] == pytest.approx(24 * 3 * 4 / 1e9)
+    assert sizes["fp32"] == pytest.approx(2 * sizes["bf16"])
 
 
 def test_a_cache_that_was_filled_before_a_kill_is_not_forgotten(tmp_path, monkeypatch):

@@ -98,7 +98,9 @@ class StudyRun:
     async def _halve(self, group: tuple[Any, ...]) -> Halving:
         tune = self.plan.study.tune
         assert tune is not None
-        found = await halve(tune.candidates(), tune.rungs, self._scorer(group, self._trained))
+        found = self._halvings.get(group)
+        if found is None:
+            found = await halve(tune.candidates(), tune.rungs, self._scorer(group, self._trained))
         self._halvings[group] = found
         self.folder.write_tuning(self._tuning_record())
         return found
@@ -126,7 +128,9 @@ class StudyRun:
         if reply is not None and reply.error is not None:
             if not reply.refused:
                 raise JobError(f"tuning run {job['hash']} failed: {reply.error}")
-            return None  # it diverged, say: a candidate that cannot be trained is not chosen
+            # It diverged, say: a candidate that cannot be trained is not chosen, then or when the study is asked again.
+            self.folder.set_failure(job["hash"], reply.error)
+            return None
         result = self.folder.result(job["folder"])
         assert result is not None
         forget_model(self.plan.output / "tuning" / job["hash"])
@@ -188,13 +192,15 @@ class StudyRun:
 
             async def score(job: Job, metric: str) -> float | None:
                 result = self.folder.result(job["folder"])
+                if result is None and self.folder.failure(job["hash"]) is not None:
+                    return None
                 if result is None:
                     raise JobError(f"tuning run {job['hash']} is not finished")
                 return float(result["metrics"][metric])
 
             try:
                 self._halvings[group] = asyncio.run(halve(tune.candidates(), tune.rungs, self._scorer(group, score)))
-            except JobError:
+            except (JobError, UserError):
                 continue
 
     def states(self) -> list[tuple[Planned, str, str]]:
