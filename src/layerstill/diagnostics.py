@@ -183,7 +183,7 @@ def diagnose(
     """
     folder = Path(run)
     settings = run_settings(folder)
-    before = _read(folder)
+    _read(folder)
     config = load_config(str(folder))
     task, notices = agree_on_labels(task, config, f"run {folder}", subset=True)
     name = teacher or settings.get("teacher")
@@ -206,24 +206,23 @@ def diagnose(
         | ({"splits": [*task.splits], "others": _texts_of(others or {})} if part == "agreement" else {})
         for part in chosen
     }
-    there = before.get("made_with", {})
-    agreed = {}
-    if "agreement" in made_with:
-        agreed = _agreed_before(before, made_with["agreement"])
-        told = there.get("agreement", {}).get("others", {})
-        made_with["agreement"]["others"] |= {name: texts for name, texts in told.items() if name in agreed}
-    missing = [part for part in chosen if there.get(part) != made_with[part]]
-    if kept := [part for part in chosen if part not in missing]:
-        log.info("note: %s already holds %s", folder / FILE, ", ".join(kept))
-    if not missing:
-        return before
-    readers = {who: _reader(name, configs[who], settings["max_length"]) for who, name in names.items()}
-    samples = {name: sample_of(split, examples, seed, name) for name, split in splits.items()}
-    subject = Subject(readers["student"], readers.get("teacher"), task, samples, seed, agreed)
     lock = FolderLock(folder)
     lock.take()
     try:
-        data = _read(folder)
+        data = _read(folder)  # under the lock, so that what another call has found meanwhile stays
+        told, agreed = data.get("made_with", {}), {}
+        if "agreement" in made_with:
+            agreed = _agreed_before(data, made_with["agreement"])
+            texts = told.get("agreement", {}).get("others", {})
+            made_with["agreement"]["others"] |= {name: texts[name] for name in texts if name in agreed}
+        missing = [part for part in chosen if told.get(part) != made_with[part]]
+        if kept := [part for part in chosen if part not in missing]:
+            log.info("note: %s already holds %s", folder / FILE, ", ".join(kept))
+        if not missing:
+            return data
+        readers = {who: _reader(name, configs[who], settings["max_length"]) for who, name in names.items()}
+        samples = {name: sample_of(split, examples, seed, name) for name, split in splits.items()}
+        subject = Subject(readers["student"], readers.get("teacher"), task, samples, seed, agreed)
         for part in missing:
             told = data.pop("made_with", {})
             data |= {**PARTS[part](subject, watch), "made_with": {**told, part: made_with[part]}}

@@ -8,17 +8,17 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
 from layerstill.errors import UserError
 from layerstill.families import depth_of, layers_of, shape_of
-from layerstill.knowledge.bound_objective import BoundObjective
+from layerstill.knowledge.bound_objective import MAP_ELEMENTS, PART_ELEMENTS, BoundObjective
 from layerstill.knowledge.capture import CapturePlan
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.accounting import forward_flops
 from layerstill.training.arguments import steps_of
-from layerstill.training.cache_choice import refuse_attention
+from layerstill.training.cache_choice import CacheOptions, contents_to_cache
 from layerstill.training.module import bind_objectives, union
 from layerstill.training.run import refuse_misfits
-from layerstill.training.teacher_cache import Arithmetic, Contents
+from layerstill.training.teacher_cache import DTYPES, Arithmetic
 
 BYTES = 4
 
@@ -43,9 +43,11 @@ class StagePlan:
     teacher_tflop: float | None
     """Of a teacher that runs in every step."""
     teacher_tflop_cached: float | None
-    """Of one that runs over every example once; None where a cache cannot be."""
+    """Of one that runs over every example once; None where none would be cached."""
     cache_gb: float | None
-    """What that cache takes in 10^9 bytes: in 32 bits where training is, unless told otherwise, else in 16."""
+    """What that cache takes in 10^9 bytes."""
+    no_cache: str
+    """Why there is none; empty if there is one or nobody asked."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,13 @@ def make_plan(
     supplementary: int | None = None,
     tokens: float | None = None,
     arithmetic: Arithmetic = "bf16",
+    cache: CacheOptions | None = None,
 ) -> Plan:
     """Bind `recipe` to a teacher's configuration and a student of `depth` layers cut from `source`.
 
     `vocabulary` is what the student keeps of the teacher's tokens; `examples` and `supplementary` are how many examples
     and supplementary texts there are, `tokens` how many an example has in the mean, `arithmetic` what training
-    multiplies in. UserError for what `distill` would refuse.
+    multiplies in, `cache` what is asked of a teacher cache. UserError for what `distill` would refuse.
     """
     refuse_misfits(recipe, teacher, source, depth, seed, regression)
     chosen = chosen_layers(source, depth, recipe.student, seed)
@@ -95,14 +98,15 @@ def make_plan(
         rows = max(stage.batch_size // stage.accumulation, 1)
         work = None
         if steps is not None and size is not None and tokens is not None and stage.data == "task":
-            work = _Work(steps * stage.batch_size, size, tokens, arithmetic)
+            work = _Work(steps * stage.batch_size, size, tokens, arithmetic, cache or CacheOptions())
         stages.append(_plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work))
     teacher_parameters, student_parameters = _count(teacher), _count(student)
     rows = max(s.batch_size // s.accumulation for s in recipe.stages)
     trained = student_parameters + max(s.aligner_parameters for s in stages)
     activations = rows * max_length * depth * _activation_width(student) * BYTES
     uses_teacher = any(s.teacher_capture for s in stages)
-    weights = (teacher_parameters * uses_teacher + 4 * trained) * BYTES
+    of_teacher = teacher_parameters * uses_teacher * DTYPES[arithmetic].itemsize
+    weights = of_teacher + 4 * trained * BYTES
     memory = (weights + activations) / 2**20 + max(s.capture_mb for s in stages)
     return Plan(teacher_parameters, student_parameters, depth, chosen, stages, round(memory, 1))
 
@@ -126,7 +130,11 @@ def _plan_stage(
     captured = sum(_capture_elements(p, c, tokens) for p, c in ((student_capture, student), (teacher_capture, teacher)))
     captured += sum(_map_elements(o, rows, max_length) for o in objectives)
     layers = depth_of(teacher)
-    costs = (None,) * 4 if work is None else work.costs(objectives, student, teacher, teacher_capture.depth(layers))
+    costs = (
+        (None, None, None, None, "")
+        if work is None
+        else work.costs(objectives, student, teacher, teacher_capture.depth(layers))
+    )
     return StagePlan(
         table,
         student_capture,
@@ -149,23 +157,28 @@ class _Work:
     examples: int
     tokens: float
     arithmetic: Arithmetic
+    cache: CacheOptions
 
     def costs(
         self, objectives: list[BoundObjective], student: PretrainedConfig, teacher: PretrainedConfig, depth: int
-    ) -> tuple[float, float, float | None, float | None]:
-        """TFLOP of student, live teacher and cached teacher, and the cache's size in GB."""
+    ) -> tuple[float, float, float | None, float | None, str]:
+        """TFLOP of student, live teacher and cached teacher, the cache's size in GB, and why there is none."""
         each = _forward_tflop(teacher, depth, self.tokens)
         # A backward pass takes two forward passes' operations; a consistency target is a forward pass of its own.
         passes = 3 + any(o.spec.consistent for o in objectives)
         used = passes * self.seen * _forward_tflop(student, depth_of(student), self.tokens), self.seen * each
         try:
-            contents = Contents.of(objectives)
-            refuse_attention(contents, teacher)
-        except UserError:
-            return *used, None, None
+            contents = contents_to_cache(objectives, teacher, self.seen / self.examples, self.cache)
+        except UserError as error:
+            return *used, None, None, str(error)
+        if contents is None:
+            return *used, None, None, ""
         shape = shape_of(teacher)
         size = contents.bytes_per_example(self.tokens, shape.width, shape.inner, teacher.num_labels, self.arithmetic)
-        return *used, self.examples * each, self.examples * size / 1e9
+        size *= self.examples / 1e9
+        if size > self.cache.budget_gb:
+            return *used, None, None, f"it takes {size:.3g} GB, and --cache-budget is {self.cache.budget_gb:g}"
+        return *used, self.examples * each, size, ""
 
 
 def _forward_tflop(config: PretrainedConfig, depth: int, tokens: float) -> float:
@@ -179,11 +192,15 @@ def _capture_elements(plan: CapturePlan, config: PretrainedConfig, tokens: int) 
 
 
 def _map_elements(objective: BoundObjective, rows: int, max_length: int) -> int:
-    """Attention and relation maps: scores and distributions of every pair, for both models."""
-    if not objective.signal.inside:
+    """Attention and relation maps: scores and distributions of every pair, for both models. Large ones, and those whose
+    factors are compared, are made a part at a time."""
+    if not objective.signal.inside or objective.by_factors:
         return 0
     heads = getattr(objective.signal, "heads", None) or objective.student.heads
-    return len(objective.pairs(0, 0)) * 2 * 2 * rows * heads * max_length**2
+    elements = rows * heads * max_length**2
+    if elements > MAP_ELEMENTS:
+        return 2 * 2 * max(PART_ELEMENTS, max_length**2)
+    return len(objective.pairs(0, 0)) * 2 * 2 * elements
 
 
 def _activation_width(config: PretrainedConfig) -> int:

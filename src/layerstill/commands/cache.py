@@ -13,7 +13,6 @@ from layerstill.commands.options import (
     CacheBudget,
     Data,
     Dev,
-    Json,
     LabelColumn,
     MaxLength,
     Precision,
@@ -46,7 +45,7 @@ def cache(
     seed: Seed = 0,
     precision: PrecisionOption = Precision.auto,
     cache_budget: CacheBudget = 4.0,
-    json_: Json = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print what was cached as JSON on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Compute what a teacher gives away once, ahead of the runs that share it with `distill --cache DIR`.

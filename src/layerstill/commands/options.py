@@ -136,7 +136,9 @@ Cache = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-CacheBudget = Annotated[float, typer.Option(help="Largest teacher cache in GB.", rich_help_panel=RUN)]
+CacheBudget = Annotated[
+    float, typer.Option(help="Most that the teacher caches of a directory may take, in GB.", rich_help_panel=RUN)
+]
 Compile = Annotated[
     bool,
     typer.Option(

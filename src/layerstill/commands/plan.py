@@ -9,13 +9,14 @@ import typer
 from layerstill.commands.common import in_regime, read_ood_sets, read_recipe, read_supplementary, read_task, say, setup
 from layerstill.commands.options import (
     BatchSize,
+    Cache,
+    CacheBudget,
     Data,
     Dev,
     Epochs,
     FewSamples,
     Init,
     InitFrom,
-    Json,
     LabelColumn,
     LabelNoise,
     LearningRate,
@@ -65,11 +66,11 @@ def plan(
     seed: Seed = 0,
     output: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
     precision: Annotated[Optional[str], typer.Option(hidden=True)] = None,
-    cache: Annotated[Optional[str], typer.Option(hidden=True)] = None,
-    cache_budget: Annotated[Optional[str], typer.Option(hidden=True)] = None,
+    cache: Cache = "auto",
+    cache_budget: CacheBudget = 4.0,
     compile_: Annotated[bool, typer.Option("--compile", hidden=True)] = False,
     report_to: Annotated[Optional[list[str]], typer.Option(hidden=True)] = None,
-    json_: Json = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the plan as JSON on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing."""
@@ -84,6 +85,7 @@ def plan(
     from layerstill.reporting.plan import plan_data, print_plan
     from layerstill.training.accounting import matmul_peak
     from layerstill.training.arguments import arithmetic_of, dtype_of
+    from layerstill.training.cache_choice import CacheOptions
     from layerstill.training.compiling import refuse_compiling
     from layerstill.training.models import (
         agree_on_labels,
@@ -119,7 +121,9 @@ def plan(
     tokens = mean_tokens(the_task.splits["train"], vocabulary.tokenizer if vocabulary else tokenizer, max_length)
     arithmetic = arithmetic_of(precision or "auto")
     counts = extra and len(extra.texts), tokens
-    made = make_plan(*bound, max_length, examples, max_steps, vocabulary, *counts, arithmetic)
+    made = make_plan(
+        *bound, max_length, examples, max_steps, vocabulary, *counts, arithmetic, CacheOptions(cache, cache_budget)
+    )
     notices += [*the_task.notices, *data_notices(the_task, data_counts(the_task))]
     if extra is not None:
         notices += [*extra.notices, *supplementary_notices(the_task, extra.texts)]

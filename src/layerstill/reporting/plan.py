@@ -99,4 +99,6 @@ def print_plan(plan: Plan, peak: float) -> None:
                 total.append(f"{_duration(stage.student_tflop + stage.teacher_tflop_cached, peak)} with the cache")
             rate = f"{USUAL_SHARE:.0%} of the {peak / 1e9:,.0f} GFLOP/s measured here"
             console.print(f"cost: {costs}; at {rate} about {', '.join(total)}")
+        if stage.no_cache:
+            console.print(f"teacher cache: off, because {stage.no_cache}")
         console.print()

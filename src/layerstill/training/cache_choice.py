@@ -53,21 +53,12 @@ def choose_cache(
 
     `passes` is how often the stage sees the training data; `own_folder` is where `auto` puts it.
     """
-    if options.where == "off":
-        return None
     try:
-        contents = Contents.of(objectives)
-        refuse_attention(contents, teacher)
+        contents = contents_to_cache(objectives, teacher, passes, options)
     except UserError as error:
         log.info("teacher cache: off, because %s", error)
         return None
-    if not contents:
-        return None
-    if options.where == "auto" and passes < 2:
-        log.info("teacher cache: off, because the stage sees its examples %.3g times", passes)
-        return None
-    if options.runs is not None and passes * options.runs < 1:
-        log.info("teacher cache: off, because %d runs see %.2g of the examples", options.runs, passes * options.runs)
+    if contents is None:
         return None
     place = own_folder if options.where == "auto" else Path(options.where)
     cache = TeacherCache(place, fingerprint, contents, arithmetic)
@@ -94,6 +85,24 @@ def choose_cache(
         return None
     log.info("teacher cache: on, %s of %d examples, %.3g GB", contents, examples, examples * each)
     return cache
+
+
+def contents_to_cache(
+    objectives: list[BoundObjective], teacher: PretrainedConfig, passes: float, options: CacheOptions
+) -> Contents | None:
+    """What a cache of these objectives would hold, size aside; None if nobody wants one, UserError if it cannot be or
+    would not pay."""
+    if options.where == "off":
+        return None
+    contents = Contents.of(objectives)
+    refuse_attention(contents, teacher)
+    if not contents:
+        return None
+    if options.where == "auto" and passes < 2:
+        raise UserError(f"the stage sees its examples {passes:.3g} times")
+    if options.runs is not None and passes * options.runs < 1:
+        raise UserError(f"{options.runs} runs see {passes * options.runs:.2g} of the examples")
+    return contents
 
 
 def refuse_attention(contents: Contents, teacher: PretrainedConfig) -> None:
