@@ -6,8 +6,9 @@
 
 Differences are paired by seed. Intervals are 95 %, over seeds and dev examples where both sides have the same examples,
 else over seeds. A comparison supports its claim if the interval excludes 0 in its direction, no task contradicts, and p
-after Holm, over the comparisons of that claim, is below 0.05; it does not if the interval lies within half a point of 0
-or excludes 0 the other way; else it is inconclusive. `not C16` says that the best ILD is better than KD.
+after Holm, over the comparisons of that claim, is below 0.05; it does not if the interval excludes 0 the other way with
+such a p, or lies within half a point of 0; else it is inconclusive. A comparison that two claims need is in both
+families. `not C16` says that the best ILD is better than KD.
 """
 
 import argparse

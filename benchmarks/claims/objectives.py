@@ -53,21 +53,30 @@ def tau(scores: np.ndarray) -> float:
 
 def _decomposition(records: Records, resamples: int = 2000) -> str:
     rows = []
-    for task in records.tasks:
-        scores = grid(records, task)
+    for task, starts in itertools.product(records.tasks, ([LOWER, SPREAD, UPPER], [LOWER, SPREAD])):
+        scores = grid(records, task)[: len(starts)]
         rng = np.random.default_rng(named_seed(0, "decomposition", task))
-        seeds = [rng.integers(0, scores.shape[2], scores.shape[2]) for _ in range(resamples)]
-        found, cells = effects(scores), [task]
+        drawn = [scores[:, :, rng.integers(0, scores.shape[2], scores.shape[2])] for _ in range(resamples)]
+        found, cells = effects(scores), [task, "; ".join(starts)]
         for part in ("first", "second", "interaction"):
             p = found[part].p
             cells.append(f"{found[part].share:.0%} (p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})")
-        low, high = np.nanquantile([tau(scores[:, :, s]) for s in seeds], [0.025, 0.975])
+        low, high = np.nanquantile([tau(s) for s in drawn], [0.025, 0.975])
+        cells.append(f"{tau(scores):.2f} ({low:.2f} to {high:.2f})")
         ranges = 100 * np.ptp(scores.mean(2), axis=0)
-        cells += [f"{tau(scores):.2f} ({low:.2f} to {high:.2f})"]
-        cells += [", ".join(f"{o} {r:.1f}" for o, r in zip(OBJECTIVES, ranges, strict=True))]
+        cells.append(", ".join(f"{o} {r:.1f}" for o, r in zip(OBJECTIVES, ranges, strict=True)))
+        more = np.array([100 * (r[2:] - r[0]) for r in (np.ptp(s.mean(2), axis=0) for s in drawn)])
+        cells.append(
+            ", ".join(
+                f"{o} {ranges[i] - ranges[0]:+.1f} ({low:+.1f} to {high:+.1f})"
+                for i, (o, low, high) in enumerate(
+                    zip(OBJECTIVES[2:], *np.quantile(more, [0.025, 0.975], 0), strict=True), 2
+                )
+            )
+        )
         rows.append(cells)
-    head = ["task", "initialisation", "objective", "interaction", "Kendall tau", "range over initialisations"]
-    return table(head, rows)
+    head = ["task", "levels", "initialisation", "objective", "interaction", "Kendall tau", "range over initialisations"]
+    return table([*head, "attention's range less kd's"], rows)
 
 
 def _verdicts(records: Records) -> str:

@@ -11,6 +11,8 @@ from layerstill.evaluation.comparison import Comparison, as_family, compare, ver
 from layerstill.evaluation.statistics import equivalent
 
 MARGIN = 0.005
+NEAR = 0.02
+"""Above the most frequent class's share by less than this is at the majority."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -33,13 +35,13 @@ def chance(records: Records) -> str:
 
 
 def mean_cell(records: Records, task: str, **at: str) -> str:
-    """Mean and spread of an arm on a task, with a note of runs that say one class only."""
+    """Mean and spread of an arm on a task, with a note of runs that learnt next to nothing."""
     runs = list(records.where(task=task, **at))
     if not runs:
         return ""
     cell = spread([run["score"] for run in runs])
-    stuck = sum(run["one_class"] for run in runs)
-    return f"{cell} ({stuck} of {len(runs)} say one class)" if stuck else cell
+    stuck = sum(run["score"] <= run["majority"] + NEAR for run in runs)
+    return f"{cell} ({stuck} of {len(runs)} at the majority)" if stuck else cell
 
 
 def against(records: Records, a: dict[str, str], b: dict[str, str], names: tuple[str, str]) -> Comparison:
@@ -57,8 +59,9 @@ def interval(low: float, high: float) -> str:
 def comparisons(rows: Sequence[tuple[str, Comparison, str]]) -> str:
     """A table of (claim, comparison, claim's direction: higher, equal or none); p-values adjusted within each claim.
 
-    Supported: the interval excludes 0 in the claim's direction, no task contradicts, and p after Holm is below 0.05. Of
-    equality: the interval lies within half a point of 0; not supported if it excludes 0 with such a p.
+    Supported: the interval excludes 0 in the claim's direction, no task contradicts, and p after Holm is below 0.05;
+    not supported: it excludes 0 the other way with such a p, or lies within half a point of 0. Of equality: the other
+    way round.
     """
     cells = []
     for claim in dict.fromkeys(claim for claim, _, _ in rows):
@@ -89,7 +92,8 @@ def word(c: Comparison, way: str) -> str:
         differs = c.interval.low > 0 or c.interval.high < 0
         return "not supported" if differs and c.evidence else "inconclusive"
     found = verdict(c, MARGIN).word
-    return "inconclusive" if found == "undecided" or (found == "supported" and not c.evidence) else found
+    shown = c.evidence or equivalent(c.interval, MARGIN)
+    return found if found != "undecided" and shown else "inconclusive"
 
 
 @dataclass(frozen=True)

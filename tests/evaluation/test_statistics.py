@@ -114,6 +114,17 @@ def test_intervals_over_seeds_hold_the_truth_as_often_as_they_say(seeds):
     assert 0.92 <= held / 500 <= 0.98  # plain percentiles: 0.75, 0.84, 0.89
 
 
+def test_intervals_over_tasks_of_unequal_spread_hold_the_truth_too():
+    """One task varies five times as much as the other, so that there are nearer 4 than 8 degrees of freedom."""
+    rng = np.random.default_rng(1)
+    held = 0
+    for i in range(600):
+        tasks = [rng.normal(0, 0.9, 5), rng.normal(0, 4.5, 5)]
+        interval = bootstrap_interval(tasks, seed=i, resamples=800)
+        held += interval.low <= 0 <= interval.high
+    assert 0.935 <= held / 600 <= 0.98
+
+
 @pytest.mark.parametrize(("of_seeds", "of_examples"), [(0.03, 0.2), (0.1, 0.05), (0.0, 0.3)])
 def test_intervals_over_seeds_and_examples_hold_the_truth_too(of_seeds, of_examples):
     rng = np.random.default_rng(8)
