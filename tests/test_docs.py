@@ -1,9 +1,11 @@
 """The documents say what is there: paths that exist, sizes of studies that are counted."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from benchmarks.speed import compare
 
 from layerstill.studies.expand import expand
 from layerstill.studies.file import load_study
@@ -46,3 +48,15 @@ def test_the_table_of_studies_is_what_they_expand_to():
     text = (ROOT / "docs" / "studies.md").read_text("utf-8")
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\| `.*yaml`.*$", text, re.M)]
     assert {name: cells for name, *cells in rows} == expected
+
+
+def test_the_speed_tables_are_those_of_the_records(capsys):
+    """To the letter: every table of `python benchmarks/speed/compare.py --show`."""
+    records = json.loads((ROOT / "benchmarks" / "results" / "speed.json").read_text("utf-8"))
+    compare.report(records)
+    printed = capsys.readouterr().out
+    evidence = (ROOT / "docs" / "evidence.md").read_text("utf-8")
+    tables = [part for part in printed.split("\n\n") if part.strip().startswith("|")]
+    assert len(tables) == len(records)
+    for made in tables:
+        assert made.strip() in evidence

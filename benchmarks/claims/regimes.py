@@ -47,4 +47,5 @@ def _verdicts(records: Records) -> str:
     rows += [("CR-ILD", pair("cr-ild", other, r), "higher") for r in (FULL, FEW, NOISE) for other in ("u-ild", "kd")]
     rows += [("C4", interaction(records, a, "u-ild", FEW), "higher") for a in ("cr-ild", "l-ild")]
     rows += [("C5", interaction(records, a, b, NOISE), "higher") for a in ("cr-ild", "l-ild") for b in ("u-ild", "kd")]
+    rows.append(("teacher under noise", pair("kd", "finetune", NOISE), "none"))
     return comparisons(rows)
