@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.claims import STUDIES
+from benchmarks.claims import STUDIES, layers
 from benchmarks.claims.layers import fall, gap, turn
 from benchmarks.claims.mappings import FIXED, RANDOM, out_of_domain
 from benchmarks.claims.records import RESULTS, Records
@@ -95,3 +95,19 @@ def test_gaps_falls_and_turns_are_those_of_a_run():
     assert gap(run) == pytest.approx(0.2)
     assert fall(run) == pytest.approx(0.2)
     assert turn(run, "attention") == pytest.approx(0.5)
+
+
+def test_layers_are_judged_by_gap_score_and_fall():
+    """Uniform layers with the wider gap, the lower score and the deeper fall, in every seed: all three claims hold."""
+    records = made({"kd": 0.8, "u-ild": 0.6, "l-ild": 0.75}, dict.fromkeys(("kd", "u-ild", "l-ild"), 0.5))
+    for run in records.runs:
+        worse = (0.1 + 0.001 * run["at"]["seed"]) * (run["at"]["recipe"] == "u-ild")
+        run["at"]["initialisation"] = "1,2,3"
+        run |= {"gap": {"train": 0.9 + worse, "dev": 0.8}, "majority": 0.5, "teacher": 0.9}
+        run |= {"noise": {"sigmas": [0, 0.1], "train": [0.9, 0.9], "dev": [0.8, 0.7 - worse]}}
+        epochs = [{"attention": value, "hidden states": value} for value in (2.0, 1.0)]
+        run["objectives"] = [{"stage": 0, "epoch": i, "train": e, "dev": e} for i, e in enumerate(epochs)]
+    shown = layers.show(records)
+    assert "| u-ild | 1,2,3 | a | attention | 1.000, 0.500 | 1.000, 0.500 | 0.0 % |" in shown
+    verdicts = [line.split(" | ") for line in shown.splitlines() if line.startswith("| C")]
+    assert [(cells[0], cells[-1]) for cells in verdicts] == [(f"| C{n}", "supported |") for n in (1, 2, 7)]

@@ -50,9 +50,11 @@ def _looked_into(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if (folder / DIAGNOSTICS).is_file():
         diagnostics = json.loads((folder / DIAGNOSTICS).read_text("utf-8"))
-        noise = diagnostics["weight_noise"]
-        means = {split: noise[split]["mean"] for split in ("train", "dev")}
-        found = {"gap": diagnostics["gap"]["accuracy"], "noise": {"sigmas": noise["sigmas"], **means}}
+        if gap := diagnostics.get("gap"):
+            found["gap"] = gap["accuracy"]
+        if noise := diagnostics.get("weight_noise"):
+            means = {split: noise[split]["mean"] for split in ("train", "dev")}
+            found["noise"] = {"sigmas": noise["sigmas"], **means}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     seen = [line for line in lines if "dev_objectives" in line]
     if seen:

@@ -183,7 +183,7 @@ def diagnose(
     """
     folder = Path(run)
     settings = run_settings(folder)
-    _read(folder)
+    _read(folder)  # refuses a damaged file before anything is loaded
     config = load_config(str(folder))
     task, notices = agree_on_labels(task, config, f"run {folder}", subset=True)
     name = teacher or settings.get("teacher")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layerstill.knowledge import products
-from layerstill.knowledge.products import Product, squared_error, squared_error_of_maps
+from layerstill.knowledge.products import Product, squared_error
 
 PARTS = [1, 2 * 9 * 9, 2**20]  # one map at a time; two heads of one example; all of them
 
@@ -14,6 +14,12 @@ def random_product(seed, width, scale, tokens=9, dtype=torch.float64):
     # As a model hands them over: heads beside each other, so that a head's vectors are not contiguous.
     left, right = (torch.randn(3, tokens, 4, width, generator=rng, dtype=dtype).transpose(1, 2) for _ in "lr")
     return Product(left.requires_grad_(), right.requires_grad_(), scale)
+
+
+def squared_error_of_maps(student, teacher, tokens):
+    """The slow twin: makes both maps."""
+    (a, b), (c, d) = student.factors(tokens), teacher.factors(tokens)
+    return ((a @ b.mT - (c @ d.mT).detach()) ** 2).sum()
 
 
 def some_tokens(tokens=9):

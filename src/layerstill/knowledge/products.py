@@ -34,22 +34,15 @@ def squared_error(student: Product, teacher: Product, tokens: Tensor) -> Tensor:
     itself, so memory grows with the factors and not with the maps. Heads may have other widths in the teacher.
     """
     part = PART_ELEMENTS.get(tokens.device.type, OTHER_PART_ELEMENTS)
-    with torch.no_grad():
-        left, right = teacher.left.detach(), teacher.right.detach()
-    scales = student.scale, teacher.scale
+    factors = *student[:2], teacher.left.detach(), teacher.right.detach()
     with torch.autocast(tokens.device.type, enabled=False):
-        return _SquaredError.apply(student.left, student.right, left, right, tokens, scales, part)  # type: ignore[no-any-return]
-
-
-def squared_error_of_maps(student: Product, teacher: Product, tokens: Tensor) -> Tensor:
-    """The slow twin of `squared_error`: makes both maps, and can be differentiated any number of times."""
-    (a, b), (c, d) = student.factors(tokens), teacher.factors(tokens)
-    return ((a @ b.transpose(-1, -2) - c.detach() @ d.detach().transpose(-1, -2)) ** 2).sum()
+        total: Tensor = _SquaredError.apply(*factors, tokens, (student.scale, teacher.scale), part)
+    return total
 
 
 class _SquaredError(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # torch declares *args
         ctx: Any,
         left: Tensor,
         right: Tensor,
@@ -83,7 +76,7 @@ class _SquaredError(torch.autograd.Function):
         return torch.stack(sums).sum()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # as above
         left, right, other_left, other_right, tokens, of_left, of_right = ctx.saved_tensors
         twice = 2 * gradient
         if torch.is_grad_enabled():
