@@ -1,0 +1,41 @@
+"""Classes: every example, of one or two texts, belongs to one of them."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerstill.evaluation.metrics import METRICS
+from layerstill.heads.head import IGNORED, Head
+
+
+class Classes(Head):
+    """Softmax over classes; cross-entropy, per example."""
+
+    word: ClassVar[str] = "classification"
+    problem_type: ClassVar[str | None] = "single_label_classification"
+
+    def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        return logits.argmax(-1)
+
+    def score(
+        self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
+    ) -> dict[str, float]:
+        scores = {}
+        for name in metrics:
+            pair = (gold, decided)
+            if name == "f1" and positive is not None:
+                # The numbers of classes follow the model, so it is the name that says which class F1 is about.
+                number = list(labels).index(positive)
+                pair = (gold == number, decided == number)
+            scores[name] = METRICS[name](*pair)
+        return scores
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("accuracy", "f1_macro")

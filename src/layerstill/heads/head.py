@@ -1,0 +1,115 @@
+"""What every head answers: its models, its labels, its errors, its decisions and its scores."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerstill.knowledge.distances import Distance
+from layerstill.schema import Spec
+
+IGNORED = -100
+"""The label of what has none, as in torch and transformers."""
+
+
+class Head(Spec):
+    """A kind of output. A new one is a subclass that overrides what differs.
+
+    A batch has `input_ids` and `attention_mask` `(B, N)`, and `labels` where they are known. Logits are `(B, C)`, or
+    `(B, N, C)` where `per_token` says so.
+    """
+
+    word: ClassVar[str]
+    """Its name in `--task`, in records and in messages."""
+    architecture: ClassVar[str] = "ForSequenceClassification"
+    """How the names of its models in `config.json` end."""
+    problem_type: ClassVar[str | None] = None
+    """What `config.json` says of its labels."""
+    per_token: ClassVar[bool] = False
+    """Logits of every token, not of the whole text."""
+    named: ClassVar[bool] = True
+    """Outputs have names (classes, tags), so that teacher and task can be compared by them."""
+    single: ClassVar[bool] = True
+    """Exactly one label an example, so that classes can be counted, drawn, made rare or made wrong."""
+
+    @property
+    def auto_class(self) -> Any:
+        """The class of transformers that loads and saves its models."""
+        import transformers
+
+        return getattr(transformers, f"AutoModel{self.architecture}")
+
+    def outputs(self, labels: Sequence[str]) -> int:
+        """How many outputs a model has for these label names."""
+        return len(labels)
+
+    def describe(self, config: Any, labels: Sequence[str]) -> None:
+        """Write number, names and kind of the outputs into a model's configuration."""
+        config.num_labels = self.outputs(labels)
+        config.problem_type = self.problem_type
+        if labels:
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {label: i for i, label in enumerate(labels)}
+
+    def fits(self, config: Any) -> bool:
+        """Whether a model of this configuration has this head."""
+        named = config.architectures or []
+        names = [named] if isinstance(named, str) else list(named)
+        ours = any(self.architecture in str(name) for name in names)
+        return ours and self._says_so(config)
+
+    def _says_so(self, config: Any) -> bool:
+        return config.problem_type in (None, self.problem_type)
+
+    # What training asks.
+
+    def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:
+        """The labels of a batch whose longest example has so many tokens, as one tensor."""
+        return torch.tensor(labels)
+
+    def positions(self, batch: dict[str, Any]) -> Tensor:
+        """Where the logits of a batch count, `(B,)` or `(B, N)` boolean; padding never does."""
+        return batch["attention_mask"].bool().any(1)
+
+    def labelled(self, labels: Tensor) -> Tensor:
+        """Which labels there are, boolean, in the shape of `errors`."""
+        return labels != IGNORED
+
+    def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The task's own error of every label, in the shape of `labelled` and 0 where that is false."""
+        raise TypeError(f"{type(self).__name__} is not a head by itself")
+
+    def distance(self, distance: Distance) -> Distance:
+        """What a distance between logits becomes for these outputs."""
+        return distance
+
+    # What evaluation asks.
+
+    def rows(self, logits: Tensor, batch: dict[str, Any]) -> list[np.ndarray]:
+        """What the head says of every example of a batch: `(C,)` each, or `(positions, C)` where tokens have logits."""
+        return list(logits.float().cpu().numpy())
+
+    def join(self, rows: Sequence[np.ndarray]) -> Any:
+        """`rows` of all examples as what `decide` takes: `(n, C)`, or the list where tokens have logits."""
+        return np.stack(rows)
+
+    def decide(self, logits: Any) -> Any:
+        """Decisions from `join`ed logits, one an example."""
+        raise TypeError(f"{type(self).__name__} is not a head by itself")
+
+    def gold(self, labels: Sequence[Any]) -> Any:
+        """The labels of a split as `score` compares them with decisions."""
+        return np.array(labels)
+
+    def score(
+        self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
+    ) -> dict[str, float]:
+        """The metrics of these names; `labels` are the names of the outputs, `positive` the one that `f1` is about."""
+        raise TypeError(f"{type(self).__name__} is not a head by itself")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Metrics of own files; the first decides which evaluation is best."""
+        raise TypeError(f"{type(self).__name__} is not a head by itself")

@@ -1,0 +1,44 @@
+"""Several labels: every example, of one or two texts, has any number of them."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerstill.heads.head import Head
+from layerstill.knowledge.distances import Distance
+from layerstill.schema import Number
+
+
+class MultiLabel(Head):
+    """A sigmoid for each label; binary cross-entropy, per example and label. Unknown labels are negative numbers."""
+
+    word: ClassVar[str] = "multilabel"
+    problem_type: ClassVar[str | None] = "multi_label_classification"
+    single: ClassVar[bool] = False
+    threshold: Number = Field(default=0.5, gt=0, lt=1)
+    """A label is given from this probability on."""
+
+    def _says_so(self, config: object) -> bool:
+        return getattr(config, "problem_type", None) == self.problem_type  # without it a head means one class
+
+    def labelled(self, labels: Tensor) -> Tensor:
+        return labels >= 0
+
+    def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        known = self.labelled(labels)
+        wanted = labels.to(logits.dtype).masked_fill(~known, 0)
+        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").masked_fill(~known, 0)
+
+    def distance(self, distance: Distance) -> Distance:
+        return distance.for_labels()
+
+    def pad_labels(self, labels: list, tokens: int) -> Tensor:
+        return torch.tensor(labels, dtype=torch.float32)
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        # The sigmoid reaches the threshold where the logit reaches its log-odds.
+        return logits >= np.log(self.threshold / (1 - self.threshold))

@@ -1,0 +1,46 @@
+"""Scores: every example, of one or two texts, has one number (regression)."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from layerstill.evaluation.metrics import METRICS
+from layerstill.heads.head import Head
+from layerstill.knowledge.distances import Distance
+
+
+class Scores(Head):
+    """One output; squared error, per example. A score of nan is one that is not known."""
+
+    word: ClassVar[str] = "regression"
+    problem_type: ClassVar[str | None] = "regression"
+    named: ClassVar[bool] = False
+    single: ClassVar[bool] = False
+
+    def outputs(self, labels: Sequence[str]) -> int:
+        return 1
+
+    def labelled(self, labels: Tensor) -> Tensor:
+        return ~labels.isnan()
+
+    def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        known = self.labelled(labels)
+        difference = logits.squeeze(-1) - labels.to(logits.dtype)
+        return difference.masked_fill(~known, 0) ** 2
+
+    def distance(self, distance: Distance) -> Distance:
+        return distance.for_scores()
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        return logits[:, 0]
+
+    def score(
+        self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
+    ) -> dict[str, float]:
+        return {name: METRICS[name](gold, decided) for name in metrics}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("pearson", "spearman")
