@@ -91,7 +91,10 @@ def make_plan(
     student = student_config(source, depth, recipe.student, seed)
     if vocabulary is not None:
         vocabulary.renumber(student)
-    bound = [bind_objectives(stage, student, teacher, HEADS["regression" if regression else "classification"](), seed) for stage in recipe.stages]
+    bound = [
+        bind_objectives(stage, student, teacher, HEADS["regression" if regression else "classification"](), seed)
+        for stage in recipe.stages
+    ]
     stages = []
     for stage, objectives in zip(recipe.stages, bound, strict=True):
         size = examples if stage.data == "task" else supplementary

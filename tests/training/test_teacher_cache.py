@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
+from layerstill.heads import Classes
 from layerstill.knowledge import bound_objective
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
@@ -44,7 +45,7 @@ def module_for(recipe: str, stage: int, family: str = "bert") -> DistillationMod
     teacher = tiny_model(family, **no_dropout(family))
     torch.manual_seed(1)
     student = build_student(teacher, 2, loaded.student, seed=0)
-    return DistillationModule(student, teacher, loaded.stages[stage], seed=0, regression=False).train()
+    return DistillationModule(student, teacher, loaded.stages[stage], seed=0, head=Classes()).train()
 
 
 def cacheable():

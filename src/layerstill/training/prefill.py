@@ -84,7 +84,9 @@ def fill_cache(
         if stage.data != "task":
             log.info("stage %d: its supplementary texts are not cached ahead", number)
             continue
-        objectives = bind_objectives(stage, student, config, HEADS["regression" if regression else "classification"](), options.seed)
+        objectives = bind_objectives(
+            stage, student, config, HEADS["regression" if regression else "classification"](), options.seed
+        )
         own = Path(options.cache.where)
         cache = choose_cache(objectives, config, key, train, float("inf"), options.cache, own, arithmetic)
         if cache is None:
