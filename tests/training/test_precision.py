@@ -31,7 +31,7 @@ def bf16_against_fp32(recipe: str, stage: int, family: str) -> tuple[list[dict[s
         torch.manual_seed(1)
         student = build_student(teacher, 2, loaded.student, seed=0)
         module = DistillationModule(
-            student, with_weights_in(teacher, dtype), loaded.stages[stage], 0, Classes()
+            student, with_weights_in(teacher, dtype), loaded.stages[stage], 0, head=Classes()
         ).train()
         module.clock.epoch, module.clock.epochs = 1, 2
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
