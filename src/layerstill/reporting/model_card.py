@@ -92,7 +92,8 @@ def _objective(spec: dict[str, Any]) -> str:
     parts = ["the task's own loss on the gold labels" if spec["signal"] == "labels" else _named(spec["signal"])]
     if spec.get("target"):
         parts[0] += f" of the {_named(spec['target'])}"
-    for word, before in (("mapping", "layers mapped"), ("alignment", "widths aligned"), ("view", "input")):
+    said = {"mapping": "layers mapped", "alignment": "widths aligned", "relate": "relations", "view": "input"}
+    for word, before in said.items():
         if spec.get(word):
             parts.append(f"{before}: {_named(spec[word])}")
     if spec.get("distance"):
@@ -108,15 +109,20 @@ def _named(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if not isinstance(value, dict):
-        return str(value).replace("_", " ")
+        return _word(str(value))
     ((name, settings),) = value.items()
-    return f"{name} ({', '.join(f'{key} {_named_setting(v)}' for key, v in settings.items())})".replace("_", " ")
+    return f"{_word(name)} ({', '.join(f'{_word(key)} {_named_setting(v)}' for key, v in settings.items())})"
+
+
+def _word(name: str) -> str:
+    """A word's name for reading; one from outside, `module:Class`, is code and stays as it is."""
+    return name if ":" in name else name.replace("_", " ")
 
 
 def _named_setting(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {v}" for key, v in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return ", ".join(f"{key}: {v}" for key, v in value.items()).replace("_", " ")
+    return f"{value:.4g}" if isinstance(value, float) else _word(str(value))
 
 
 def _init(init: Any) -> str:

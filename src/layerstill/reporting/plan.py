@@ -36,7 +36,8 @@ def _compares(row: dict[str, Any]) -> str:
         f"{brief(row['signal'])} by {brief(row['distance'] or 'task loss')}",
         f"weight {_plain(weight) if isinstance(weight, float) else brief(weight)}",
     ]
-    for word, default in (("alignment", "none"), ("target", "teacher"), ("view", "clean"), ("padding", "excluded")):
+    usual = {"alignment": "none", "relate": None, "target": "teacher", "view": "clean", "padding": "excluded"}
+    for word, default in usual.items():
         if row[word] != default:
             lines.append(f"{word} {brief(row[word])}")
     return "\n".join(lines)

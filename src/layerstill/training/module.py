@@ -337,11 +337,7 @@ class DistillationModule(nn.Module):
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             self.train()
             self._refuse_reentrant()
-            for o in self.terms_of_stage:
-                o.checked = False
-            terms, _ = self.terms(batch)
-            for o in self.terms_of_stage:
-                o.checked = True
+            terms = self._tried(batch)
             for name, term in terms.items():
                 value = term.value.item()
                 if value == 0 or value != value or abs(value) == float("inf"):
@@ -358,6 +354,17 @@ class DistillationModule(nn.Module):
         self.teacher_time.seconds = 0.0
         self.flops = spent
         return unreached
+
+    def _tried(self, batch: dict[str, Any]) -> dict[str, Term]:
+        """The terms of a batch, with their counts checked; mappings remember nothing of it."""
+        memories = {o.name: o.mapping_state for o in self.terms_of_stage}
+        for o in self.terms_of_stage:
+            o.checked, o.mapping_state = False, copy.deepcopy(o.mapping_state)
+        try:
+            return self.terms(batch)[0]
+        finally:
+            for o in self.terms_of_stage:
+                o.checked, o.mapping_state = True, memories[o.name]
 
     def _is_double(self) -> bool:
         return next(self.student.parameters()).dtype == torch.float64
