@@ -151,7 +151,9 @@ def test_model_card_report_and_diagnostics_know_foreign_words(place, whole, call
     status, out, err = call(f"report {whole.parent} --output {page}")
     assert status == 0, err
     assert "all mine" in out
-    assert "only in Python: Recipe.load(FILE, words=[...])" in page.read_text("utf-8")
+    told = page.read_text("utf-8")
+    assert "only in Python: Recipe.load(FILE, words=[...])" in told
+    assert "only in Python: a task with the head" in told
     found = diagnose(whole, Task.from_files(toy_words.Smoothed(), place / "data"), parts=["gap"])
     assert "gap" in json.dumps(found)
 
@@ -307,3 +309,46 @@ def test_nobody_asks_which_concrete_word_he_has():
         assert not wrong, f"{path.name} asks for {', '.join(wrong)}"
         guesses = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == "hasattr"]
         assert not guesses, f"{path.name} line {guesses[0].lineno}: hasattr"
+
+
+def blocks(path: Path) -> list[str]:
+    """The Python examples of a document."""
+    return [part.split("```")[0] for part in path.read_text("utf-8").split("```python\n")[1:]]
+
+
+def test_the_words_in_the_documentation_train(place, tmp_path, monkeypatch):
+    text = "\n".join(blocks(ROOT / "docs" / "words.md"))
+    (tmp_path / "documented_words.py").write_text(text, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    import documented_words as mine
+
+    term = {"signal": "hidden_states", "mapping": {"easiest": {"sharpness": 2}}, "distance": "mse"}
+    stage = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 8, "objectives": {"x": term, "task": {"signal": "labels"}}}
+    recipe = Recipe.from_data({"stages": [stage]}, words=[mine.Easiest])
+    task = Task.from_files(mine.Focal(), place / "data")
+    options = layerstill.Options(max_length=32, precision="fp32", progress=False)
+    done = layerstill.distill(str(place / "teacher"), task, recipe, 2, tmp_path / "student", options)
+    assert load_file(done.folder / "objectives.safetensors")["x.mapping_state.mean"].all()
+    logits, labels = torch.tensor([[2.0, 0.0, 0.0], [2.0, 0.0, 0.0]]), torch.tensor([0, -100])
+    focal, plain = (mine.Focal(gamma=gamma).errors(logits, labels) for gamma in (2.0, 0.0))
+    assert focal[1] == plain[1] == 0
+    assert 0 < focal[0] < plain[0]
+
+
+def test_the_example_of_own_words(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import own_words
+
+    config = {"hidden_dropout_prob": 0.0, "labels": 10}
+    save_tiny(tmp_path / "teacher", **config)
+    settings = ["--student-layers", "2", "--max-steps", "3", "--output", str(tmp_path / "student")]
+    result = own_words.main([str(tmp_path / "teacher"), *settings])
+    assert result.data["recipe"] == "own words"
+    assert result.data["recipe_hash"] == own_words.in_python().hash
+    logged = [line["objectives"] for line in lines(result.folder) if "objectives" in line]
+    assert all(set(values) == {"task", "added"} for values in logged)
+    pairs = [str(group) for group in own_words.Neighbours().groups(2, 4, None)]
+    assert pairs == [f"layer {s} <- layer {t}" for s, t in ((1, 1), (1, 2), (1, 3), (2, 3), (2, 4))]
+    s, t = torch.tensor([[1.0, 0.0], [9.0, 9.0]]), torch.tensor([[0.0, 2.0], [1.0, 1.0]])
+    total, count = own_words.Relative()(s, t, torch.tensor([[True], [False]]))
+    assert (total.item(), count.item()) == (5 / 4, 1)
