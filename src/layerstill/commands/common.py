@@ -81,7 +81,7 @@ def in_regime(task: Any, few_samples: int | None, label_noise: float | None, wor
     if not given and not words:
         return task
     from layerstill.data.regimes import Regime
-    from layerstill.recipe import read_settings
+    from layerstill.yaml_files import read_settings
 
     data = read_settings(list(words or ()), "--regime", "regime")
     for name, value in given.items():
