@@ -5,14 +5,15 @@ import hashlib
 import json
 import logging
 import platform
-import resource
 import shutil
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
@@ -260,5 +261,9 @@ def peak_memory_mb() -> float:
 
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(kilobytes / (2**20 if platform.system() == "Darwin" else 2**10), 1)
+    if sys.platform == "win32":
+        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
+    import resource  # which Windows does not have; psutil knows the peak on Windows only
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(used / (2**20 if sys.platform == "darwin" else 2**10), 1)  # bytes on macOS, kilobytes elsewhere
