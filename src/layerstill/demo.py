@@ -9,6 +9,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from layerstill.acts.distill import distill
+from layerstill.acts.finetune import finetune
+from layerstill.atomic import write_json
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.latency import latency_ms
@@ -16,9 +19,7 @@ from layerstill.evaluation.metrics import decide, score
 from layerstill.evaluation.predict import predict
 from layerstill.recipe import Recipe
 from layerstill.training.arguments import Options
-from layerstill.training.checkpoint import write_json
 from layerstill.training.models import load_fine_tuned, load_tokenizer
-from layerstill.training.run import distill, finetune
 
 MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 
+from layerstill.atomic import write_json
 from layerstill.data.encode import usable_length
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError, nearest
@@ -26,7 +27,7 @@ from layerstill.evaluation.flatness import Tick, mean_loss
 from layerstill.evaluation.metrics import score
 from layerstill.evaluation.predict import Batch, batches_of, logits_of
 from layerstill.evaluation.similarity import FEWEST, layer_similarity, pooled_states
-from layerstill.training.checkpoint import write_json
+from layerstill.result import RESULT_FILE
 from layerstill.training.lock import FolderLock
 from layerstill.training.models import (
     adopt_padding,
@@ -244,7 +245,7 @@ def _agreed_before(before: dict[str, Any], wanted: dict[str, Any]) -> dict[str, 
 
 def run_settings(folder: Path) -> dict[str, Any]:
     """What a finished run was made with; UserError for a folder that holds none."""
-    if not (folder / "result.json").is_file():
+    if not (folder / RESULT_FILE).is_file():
         raise UserError(f"run {folder}: no result.json in it; give the output folder of a finished distill or finetune")
     try:
         settings = json.loads((folder / RUN_FILE).read_text("utf-8"))

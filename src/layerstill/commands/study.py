@@ -108,8 +108,7 @@ def _carry_out(run: Any, folder: Any, jobs: int, ray: str | None, show: bool, su
             result = None if reply.error else folder.result(job["folder"])
             what = f"failed: {reply.error}"
             if result is not None:
-                scores = {k: v for k, v in result["metrics"].items() if k != "selected"}
-                what = ", ".join(f"{k} {v:.4f}" for k, v in scores.items()) + f" ({reply.seconds:.0f} s)"
+                what = ", ".join(f"{k} {v:.4f}" for k, v in result.scores.items()) + f" ({reply.seconds:.0f} s)"
             progress.done(job["label"], what)
 
         run.listener = tell

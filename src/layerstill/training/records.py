@@ -3,11 +3,9 @@
 import errno
 import hashlib
 import json
-import logging
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -17,28 +15,12 @@ import psutil
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
+from layerstill.atomic import write_json, write_text
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.reporting.model_card import CARD_MARK
+from layerstill.result import Record, Result
 from layerstill.training import processes
-from layerstill.training.checkpoint import write_json, write_text
 from layerstill.training.lock import LOCK_FILE, FolderLock
-
-log = logging.getLogger("layerstill")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run gave: `data` is `result.json`, `folder` holds the model."""
-
-    data: dict[str, Any]
-    folder: Path
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The student's scores on the dev set."""
-        return self.data["metrics"]
-
 
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
@@ -142,15 +124,8 @@ class RunFolder:
     @property
     def finished(self) -> Result | None:
         """The result of a run that was completed here before."""
-        path = self.path / "result.json"
-        if not path.is_file():
-            return None
-        try:
-            return Result(dict(json.loads(path.read_text("utf-8"))), self.path)
-        except (ValueError, TypeError):
-            raise UserError(
-                f"{path}: damaged; move it away and the same command goes on, or choose a new folder"
-            ) from None
+        record = Record.read(self.path, "move it away and the same command goes on, or choose a new folder")
+        return None if record is None else Result(record, self.path)
 
     @property
     def checkpoints(self) -> Path:
@@ -162,19 +137,11 @@ class RunFolder:
         """Where this run keeps what its teacher gave away, if it keeps it to itself; removed with the checkpoints."""
         return self.path / "teacher-cache"
 
-    def write_card(self, text: str) -> None:
-        """Write `README.md`, unless there is one that no run has written."""
-        path = self.path / "README.md"
-        if path.is_file() and CARD_MARK not in path.read_text("utf-8", "replace"):
-            log.warning("note: %s is not of this run's making and stays as it is", path)
-            return
-        write_text(path, text)
-
-    def finish(self, data: dict[str, Any]) -> Result:
+    def finish(self, record: Record) -> Result:
         """Write `result.json`, which makes the run a finished one, and remove the checkpoints."""
-        write_json(self.path / "result.json", data)
+        record.write(self.path)
         self._tidy()
-        return Result(data, self.path)
+        return Result(record, self.path)
 
     def _leavings(self) -> list[Path]:
         """What only an unfinished run needs: checkpoints, cache, the lock, files that were being written."""

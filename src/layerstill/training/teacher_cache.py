@@ -24,12 +24,12 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from layerstill.atomic import write_json, write_tensors
 from layerstill.data.encode import Collator
 from layerstill.errors import UserError
 from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
 from layerstill.knowledge.signals import Attention, HiddenStates, Relation, pool_tokens
-from layerstill.training.checkpoint import write_json, write_tensors
 
 Arithmetic = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
