@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from layerstill.atomic import write_text
 from layerstill.recipe import Recipe
+from layerstill.reporting.words import spec_words
 from layerstill.result import Record, Result
 
 log = logging.getLogger("layerstill")
@@ -148,19 +149,7 @@ def _objective(spec: dict[str, Any]) -> str:
 
 
 def _named(value: Any) -> str:
-    """`{"kl": {"temperature": 2}}` as `kl (temperature 2)`."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if not isinstance(value, dict):
-        return str(value).replace("_", " ")
-    ((name, settings),) = value.items()
-    return f"{name} ({', '.join(f'{key} {_named_setting(v)}' for key, v in settings.items())})".replace("_", " ")
-
-
-def _named_setting(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {v}" for key, v in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return spec_words(value).replace("_", " ")
 
 
 def _init(init: Any) -> str:
