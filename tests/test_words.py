@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
 from tests import toy_words
 from tests.tiny import WORDS, batch, save_tiny, tiny_model, write_csv
-from tests.training.forks import ROOT, TIMES, record
+from tests.training.forks import ROOT, record
 from tests.words_run import run
 
 NAMES = [f"tests.toy_words:{word.__name__}" for word in toy_words.WORDS]
@@ -139,8 +138,8 @@ def test_the_plan_knows_foreign_words(place, capsys, monkeypatch):
     plan_report.print_plan(plan, 1e9)
     shown = capsys.readouterr().out
     assert "tests.toy_words:Gaps by tests.toy_words:LogCosh" in shown
-    assert "weight tests.toy_words:Halving(start 2)" in shown
-    assert "relate tests.toy_words:Dots(over tokens)" in shown
+    assert "weight tests.toy_words:Halving (start 2)" in shown
+    assert "relate tests.toy_words:Dots (over tokens)" in shown
 
 
 def test_model_card_report_and_diagnostics_know_foreign_words(place, whole, call):
@@ -240,7 +239,9 @@ def test_a_foreign_mapping_that_names_what_is_not_there_is_told_so(given, messag
     stage = layerstill.Stage(epochs=1.0, learning_rate=1.0, objectives={"x": objective})
     teacher = tiny_model()
     with pytest.raises(UserError, match=message):
-        DistillationModule(build_student(teacher, 2, Recipe.load("kd").student, 0), teacher, stage, 0, HEADS["classification"]())
+        DistillationModule(
+            build_student(teacher, 2, Recipe.load("kd").student, 0), teacher, stage, 0, HEADS["classification"]()
+        )
 
 
 def test_an_evaluation_or_a_trial_teaches_a_mapping_nothing_even_one_that_learns_as_it_weighs():
@@ -323,7 +324,12 @@ def test_the_words_in_the_documentation_train(place, tmp_path, monkeypatch):
     import documented_words as mine
 
     term = {"signal": "hidden_states", "mapping": {"easiest": {"sharpness": 2}}, "distance": "mse"}
-    stage = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 8, "objectives": {"x": term, "task": {"signal": "labels"}}}
+    stage = {
+        "epochs": 1,
+        "learning_rate": 1e-3,
+        "batch_size": 8,
+        "objectives": {"x": term, "task": {"signal": "labels"}},
+    }
     recipe = Recipe.from_data({"stages": [stage]}, words=[mine.Easiest])
     task = Task.from_files(mine.Focal(), place / "data")
     options = layerstill.Options(max_length=32, precision="fp32", progress=False)

@@ -1,7 +1,6 @@
 """Checkpoints without pickle: tensors in safetensors, everything else in JSON, written whole or not at all."""
 
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -9,42 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, "utf-8")
-    _put(temporary, path)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write safetensors atomically."""
-    temporary = path.with_name(f".{path.name}.part")
-    save_file({name: t.detach().contiguous().clone() for name, t in tensors.items()}, temporary)
-    _put(temporary, path)
-
-
-def _put(temporary: Path, path: Path) -> None:
-    # Without the sync a power cut could leave the new name on an empty file.
-    sync(temporary)
-    os.replace(temporary, path)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the list of names of a folder, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from layerstill.atomic import sync, write_json, write_tensors
 
 
 def save_module(module: nn.Module, path: Path) -> None:
