@@ -31,7 +31,7 @@ from layerstill.reporting import plan as plan_report
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
 from tests import toy_words
-from tests.tiny import WORDS, batch, save_tiny, tiny_model, write_csv
+from tests.tiny import WORDS, batch, save_tiny, tiny_model, tiny_tokenizer, write_csv
 from tests.training.forks import ROOT, record
 from tests.words_run import run
 
@@ -345,8 +345,11 @@ def test_the_example_of_own_words(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     import own_words
 
-    config = {"hidden_dropout_prob": 0.0, "labels": 10}
-    save_tiny(tmp_path / "teacher", **config)
+    teacher = tiny_model(labels=10)
+    teacher.config.id2label = dict(enumerate(Task.demo().labels))
+    teacher.config.label2id = {label: i for i, label in teacher.config.id2label.items()}
+    teacher.save_pretrained(tmp_path / "teacher")
+    tiny_tokenizer().save_pretrained(tmp_path / "teacher")
     settings = ["--student-layers", "2", "--max-steps", "3", "--output", str(tmp_path / "student")]
     result = own_words.main([str(tmp_path / "teacher"), *settings])
     assert result.data["recipe"] == "own words"
