@@ -146,6 +146,7 @@ def test_model_card_report_and_diagnostics_know_foreign_words(place, whole, call
     card = (whole / "README.md").read_text("utf-8")
     for name in NAMES:
         assert name in card.replace("\\", ""), name
+    assert "The head: tests.toy_words:Smoothed (smoothing 0.2)." in card.replace("\\", "")
     page = place / "report.html"
     status, out, err = call(f"report {whole.parent} --output {page}")
     assert status == 0, err
