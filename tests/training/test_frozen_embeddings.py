@@ -37,7 +37,7 @@ def two_stages(embeddings: str) -> Recipe:
 
 
 def moved(teacher: str, folder) -> dict[str, bool]:
-    """Which of the student's tensors are no longer the teacher's; only those that the teacher has, too."""
+    """Which of the student's tensors are no longer the teacher's of the same name."""
     student, start = load_file(folder / "model.safetensors"), load_file(f"{teacher}/model.safetensors")
     return {name: not torch.equal(weight, start[name]) for name, weight in student.items()}
 
