@@ -1,4 +1,4 @@
-"""A stage's settings in the words of transformers' training arguments."""
+"""A stage's settings in the words of transformers' Trainer."""
 
 import math
 import os
@@ -73,17 +73,22 @@ def training_arguments(stage: Stage, folder: Path, options: Options, metric: str
         seed=options.seed,
         bf16=uses_bf16(options.precision),
         logging_steps=0.05,
+        logging_nan_inf_filter=False,
         eval_strategy="epoch" if best or stage.evaluate != "end" else "no",
         save_strategy="epoch",
+        restore_callback_states_from_checkpoint=True,
         save_total_limit=2 if best else 1,
         load_best_model_at_end=best,
         metric_for_best_model=metric if best else None,
         greater_is_better=True if best else None,
+        remove_unused_columns=False,
+        label_names=["labels"],
         report_to=list(options.trackers),
         disable_tqdm=not options.progress,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,  # what no objective reaches is frozen
     )
+    args._n_gpu = min(args.n_gpu, 1)  # several visible GPUs without a launcher would mean DataParallel
     rows, processes = args.per_device_train_batch_size, args.world_size
     if rows % processes:
         micro = f"batch_size {stage.batch_size}" + (f" / accumulation {stage.accumulation}" * (stage.accumulation > 1))

@@ -32,19 +32,17 @@ class MicroBatches(Sampler[list[int]]):
         self.rows = rows
         self.processes = processes
         self.process = process
-        self.skip = 0
 
-    def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Choose the epoch whose order comes next, and how many of its batches are left out at the beginning."""
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
         self.order.set_epoch(epoch)
-        self.skip = skip
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.rows)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = list(self.order)
-        for start in range(self.skip * self.rows, len(order), self.rows):
+        for start in range(0, len(order), self.rows):
             whole = order[start : start + self.rows]
             if self.processes == 1:
                 yield whole
@@ -75,10 +73,10 @@ class MicroBatchLoader(DataLoader):
             dataset, batch_sampler=batches, collate_fn=collate, generator=torch.Generator().manual_seed(0), **settings
         )
 
-    def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """See `MicroBatches.set_epoch`."""
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
         assert isinstance(self.batch_sampler, MicroBatches)
-        self.batch_sampler.set_epoch(epoch, skip)
+        self.batch_sampler.set_epoch(epoch)
 
 
 def lengths_of(dataset: Any) -> Sequence[int]:

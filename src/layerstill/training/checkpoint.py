@@ -25,11 +25,6 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(path.read_text("utf-8"))
-
-
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write safetensors atomically."""
     temporary = path.with_name(f".{path.name}.part")
@@ -62,6 +57,33 @@ def load_module(module: nn.Module, path: Path) -> None:
     module.load_state_dict(load_file(path), strict=True)
 
 
+def save_optimizer(optimizer: torch.optim.Optimizer, scheduler: Any, folder: Path) -> None:
+    """State of optimiser and learning-rate schedule as `optimizer.safetensors` and `optimizer.json`."""
+    state = optimizer.state_dict()
+    tensors, plain = {}, {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = value
+            else:
+                plain[f"{index}.{key}"] = value
+    write_tensors(folder / "optimizer.safetensors", tensors)
+    schedule = {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"}
+    write_json(folder / "optimizer.json", {"plain": plain, "groups": state["param_groups"], "scheduler": schedule})
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, scheduler: Any, folder: Path) -> None:
+    """The inverse of `save_optimizer`."""
+    saved = json.loads((folder / "optimizer.json").read_text("utf-8"))
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in [*load_file(folder / "optimizer.safetensors").items(), *saved["plain"].items()]:
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in saved["groups"]]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    scheduler.load_state_dict({**scheduler.state_dict(), **saved["scheduler"]})
+
+
 def random_tensors() -> dict[str, Tensor]:
     """States of torch's global generators: `cpu`, and `cuda` if there is one; each a row of bytes."""
     tensors = {"cpu": torch.get_rng_state()}
@@ -81,7 +103,7 @@ def save_random_state(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 def load_random_state(folder: Path, process: int) -> None:
     """The inverse of `save_random_state`; a process more than there were keeps torch's generators as they are."""
-    saved = read_json(folder / "random.json")
+    saved = json.loads((folder / "random.json").read_text("utf-8"))
     version, state, gauss = saved["python"]
     random.setstate((version, tuple(state), gauss))
     kind, keys, *rest = saved["numpy"]
@@ -106,7 +128,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end: the trainer's state comes last and is whole."""
     try:
-        read_json(checkpoint / STATE_FILE)
+        json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
     return True
@@ -119,7 +141,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 def ended_training(checkpoint: Path) -> bool:
     """Whether the training that wrote a checkpoint had come to its end: all its steps, or patience."""
-    state = read_json(checkpoint / STATE_FILE)
+    state = json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
     return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
 
 

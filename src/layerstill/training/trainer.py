@@ -1,25 +1,42 @@
-"""`DistillationTrainer`: the training loop around a distillation module.
+"""`DistillationTrainer`: transformers' Trainer around a distillation module.
 
-What it adds to the loop: losses divided once, over accumulation and processes; the value of each objective in the log;
-what a run costs; checkpoints that hold the student as a plain model folder.
+Everything users know of the Trainer stays: callbacks, trackers, accelerate, resuming. What is added: losses divided
+once, over accumulation and processes; the value of each objective in the log; checkpoints without pickle.
 """
 
+import json
 import logging
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import reduce
 from torch import Tensor, nn
-from transformers import TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
-from layerstill.randomness import generator
-from layerstill.training.batches import lengths_of
-from layerstill.training.checkpoint import load_module, save_module
-from layerstill.training.compiling import compiled_layers, refuse_compiling
-from layerstill.training.loop import Loop
+from layerstill.data.order import LengthBuckets
+from layerstill.errors import ObjectiveError, UserError
+from layerstill.randomness import generator, named_seed
+from layerstill.training.batches import MicroBatches, MicroBatchLoader, lengths_of
+from layerstill.training.checkpoint import (
+    STATE_FILE,
+    ended_training,
+    is_complete,
+    load_module,
+    load_optimizer,
+    load_random_state,
+    make_durable,
+    random_tensors,
+    remove_old,
+    save_module,
+    save_optimizer,
+    save_random_state,
+    write_json,
+)
+from layerstill.training.compiling import compiled_layers
 from layerstill.training.module import DistillationModule
 from layerstill.training.objective_values import add_up_objectives, batches_by_length
 
@@ -29,34 +46,102 @@ ALIGNERS_FILE = "aligners.safetensors"
 AVERAGE_FILE = "average.safetensors"
 
 
-class DistillationTrainer(Loop):
-    """Trains a `DistillationModule`; `args`, data and callbacks are those of transformers' Trainer, as `Loop` says.
+class ProgressBar(ProgressCallback):
+    """The Trainer's progress bar with the loss beside it, and no log lines on standard output."""
 
-    `compile_layers` (or `args.torch_compile`) runs the layers of both models through torch.compile while it trains.
-    `training_arguments` makes arguments that fit a stage. Before training, what no objective reaches is frozen, and an
-    objective that is zero or not finite stops the run.
+    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and self.training_bar is not None and "loss" in (logs or {}):
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
+
+
+class _AfterStep(TrainerCallback):
+    """Moves the module on, and logs before every checkpoint: what was added up since the last log is not saved."""
+
+    def __init__(self, module: DistillationModule) -> None:
+        self.module = module
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.module.finish_step()
+        self.on_epoch_end(args, state, control)
+
+    def on_epoch_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_log = control.should_log or control.should_save or control.should_evaluate
+
+
+class DistillationTrainer(Trainer):
+    """A Trainer whose model is a `DistillationModule`.
+
+    Args are those of `Trainer`, with the module as `model`; `compile_layers` runs the layers of both models through
+    torch.compile while it trains. `training_arguments` makes arguments that fit a stage; own ones need
+    `label_names=["labels"]` and `remove_unused_columns=False`. Before training, what no objective reaches is frozen,
+    and an objective that is zero or not finite stops the run.
     """
-
-    module: DistillationModule
 
     def __init__(
         self, module: DistillationModule, args: TrainingArguments, compile_layers: bool = False, **kwargs: Any
     ) -> None:
-        set_seed(args.seed)
-        if args.torch_compile:
-            refuse_compiling(module.student.config)
-        if args.gradient_checkpointing:
-            module.student.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         super().__init__(module, args, **kwargs)
-        self.compile_layers = compile_layers or args.torch_compile
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UserError("DistillationTrainer does not shard; shard a DistillationModule in a training loop")
+        self.module = module
+        self.compile_layers = compile_layers
+        self.loss_is_scaled_for_ga = True
         self._tokens_seen: Tensor | float = 0
         self._places_seen = 0
         self._cost_before = dict.fromkeys(("seconds", "tokens", "places", "flops", "teacher_seconds"), 0.0)
+        self._started = time.perf_counter()
+        self._term_sums: dict[str, Tensor] = {}
+        self._sums_since = 0
+        self.add_callback(_AfterStep(module))
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)  # it prints every log on standard output
+        if not args.disable_tqdm:
+            self.add_callback(ProgressBar)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Freeze what no objective reaches, then train as `Trainer.train` does.
+
+        A checkpoint of a training that had come to its end is taken over as it is.
+        """
+        if isinstance(resume_from_checkpoint, str) and ended_training(Path(resume_from_checkpoint)):
+            return self._take_over(Path(resume_from_checkpoint))
+        with torch.random.fork_rng(devices=[]):
+            first = self._prepare_inputs(next(iter(self.get_train_dataloader())))
+            if frozen := self.module.freeze_unreached(first):
+                some = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
+                log.info("no objective reaches %d of the parameter tensors, frozen: %s", len(frozen), some)
+        if self.args.process_index:  # or the dropout of all processes would be the same
+            torch.manual_seed(named_seed(torch.initial_seed(), "process", self.args.process_index))
+        self._started = time.perf_counter()
+        models = [self.module.student, self.module.teacher] if self.compile_layers else []
+        # Not before: a compiled layer has zeros for what no objective reaches, where a plain one has no gradient.
+        with compiled_layers(*(model for model in models if model is not None)):
+            return super().train(resume_from_checkpoint, **kwargs)
 
     def add_teacher_seconds(self, seconds: float) -> None:
         """Count what the teacher has cost before training began; a resume knows it from its checkpoint."""
         self._cost_before["seconds"] += seconds
         self._cost_before["teacher_seconds"] += seconds
+
+    def _take_over(self, checkpoint: Path) -> None:
+        self._started = time.perf_counter()
+        self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+        self._find_best()
+        self._load_from_checkpoint(str(checkpoint))
+        self._load_cost(checkpoint)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        begun = super()._init_training_state(*args)
+        self._find_best()
+        return begun
+
+    def _find_best(self) -> None:
+        # The state names the best checkpoint by a path that another working folder, or a moved run, makes wrong.
+        if self.state.best_global_step:
+            best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best)
 
     def cost(self) -> dict[str, float]:
         """Seconds, real tokens, places (padding too) and floating-point operations of all processes and the teacher's
@@ -66,76 +151,159 @@ class DistillationTrainer(Loop):
         """
         counts = self._tokens_seen, self._places_seen, self.module.flops
         totals = torch.stack([torch.as_tensor(c, dtype=torch.float64, device=self.args.device) for c in counts])
-        now = dict(zip(("tokens", "places", "flops"), reduce(totals, reduction="sum").tolist(), strict=True))
-        now["teacher_seconds"] = self.module.teacher_time.total()
-        return super().cost() | {name: self._cost_before[name] + value for name, value in now.items()}
+        tokens, places, flops = self.accelerator.reduce(totals, reduction="sum").tolist()
+        now = {
+            "seconds": time.perf_counter() - self._started,
+            "tokens": tokens,
+            "places": places,
+            "flops": flops,
+            "teacher_seconds": self.module.teacher_time.total(),
+        }
+        return {name: self._cost_before[name] + value for name, value in now.items()}
 
-    @contextmanager
-    def training(self, first: dict[str, Any]) -> Iterator[None]:
-        """Freeze what no objective reaches, then compile the layers."""
-        first.pop("idle", None)
-        with torch.random.fork_rng(devices=[]):
-            if frozen := self.module.freeze_unreached(first):
-                some = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
-                log.info("no objective reaches %d of the parameter tensors, frozen: %s", len(frozen), some)
-        models = [self.module.student, self.module.teacher] if self.compile_layers else []
-        # Not before: a compiled layer has zeros for what no objective reaches, where a plain one has no gradient.
-        with compiled_layers(*(model for model in models if model is not None)):
-            yield
+    def get_train_dataloader(self) -> MicroBatchLoader:
+        """This process's share of every micro-batch; the whole ones do not depend on how many processes there are."""
+        args = self.args
+        micro = args.train_batch_size * args.world_size
+        # Whole optimiser steps are bucketed, so that the order does not depend on accumulation or processes.
+        step = micro * args.gradient_accumulation_steps
+        order = LengthBuckets(lengths_of(self.train_dataset), step, args.seed)
+        return MicroBatchLoader(
+            self.train_dataset,
+            MicroBatches(order, micro, args.world_size, args.process_index),
+            self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+        )
 
-    def begin_step(self, epoch: int, batches: list[dict[str, Any]]) -> Tensor:
-        """Set the clock; the units of each objective in all micro-batches of the step."""
-        clock, state = self.module.clock, self.state
-        clock.step, clock.steps = state.global_step, state.max_steps
-        clock.epoch, clock.epochs = epoch, state.num_train_epochs
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | None]:
+        """The micro-batches of one optimiser step, and the units of each objective in all of them."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        if not batches:
+            return batches, None
         counts = [self.module.count_units(batch["attention_mask"]) * (not batch.get("idle")) for batch in batches]
+        totals = torch.stack(counts).sum(0).to(device)
         # The gradients of processes are averaged, so each divides by the mean of their totals.
-        return reduce(torch.stack(counts).sum(0), reduction="mean")
+        return batches, self.accelerator.reduce(totals, reduction="mean")
 
-    def loss(self, model: nn.Module, batch: dict[str, Any], step: Tensor) -> Tensor:
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
         """The stage's loss on a micro-batch, as its share of the whole step."""
-        idle = batch.pop("idle", False)  # a row of another process: its share of the step is nothing
-        outputs = model(units=torch.full_like(step, float("inf")) if idle else step, **batch)
+        state, clock = self.state, self.module.clock
+        clock.step, clock.steps = state.global_step, state.max_steps
+        clock.epoch, clock.epochs = int((state.epoch or 0) + 1e-6), state.num_train_epochs
+        idle = inputs.pop("idle", False)
+        if idle and num_items_in_batch is not None:  # a row of another process: its share of the step is nothing
+            num_items_in_batch = torch.full_like(num_items_in_batch, float("inf"))
+        outputs = model(units=num_items_in_batch, **inputs)
         for name, term in outputs["terms"].items():
-            self.meter.add(f"objective/{name}", term.value)
+            self._add_up(f"objective/{name}", term.value, 1)
             if term.spread is not None:
-                self.meter.add(f"teacher spread/{name}", term.spread, not idle)
-        self._tokens_seen = self._tokens_seen + batch["attention_mask"].sum() * (not idle)
-        self._places_seen += batch["attention_mask"].numel()
-        return outputs["loss"]
+                self._add_up(f"teacher spread/{name}", term.spread, not idle)
+        self._tokens_seen = self._tokens_seen + inputs["attention_mask"].sum() * (not idle)
+        self._places_seen += inputs["attention_mask"].numel()
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def end_step(self) -> None:
-        """Move the module on."""
-        self.module.finish_step()
+    def _add_up(self, name: str, value: Tensor, weight: int) -> None:
+        # Sums stay on the device; reading them here would wait for the GPU at every step.
+        if not self._term_sums:
+            self._sums_since = self.state.global_step
+        pair = torch.stack([value.detach().float() * weight, torch.full_like(value, weight).float()])
+        self._term_sums[name] = self._term_sums[name] + pair if name in self._term_sums else pair
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
-        """The student's; evaluation needs no teacher."""
-        return self.module(**batch)["logits"]
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; with the loss go the means of every objective since the last time."""
+        if "loss" in logs and self._term_sums:
+            steps = max(self.state.global_step - self._sums_since, 1)
+            sums = self.accelerator.reduce(torch.stack(list(self._term_sums.values())), reduction="mean").tolist()
+            for name, (value, weight) in zip(self._term_sums, sums, strict=True):
+                # An objective's micro-batches add up to its step; the spread of each is a figure of its own.
+                logs[name] = value / (steps if name.startswith("objective/") else weight)
+            self._term_sums.clear()
+            # Objectives come before their sum, so that the one at fault is named.
+            for name, value in sorted(logs.items(), key=lambda entry: not entry[0].startswith("objective/")):
+                if isinstance(value, float) and not abs(value) < float("inf"):
+                    raise ObjectiveError(
+                        f"{name} became {value} at step {self.state.global_step}; the last checkpoint is kept. "
+                        "Lower the learning rate, or the objective's weight"
+                    )
+        super().log(logs, start_time)
 
-    def after_evaluation(self) -> None:
-        """With `evaluate: objectives` the log gets `dev objective/NAME`, and `train objective/NAME` on as many training
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate as `Trainer.evaluate` does, and leave the random state as it was, so that training does not notice.
+
+        With `evaluate: objectives` the log gets `dev objective/NAME`, and `train objective/NAME` on as many training
         examples, which are the same every time.
         """
-        if self.module.stage.evaluate != "objectives":
-            return
+        with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
+            metrics = super().evaluate(*args, **kwargs)
+            if self.module.stage.evaluate == "objectives":
+                self.log(self._objective_values())
+        return metrics
+
+    def _objective_values(self) -> dict[str, float]:
         train, dev = self.train_dataset, self.eval_dataset
         rng = generator(self.args.seed, "evaluated training examples")
-        rows = rng.sample(range(len(train)), min(len(dev), len(train)))
-        self.log(self._objectives_on("dev", dev, range(len(dev))) | self._objectives_on("train", train, rows))
+        rows = {"dev": list(range(len(dev))), "train": rng.sample(range(len(train)), min(len(dev), len(train)))}
+        micro = self.args.train_batch_size * self.args.world_size
+        logs: dict[str, float] = {}
+        for split, data in (("dev", dev), ("train", train)):
+            batches = batches_by_length(lengths_of(data), rows[split], micro)
+            own = batches[self.args.process_index :: self.args.world_size]
+            loaded = (self._prepare_inputs(self.data_collator([data[i] for i in batch])) for batch in own)
+            with self.compute_loss_context_manager():
+                sums = add_up_objectives(self.module, loaded, self.args.device)
+            amounts, units = self.accelerator.reduce(sums, reduction="sum")
+            names = [f"{split} objective/{objective.name}" for objective in self.module.objectives]
+            logs |= dict(zip(names, (amounts / units).tolist(), strict=True))
+        return logs
 
-    def _objectives_on(self, split: str, data: Any, rows: Any) -> dict[str, float]:
-        args = self.args
-        batches = batches_by_length(lengths_of(data), rows, args.per_device_train_batch_size * args.world_size)
-        own = batches[args.process_index :: args.world_size]
-        loaded = (self.on_device(self.data_collator([data[i] for i in batch])) for batch in own)
-        with self.autocast():
-            sums = add_up_objectives(self.module, loaded, args.device)
-        amounts, units = reduce(sums, reduction="sum")
-        names = [f"{split} objective/{objective.name}" for objective in self.module.objectives]
-        return dict(zip(names, (amounts / units).tolist(), strict=True))
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[None, Tensor, Tensor]:
+        """The student's logits and the labels; evaluation needs no teacher."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(**inputs)["logits"]
+        return None, logits.detach().float(), inputs["labels"]
 
-    def save(self, folder: Path) -> None:
-        """The student and its tokenizer as a plain model folder; beside it what else the module holds."""
+    def _refuse_ruined(self) -> None:
+        # The loss shows a ruined student one step later, when its checkpoint would have taken the good one's place.
+        for name, weight in self.module.student.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise ObjectiveError(
+                    f"the student's {name} is not finite at step {self.state.global_step}; the last checkpoint is "
+                    "kept. Lower the learning rate"
+                )
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._refuse_ruined()
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception:
+            if self.args.should_save and not is_complete(folder):  # give back what it takes of a full disk
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            self.args.save_total_limit = keep
+        if self.args.should_save:
+            # Older ones go when the new one is safe, and not before.
+            make_durable(folder)
+            remove_old(folder.parent, keep, self.state.best_model_checkpoint)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
         self.module.student.save_pretrained(folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
@@ -144,10 +312,39 @@ class DistillationTrainer(Loop):
         if self.module.average is not None:
             save_module(self.module.average, folder / AVERAGE_FILE)
 
-    def load(self, folder: Path) -> None:
-        """The inverse of `save`."""
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
         load_module(self.module.student, folder / "model.safetensors")
         if (folder / ALIGNERS_FILE).is_file():
             load_module(self.module.aligners, folder / ALIGNERS_FILE)
         if self.module.average is not None:
             load_module(self.module.average, folder / AVERAGE_FILE)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        cost = self.cost()
+        if self.args.should_save:
+            write_json(Path(output_dir) / "cost.json", cost)
+            save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self._load_cost(Path(checkpoint))
+            load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
+
+    def _load_cost(self, checkpoint: Path) -> None:
+        saved = json.loads((checkpoint / "cost.json").read_text("utf-8"))
+        self._cost_before = dict.fromkeys(self._cost_before, 0.0) | saved
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        states = {k: v[None].to(self.args.device) for k, v in random_tensors().items()}
+        # The first process writes for all; it also waits here until all have written what is theirs.
+        states = {k: self.accelerator.gather(v).cpu() for k, v in states.items()}
+        if self.args.should_save:
+            save_random_state(Path(output_dir), states)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            load_random_state(Path(checkpoint), self.args.process_index)
