@@ -42,9 +42,11 @@ from layerstill.training.checkpoint import (
 from layerstill.training.module import DistillationModule
 from layerstill.training.records import Result, RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
-from layerstill.training.trainer import ALIGNERS_FILE, DistillationTrainer
+from layerstill.training.trainer import DistillationTrainer
 
 log = logging.getLogger("layerstill")
+
+ALIGNERS_FILE = "aligners.safetensors"
 
 
 @dataclass
