@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from layerstill.heads import Classes
 from layerstill.knowledge.views import Mixup
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
@@ -23,7 +24,7 @@ def module_of(objectives: dict, **student) -> DistillationModule:
     teacher = tiny_model("bert", sharp=2.0, **no_dropout("bert")).double()
     torch.manual_seed(1)
     small = build_student(teacher, 2, recipe.student, seed=0)
-    module = DistillationModule(small, teacher, recipe.stages[0], 0, False).double().train()
+    module = DistillationModule(small, teacher, recipe.stages[0], 0, Classes()).double().train()
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.requires_grad:
@@ -136,7 +137,7 @@ def test_gradient_checkpoints_mix_again_what_was_mixed(family, recipe):
         student = build_student(teacher, 2, loaded.student, seed=0)
         if checkpoints:
             student.activation_checkpointing_enable({"use_reentrant": False})
-        module = DistillationModule(student, teacher, loaded.stages[0], 0, False).train()
+        module = DistillationModule(student, teacher, loaded.stages[0], 0, Classes()).train()
         module.clock.epoch, module.clock.epochs = 1, 2
         module(**batch())["loss"].backward()
         return {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
