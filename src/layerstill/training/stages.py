@@ -36,9 +36,12 @@ from layerstill.training.checkpoint import last_checkpoint, load_module, save_mo
 from layerstill.training.module import DistillationModule
 from layerstill.training.records import RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
-from layerstill.training.trainer import OBJECTIVES_FILE, DistillationTrainer
+from layerstill.training.trainer import DistillationTrainer
 
 log = logging.getLogger("layerstill")
+
+OBJECTIVES_FILE = "objectives.safetensors"
+"""What the objectives own: maps of alignments, and what mappings remember."""
 
 
 @dataclass
