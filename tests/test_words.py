@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 import layerstill
 from layerstill import Recipe, Task, UserError, diagnose
 from layerstill.heads import HEADS
+from layerstill.knowledge import bound_objective
 from layerstill.knowledge.alignment import ALIGNMENTS
 from layerstill.knowledge.distances import DISTANCES, MSE
 from layerstill.knowledge.mappings import MAPPINGS, Group, Mapping
@@ -100,6 +101,28 @@ def test_the_teacher_cache_holds_what_foreign_signals_read(place, whole, caplog)
     a, b = (load_file(folder / "model.safetensors") for folder in (whole, live))
     for name, weight in a.items():
         torch.testing.assert_close(weight, b[name], rtol=1e-4, atol=1e-6)
+
+
+def test_foreign_maps_are_compared_in_parts_where_they_are_large(place, monkeypatch):
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    teacher = tiny_model(**still).double()
+    recipe = toy_words.recipe(place)
+    student = build_student(teacher, 2, recipe.student, 0)
+    module = DistillationModule(student, teacher, recipe.stages[0], 0, toy_words.Smoothed()).double()
+    asked, read = [], toy_words.Gaps.read
+    monkeypatch.setattr(toy_words.Gaps, "read", lambda *words: asked.append(1) or read(*words))
+    found = []
+    for elements in (2**20, 0):
+        monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", elements)
+        monkeypatch.setattr(bound_objective, "PART_ELEMENTS", 9 * 9)
+        value = module(**batch())["terms"]["gaps"].value
+        gradients = torch.autograd.grad(value, list(student.parameters()), allow_unused=True)
+        found.append((value, [g for g in gradients if g is not None], len(asked)))
+    (whole, gradients, reads), (parts, others, more) = found
+    assert more > 8 * reads
+    torch.testing.assert_close(parts, whole)
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(other, gradient)
 
 
 def test_two_processes_equal_one(place, whole):
