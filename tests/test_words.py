@@ -223,6 +223,7 @@ def test_reading_a_file_imports_nothing(place, whole, tmp_path, monkeypatch):
         ({"distance": "log_coshh"}, toy_words.WORDS, "unknown distance 'log_coshh': did you mean 'log_cosh'"),
         ({"distance": "log_cosh"}, (), "unknown distance 'log_cosh': .*known: mse, l1"),
         ({"distance": "gaps"}, toy_words.WORDS, "unknown distance 'gaps'"),
+        ({"distance": "a: b\nc" * 99}, (), r"does not come with layerstill.*words=\[CLASS\]"),
         ({"weight": "1/3", "mapping": {"easiest": {"sharp": 1}}}, toy_words.WORDS, "easiest: .*unknown key 'sharp'"),
         ({"mapping": {"easiest": {"sharpness": -1}}}, toy_words.WORDS, "easiest: sharpness: .*got -1"),
         ({}, {"mse": toy_words.LogCosh}, "distance 'mse' comes with layerstill and is handed over, too"),

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from layerstill.errors import UserError, nearest
 
 MOST_PROBLEMS = 5
+LONGEST_CLASS = 80
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 
@@ -189,10 +190,12 @@ class OneOf:
     def _refuse_unknown(self, name: str, words: list[str]) -> None:
         """Refuse a name that means a word from outside; what others mean is known where shipped words are read."""
         if ":" in name:
+            own = name.rpartition(":")[2]
+            plain = own if own.isidentifier() and len(own) <= LONGEST_CLASS else "CLASS"
             raise _problem(
                 "one_of",
                 f"{self.noun} {shown(name)} does not come with layerstill, and a file never imports code: import it "
-                f"and hand it over, Recipe.load(FILE, words=[{name.split(':')[-1]}])",
+                f"and hand it over, Recipe.load(FILE, words=[{plain}])",
             )
         if get_close_matches(name, words, n=1):
             raise _problem("one_of", f"unknown {self.noun} {shown(name)}: {nearest(name, [*words, *self.choices])}")
