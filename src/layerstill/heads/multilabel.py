@@ -1,6 +1,7 @@
 """Several labels: every example, of one or two texts, has any number of them."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -8,13 +9,17 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerstill.evaluation.label_metrics import LABEL_METRICS, label_table, log_odds
 from layerstill.heads.head import Head
 from layerstill.knowledge.distances import Distance
 from layerstill.schema import Number
 
 
 class MultiLabel(Head):
-    """A sigmoid for each label; binary cross-entropy, per example and label. Unknown labels are negative numbers."""
+    """A sigmoid for each label; binary cross-entropy, per example and label. Unknown labels are negative numbers.
+
+    Labels of an example are a row `(C,)` of 1 and 0.
+    """
 
     word: ClassVar[str] = "multilabel"
     problem_type: ClassVar[str | None] = "multi_label_classification"
@@ -36,9 +41,23 @@ class MultiLabel(Head):
     def distance(self, distance: Distance) -> Distance:
         return distance.for_labels()
 
-    def pad_labels(self, labels: list, tokens: int) -> Tensor:
+    def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:
         return torch.tensor(labels, dtype=torch.float32)
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
-        # The sigmoid reaches the threshold where the logit reaches its log-odds.
-        return logits >= np.log(self.threshold / (1 - self.threshold))
+        return logits >= log_odds(self.threshold)
+
+    def gold(self, labels: Sequence[Any]) -> np.ndarray:
+        return np.array(labels, dtype=np.int64)
+
+    def score(
+        self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
+    ) -> dict[str, float]:
+        return {name: LABEL_METRICS[name](decided, gold) for name in metrics}
+
+    def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
+        return label_table(labels, decided, gold)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("f1_micro", "f1_macro", "subset_accuracy")
