@@ -111,8 +111,8 @@ def _names(table: Table, column: str, sets: list[list[str]]) -> tuple[str, ...]:
         )
     if len(ordered) < 2:
         raise UserError(
-            f"{table.path}: column {column!r} holds a single label, {ordered[0]!r}; write who has it and who has not as "
-            "two classes, and use --task classification"
+            f"{table.path}: column {column!r} holds a single label, {ordered[0]!r}; write who has it and who has not "
+            "as two classes, and use --task classification"
         )
     if isinstance(table.columns[column][0], str) and len(ordered) > max(20, len(sets) // 2):
         raise UserError(
