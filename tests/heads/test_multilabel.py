@@ -11,7 +11,13 @@ from torch.nn import functional as F
 from layerstill.data.files import read_table
 from layerstill.data.label_sets import read_label_sets
 from layerstill.errors import UserError
-from layerstill.evaluation.label_metrics import LABEL_METRICS, label_table, log_odds, tuned_threshold
+from layerstill.evaluation.label_metrics import (
+    LABEL_METRICS,
+    label_contributions,
+    label_table,
+    log_odds,
+    tuned_threshold,
+)
 from layerstill.heads import MultiLabel
 
 NAMES = ("billing", "shipping", "voucher")
@@ -155,6 +161,19 @@ def test_labels_that_are_not_known_change_no_metric():
         assert metric(decided, gold) == metric(other, gold), name
     assert label_table("abcdef", decided, gold) == label_table("abcdef", other, gold)
     assert label_table("abcdef", decided, gold)["c"]["support"] == (gold[50:, 2] == 1).sum()
+
+
+@pytest.mark.parametrize("metric", LABEL_METRICS)
+def test_what_each_example_adds_is_what_leaving_it_out_takes(metric):
+    logits, gold = some(3, rows=40)
+    decided, measure = MultiLabel().decide(logits), LABEL_METRICS[metric]
+    gold[3, 1] = -100
+    whole, n = measure(decided, gold), len(gold)
+    without = [measure(np.delete(decided, i, 0), np.delete(gold, i, 0)) for i in range(n)]
+    values = n * whole - (n - 1) * np.array(without)
+    found = label_contributions(metric, decided, gold)
+    assert found == pytest.approx(values - values.mean() + whole)
+    assert found.mean() == pytest.approx(whole)
 
 
 def test_a_label_is_given_from_the_threshold_on():

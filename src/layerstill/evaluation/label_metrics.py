@@ -10,10 +10,10 @@ THRESHOLDS = tuple(i / 100 for i in range(1, 100))
 
 
 def _found(decided: np.ndarray, gold: np.ndarray) -> Found:
-    """Of each label: how often it was given rightly, given at all, and there; `(C,)` each."""
+    """Of each example and label: given rightly, given at all, and there; `(n, C)` each, 0 or 1."""
     known = gold >= 0
     given, there = decided.astype(bool) & known, gold > 0
-    return (given & there).sum(0), given.sum(0), there.sum(0)
+    return (given & there).astype(int), given.astype(int), there.astype(int)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -21,21 +21,35 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return part / np.maximum(whole, 1)
 
 
+def _micro(right: np.ndarray, given: np.ndarray, there: np.ndarray) -> np.ndarray:
+    return _ratio(2 * right.sum(-1), given.sum(-1) + there.sum(-1))
+
+
+def _macro(right: np.ndarray, given: np.ndarray, there: np.ndarray) -> np.ndarray:
+    return _ratio(2 * right, given + there).mean(-1)
+
+
+_OF_COUNTS = {"f1_micro": _micro, "f1_macro": _macro}
+"""Each takes counts of labels `(..., C)`."""
+
+
 def f1_micro(decided: np.ndarray, gold: np.ndarray) -> float:
     """F1 of all labels of all texts taken together."""
-    right, given, there = (count.sum() for count in _found(decided, gold))
-    return float(_ratio(2 * right, given + there))
+    return float(_micro(*(each.sum(0) for each in _found(decided, gold))))
 
 
 def f1_macro(decided: np.ndarray, gold: np.ndarray) -> float:
     """Mean over the labels of each label's F1; a label that is never there counts 0."""
-    right, given, there = _found(decided, gold)
-    return float(_ratio(2 * right, given + there).mean())
+    return float(_macro(*(each.sum(0) for each in _found(decided, gold))))
+
+
+def _all_right(decided: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    return ((decided.astype(bool) == (gold > 0)) | (gold < 0)).all(1)
 
 
 def subset_accuracy(decided: np.ndarray, gold: np.ndarray) -> float:
     """Share of texts with every known label right."""
-    return float(((decided.astype(bool) == (gold > 0)) | (gold < 0)).all(1).mean())
+    return float(_all_right(decided, gold).mean())
 
 
 LABEL_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
@@ -48,12 +62,23 @@ LABEL_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 def label_table(labels: Sequence[str], decided: np.ndarray, gold: np.ndarray) -> dict[str, dict[str, float]]:
     """For every label its precision, recall and F1, and its support: the texts that have it."""
-    right, given, there = _found(decided, gold)
+    right, given, there = (each.sum(0) for each in _found(decided, gold))
     columns = (_ratio(right, given), _ratio(right, there), _ratio(2 * right, given + there))
     return {
         name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
         for name, p, r, f, n in zip(labels, *columns, there, strict=True)
     }
+
+
+def label_contributions(metric: str, decided: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """What each example adds to a metric, `(n,)`, with the metric as mean: see `Predictions.contributions`."""
+    if metric not in _OF_COUNTS:
+        return _all_right(decided, gold).astype(float)
+    each, n = _found(decided, gold), len(gold)
+    whole = _OF_COUNTS[metric](*(one.sum(0) for one in each))
+    without = _OF_COUNTS[metric](*(one.sum(0) - one for one in each))
+    values = n * whole - (n - 1) * without
+    return values - values.mean() + whole
 
 
 def log_odds(threshold: float) -> float:
