@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from layerstill.errors import ObjectiveError, UserError
+from layerstill.heads import Classes
 from layerstill.knowledge.mappings import Last, Random, Uniform
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
@@ -21,7 +22,7 @@ def make(recipe: Recipe, stage: int = 0, depth: int = 2, **config) -> Distillati
     teacher = tiny_model(**config)
     torch.manual_seed(1)
     student = build_student(teacher, depth, recipe.student, seed=0)
-    return DistillationModule(student, teacher, recipe.stages[stage], seed=0, regression=False)
+    return DistillationModule(student, teacher, recipe.stages[stage], seed=0, head=Classes())
 
 
 RAIL = {
@@ -122,7 +123,7 @@ def test_a_zero_objective_stops_the_run_and_is_named():
     teacher = tiny_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     recipe = recipe_of({"task": {"signal": "labels"}, "nothing to learn": {**HIDDEN, "mapping": "uniform"}})
     student = build_student(teacher, 4, recipe.student, seed=0)
-    module = DistillationModule(student, teacher, recipe.stages[0], seed=0, regression=False)
+    module = DistillationModule(student, teacher, recipe.stages[0], seed=0, head=Classes())
     with pytest.raises(ObjectiveError, match="'nothing to learn' is zero on the first batch"):
         module.freeze_unreached(batch())
 
@@ -285,19 +286,19 @@ def test_widths_that_do_not_fit_are_refused_with_the_way_out():
         ),
     ):
         with pytest.raises(UserError, match=message):
-            DistillationModule(student, teacher, recipe_of({"x": objective}).stages[0], 0, False)
+            DistillationModule(student, teacher, recipe_of({"x": objective}).stages[0], 0, Classes())
     linear = recipe_of({"x": {**HIDDEN, "alignment": "linear"}}).stages[0]
-    assert DistillationModule(student, teacher, linear, 0, False).terms(batch())[0]["x"].value > 0
+    assert DistillationModule(student, teacher, linear, 0, Classes()).terms(batch())[0]["x"].value > 0
 
 
 def test_unequal_heads_are_refused_and_relations_offered():
     teacher, student = tiny_model(heads=4), tiny_model(heads=2, layers=2)
     attention = {"signal": "attention", "mapping": "last", "distance": "mse"}
     with pytest.raises(UserError, match="the student has 2 attention heads and the teacher 4.*relation with heads"):
-        DistillationModule(student, teacher, recipe_of({"x": attention}).stages[0], 0, False)
+        DistillationModule(student, teacher, recipe_of({"x": attention}).stages[0], 0, Classes())
     relation = {"signal": {"relation": {"of": "Q-K", "heads": 8}}, "mapping": "last", "distance": "kl"}
     assert (
-        DistillationModule(student, teacher, recipe_of({"x": relation}).stages[0], 0, False)
+        DistillationModule(student, teacher, recipe_of({"x": relation}).stages[0], 0, Classes())
         .terms(batch())[0]["x"]
         .value
         > 0

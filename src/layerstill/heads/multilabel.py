@@ -22,13 +22,24 @@ class MultiLabel(Head):
     """
 
     word: ClassVar[str] = "multilabel"
+    gives: ClassVar[str] = "any number of labels a text"
     problem_type: ClassVar[str | None] = "multi_label_classification"
     single: ClassVar[bool] = False
+    far_sets: ClassVar[bool] = False
     threshold: Number = Field(default=0.5, gt=0, lt=1)
     """A label is given from this probability on."""
 
     def _says_so(self, config: object) -> bool:
         return getattr(config, "problem_type", None) == self.problem_type  # without it a head means one class
+
+    def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
+        moved = []
+        for row in labels:
+            new: list[Any] = [0] * outputs
+            for place, value in zip(places, row, strict=True):
+                new[place] = value
+            moved.append(new)
+        return moved
 
     def labelled(self, labels: Tensor) -> Tensor:
         return labels >= 0

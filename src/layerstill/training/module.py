@@ -3,7 +3,7 @@
 It is what gets optimised, wrapped (DDP, FSDP) and saved together; the teacher is only looked at. It works in any
 training loop:
 
-    module = DistillationModule(student, teacher, stage, seed=0, regression=False)
+    module = DistillationModule(student, teacher, stage, seed=0, head=Classes())
     module.clock = Clock(epochs=3, steps=3 * len(batches))
     loss = module(**batch)["loss"]
     ...                              # backward, optimiser step
@@ -23,6 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.families import recorder_of, shape_of
+from layerstill.heads import Head
 from layerstill.knowledge.alignment import Aligner, SameAs
 from layerstill.knowledge.bound_objective import BoundObjective, Target, Term, shared_maps
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
@@ -80,11 +81,13 @@ class Stopwatch:
 
 
 def bind_objectives(
-    stage: Stage, student: PretrainedConfig, teacher: PretrainedConfig | None, regression: bool, seed: int
+    stage: Stage, student: PretrainedConfig, teacher: PretrainedConfig | None, head: Head, seed: int
 ) -> list[BoundObjective]:
     """A stage's objectives, each with its view, bound to two architectures; UserError for what does not fit."""
     shapes = shape_of(student), None if teacher is None else shape_of(teacher)
-    return [BoundObjective(name, spec, *shapes, regression, seed) for name, spec in stage.viewed().items()]
+    return [
+        BoundObjective(name, spec, *shapes, head.word == "regression", seed) for name, spec in stage.viewed().items()
+    ]
 
 
 class DistillationModule(nn.Module):
@@ -95,7 +98,7 @@ class DistillationModule(nn.Module):
         teacher: the model to learn from, or None. Kept in evaluation mode, without gradients, outside the state.
         stage: the objectives.
         seed: of everything that is drawn.
-        regression: whether the task head puts out one score.
+        head: what the models are asked for.
         teacher_tokens: the teacher's number of each of the student's tokens, if the student has fewer.
     """
 
@@ -105,7 +108,7 @@ class DistillationModule(nn.Module):
         teacher: PreTrainedModel | None,
         stage: Stage,
         seed: int,
-        regression: bool,
+        head: Head,
         teacher_tokens: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -121,7 +124,7 @@ class DistillationModule(nn.Module):
         # In a tuple, so that torch neither registers nor saves it.
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         teacher_config = teacher.config if teacher is not None else None
-        self.objectives = bind_objectives(stage, student.config, teacher_config, regression, seed)
+        self.objectives = bind_objectives(stage, student.config, teacher_config, head, seed)
         built = {o.name: o.build_aligner() for o in self.objectives}
         self.aligners = nn.ModuleDict({name: aligner for name, aligner in built.items() if aligner is not None})
         self._refuse_maps_of_other_layers()
