@@ -125,7 +125,7 @@ def _plan_stage(
     student_capture = union(o.student_plan for o in objectives)
     teacher_capture = union(o.target_plan for o in objectives if not o.spec.consistent)
     with torch.random.fork_rng(devices=[]):
-        aligners = [a for o in objectives if (a := o.build_aligner()) is not None]
+        owned = [parameter for o in objectives for parameter in o.build().parameters()]
     table = [{"objective": o.name, "pairs": o.describe_pairs(), **o.spec.model_dump()} for o in objectives]
     tokens = rows * max_length
     captured = sum(_capture_elements(p, c, tokens) for p, c in ((student_capture, student), (teacher_capture, teacher)))
@@ -144,7 +144,7 @@ def _plan_stage(
         layers,
         data,
         steps,
-        sum(p.numel() for a in aligners for p in a.parameters()),
+        sum(p.numel() for p in owned),
         round(captured * BYTES / 2**20, 1),
         *costs,
     )
@@ -196,13 +196,13 @@ def _capture_elements(plan: CapturePlan, config: PretrainedConfig, tokens: int) 
 def _map_elements(objective: BoundObjective, rows: int, max_length: int) -> int:
     """Attention and relation maps: scores and distributions of every pair, for both models. Large ones, and those whose
     factors are compared, are made a part at a time."""
-    if not objective.signal.inside or objective.by_factors:
+    if not objective.signal.maps or objective.by_factors:
         return 0
-    heads = getattr(objective.signal, "heads", None) or objective.student.heads
+    heads = objective.signal.relation_heads or objective.student.heads
     elements = rows * heads * max_length**2
     if elements > MAP_ELEMENTS:
         return 2 * 2 * max(PART_ELEMENTS, max_length**2)
-    return len(objective.pairs(0, 0)) * 2 * 2 * elements
+    return len(objective.groups(0, 0)) * 2 * 2 * elements
 
 
 def _activation_width(config: PretrainedConfig) -> int:

@@ -166,7 +166,9 @@ def test_distil_plan_and_cache(recipe, place, call, tmp_path):
     if recipe == "finetune":
         return
     where = tmp_path / "shared"
-    status, out, err = call(f"cache {place}/teacher {words(place)} --student-layers 2 --recipe {recipe} --cache {where}")
+    status, _, err = call(
+        f"cache {place}/teacher {words(place)} --student-layers 2 --recipe {recipe} --cache {where}"
+    )
     assert status == 0, err
     cached = distilled(place, call, tmp_path / "cached", f"--recipe {recipe} --cache {where}")
     for name, value in record["metrics"].items():
@@ -202,7 +204,7 @@ def test_a_study_and_its_report(place, call, tmp_path):
     file.write_text(yaml.safe_dump(study), "utf-8")
     status, out, err = call(f"study {file} --output {tmp_path}/out --json")
     assert status == 0, err
-    status, out, err = call(f"report {tmp_path}/out --quiet")
+    status, _, err = call(f"report {tmp_path}/out --quiet")
     assert status == 0, err
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "f1_micro" in page

@@ -81,7 +81,7 @@ def own_loop(folder: Path, processes: int, process: int) -> None:
     module = DistillationModule(build_student(teacher, 2, recipe.student, 0), teacher, recipe.stages[0], 0, Classes())
     data = batch(8, lengths=[9, 4, 6, 9, 3, 5, 8, 7])
     module.freeze_unreached(data)
-    units = module.count_units(data["attention_mask"]) / processes
+    units = module.count_units(data) / processes
     own = {name: values[share(8, processes, process)] for name, values in data.items()}
     if processes > 1:
         mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (processes,))

@@ -175,7 +175,7 @@ def test_a_batch_in_parts_gives_the_loss_and_gradient_of_the_whole(recipe, stage
 def parts_give_the_whole(module):
     data = batch(rows=4, lengths=[9, 3, 6, 8])
     whole = loss_and_gradients(module, data)
-    units = module.count_units(data["attention_mask"])
+    units = module.count_units(data)
     terms: dict = {}
     module.zero_grad()
     for rows in (slice(0, 1), slice(1, 4)):

@@ -5,15 +5,15 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerstill.knowledge.distances import Distance, SumCount, _wide
-from layerstill.schema import Positive
+from layerstill.knowledge.distances import Distance, SumCount, Temperature
+from layerstill.knowledge.precision import wide
 
 
 class _Binary(Distance):
     """Sigmoid of each label's logit at a temperature, then a divergence between two yes-or-no distributions."""
 
     reads: ClassVar[Literal["values", "logits"]] = "logits"
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     """T: both sides are divided by it before the sigmoid."""
     scaled: bool = True
     """Multiply by T^2 so that the gradient does not shrink with the temperature."""
@@ -25,7 +25,7 @@ class _Binary(Distance):
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
         mask = mask.expand(student.shape)
         # Before the logarithms: what is masked may be infinite, and its gradient would not be a number.
-        s, t = (_wide(x).masked_fill(~mask, 0) / self.temperature for x in (student, teacher))
+        s, t = (wide(x).masked_fill(~mask, 0) / self.temperature for x in (student, teacher))
         error = self._per_element(F.logsigmoid(s), F.logsigmoid(-s), F.logsigmoid(t), F.logsigmoid(-t))
         total = error.masked_fill(~mask, 0).sum()
         return (total * self.temperature**2 if self.scaled else total), mask.sum()

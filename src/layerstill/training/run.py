@@ -185,7 +185,7 @@ def refuse_misfits(
     for stage in recipe.stages:
         for objective in bind_objectives(stage, student, teacher, head, seed):
             with torch.random.fork_rng(devices=[]):
-                objective.build_aligner()
+                objective.build()
 
 
 def _settings(task: Task, recipe: Recipe, options: Options, ood: Sequence[OodSet]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from layerstill.training.checkpoint import (
 from layerstill.training.module import DistillationModule
 from layerstill.training.records import Result, RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
-from layerstill.training.trainer import ALIGNERS_FILE, DistillationTrainer
+from layerstill.training.trainer import OBJECTIVES_FILE, DistillationTrainer
 
 log = logging.getLogger("layerstill")
 
@@ -135,10 +135,10 @@ class StagedRun:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         self._add_up(trainer, len(train.dataset), stage)
         processes.wait_for_all()  # until none reads checkpoints any more
-        if processes.is_first() and any(True for _ in module.aligners.parameters()):
+        if processes.is_first() and (owned := module.owned()):
             several = len(self.recipe.stages) > 1
-            name = f"stage-{number}-{ALIGNERS_FILE}" if several else ALIGNERS_FILE
-            save_module(module.aligners, self.folder.path / name)
+            name = f"stage-{number}-{OBJECTIVES_FILE}" if several else OBJECTIVES_FILE
+            write_tensors(self.folder.path / name, owned)
 
     def _filled_cache(
         self, module: DistillationModule, stage: Stage, train: Encoded
