@@ -103,8 +103,8 @@ def test_finetune_then_evaluate(place, call, tmp_path):
     assert found["metrics"] == {name: record["metrics"][name] for name in ("f1_micro", "f1_macro", "subset_accuracy")}
     assert found["metrics"]["f1_micro"] > 0.5, "words that are labels can be learnt"
     assert found["threshold"] == record["threshold"] == 0.5
-    assert found["labels"].keys() == record["labels"].keys() == set(NAMES)
-    assert sum(row["support"] for row in found["labels"].values()) == sum(len(y) for _, y in examples(20, 1))
+    assert found["by_label"].keys() == record["by_label"].keys() == set(NAMES)
+    assert sum(row["support"] for row in found["by_label"].values()) == sum(len(y) for _, y in examples(20, 1))
     status, out, _ = call(f"evaluate {tmp_path}/t {words(place)} --split test")
     assert status == 0
     assert "test of multilabel, 20 examples: f1_micro" in out
@@ -120,16 +120,16 @@ def test_a_threshold_is_given_or_tuned_on_train_and_stated(place, call):
         return json.loads(out)
 
     low, high, tuned = scored("--threshold 0.01"), scored("--threshold 0.99"), scored("--threshold auto")
-    assert low["labels"]["bad"]["recall"] >= high["labels"]["bad"]["recall"]
+    assert low["by_label"]["bad"]["recall"] >= high["by_label"]["bad"]["recall"]
     assert low["metrics"] != high["metrics"]
     assert (low["threshold"], high["threshold"]) == (0.01, 0.99)
-    assert tuned["threshold_tuned_on"] == "40 texts of train"
+    assert tuned["threshold_tuned_on"] == "40 of 40 texts of train, for f1_micro"
     best = max(scored(f"--split train --threshold {t}")["metrics"]["f1_micro"] for t in (0.01, 0.3, 0.5, 0.7, 0.99))
     assert scored(f"--split train --threshold {tuned['threshold']}")["metrics"]["f1_micro"] >= best
     for extra, message in (
         ("--threshold 1.5", "--threshold 1.5: a number between 0 and 1, or auto"),
         ("--threshold some", "--threshold some: a number between 0 and 1, or auto"),
-        ("--split train --threshold auto", "--threshold auto: it is tuned on train, so train cannot be scored"),
+        ("--split train --threshold auto", "--threshold auto: it is tuned on train, and train cannot be scored"),
     ):
         status, _, err = call(f"evaluate {place}/teacher {words(place)} {extra}")
         assert status == 2
@@ -142,7 +142,7 @@ def test_a_threshold_is_given_or_tuned_on_train_and_stated(place, call):
         (place / "one" / f"{split}.csv").write_text("text,label\ngood film,good\nbad,bad\nfine,fine\n", "utf-8")
     status, _, err = call(f"evaluate {place}/classes --task classification --data {place}/one --threshold 0.3")
     assert status == 2
-    assert "--threshold 0.3: it is for --task multilabel" in err
+    assert "--threshold: task classification decides without one; it is for --task multilabel" in err
 
 
 @pytest.mark.parametrize("recipe", ["kd", "hid-seq", "rail-kd-l", "cr-ild", "tinybert", "finetune"])
@@ -151,7 +151,7 @@ def test_distil_plan_and_cache(recipe, place, call, tmp_path):
     config = json.loads((tmp_path / "live" / "config.json").read_text("utf-8"))
     assert config["problem_type"] == "multi_label_classification"
     assert record["threshold"] == 0.5
-    assert list(record["labels"]) == list(NAMES)
+    assert list(record["by_label"]) == list(NAMES)
     if recipe != "finetune":
         assert set(record["teacher_metrics"]) == {"f1_micro", "f1_macro", "subset_accuracy"}
     predictions = load_file(tmp_path / "live" / "predictions.safetensors")
@@ -161,14 +161,12 @@ def test_distil_plan_and_cache(recipe, place, call, tmp_path):
     card = (tmp_path / "live" / "README.md").read_text("utf-8")
     assert "text-multilabel" in card
     assert "threshold 0.5" in card
-    status, out, err = call(f"plan {place}/teacher {words(place)} {SHORT} --recipe {recipe}")
+    status, _, err = call(f"plan {place}/teacher {words(place)} {SHORT} --recipe {recipe}")
     assert status == 0, err
     if recipe == "finetune":
         return
     where = tmp_path / "shared"
-    status, _, err = call(
-        f"cache {place}/teacher {words(place)} --student-layers 2 --recipe {recipe} --cache {where}"
-    )
+    status, _, err = call(f"cache {place}/teacher {words(place)} --student-layers 2 --recipe {recipe} --cache {where}")
     assert status == 0, err
     cached = distilled(place, call, tmp_path / "cached", f"--recipe {recipe} --cache {where}")
     for name, value in record["metrics"].items():
@@ -202,9 +200,9 @@ def test_a_study_and_its_report(place, call, tmp_path):
         "axes": {"recipe": ["kd", "finetune"], "seed": [0, 1]},
     }
     file.write_text(yaml.safe_dump(study), "utf-8")
-    status, out, err = call(f"study {file} --output {tmp_path}/out --json")
+    status, _, err = call(f"study {file} --output {tmp_path}/out --json")
     assert status == 0, err
-    status, _, err = call(f"report {tmp_path}/out --quiet")
+    status, _, err = call(f"report {tmp_path}/out")
     assert status == 0, err
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "f1_micro" in page
@@ -246,7 +244,7 @@ def test_a_teacher_from_outside_agrees_by_names_whatever_their_order(place, call
         scored.append(json.loads(out))
     assert "label order" in err
     assert scored[0]["metrics"] == scored[1]["metrics"]
-    assert scored[0]["labels"] == {name: scored[1]["labels"][name] for name in NAMES}
+    assert scored[0]["by_label"] == {name: scored[1]["by_label"][name] for name in NAMES}
 
 
 def test_a_model_of_another_head_is_refused_both_ways(place, call, tmp_path):

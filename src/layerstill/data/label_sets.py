@@ -4,7 +4,7 @@ Every error names file, line and column.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from layerstill.data.columns import not_text, short
@@ -19,7 +19,9 @@ LabelSets = dict[str, list[list[int]]]
 """For every split a row an example: for every label 1 or 0, or `UNKNOWN`."""
 
 
-def read_label_sets(tables: Mapping[str, Table], column: str) -> tuple[tuple[str, ...], LabelSets, list[str]]:
+def read_label_sets(
+    tables: Mapping[str, Table], column: str, text_columns: Sequence[str] = ()
+) -> tuple[tuple[str, ...], LabelSets, list[str]]:
     """Names of the labels, the labels of every split, and notices; the names are those that occur in `train`.
 
     `column` is the value of `--label-column`: one column of lists or of `a|b`, or `a,b,c`, a column of 0 and 1 for each
@@ -27,6 +29,8 @@ def read_label_sets(tables: Mapping[str, Table], column: str) -> tuple[tuple[str
     """
     if "," in column and column not in tables["train"].columns:
         names = tuple(name.strip() for name in column.split(","))
+        if both := next((name for name in names if name in text_columns), None):
+            raise UserError(f"column {both!r} is both text and label; set --text-columns and --label-column")
         return names, {split: _from_columns(table, names) for split, table in tables.items()}, []
     sets = {split: _from_one_column(table, column) for split, table in tables.items()}
     names = _names(tables["train"], column, sets["train"])

@@ -91,6 +91,10 @@ class Head(Spec):
                 "leave this set out"
             )
 
+    def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
+        """Which of so many outputs no label of a split is about."""
+        return sorted(set(range(outputs)) - set(labels))
+
     # What training asks.
 
     def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:
@@ -148,6 +152,23 @@ class Head(Spec):
     def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and support of each output by its name; empty where the metrics say enough."""
         return {}
+
+    def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray | None:
+        """What each example adds to a metric, `(n,)`, with the metric as mean, if that is kept with the predictions."""
+        return None
+
+    def at(self, threshold: float) -> "Head":
+        """The same head deciding at another threshold; UserError where nothing is decided by one."""
+        raise UserError(f"--threshold: task {self.word} decides without one; it is for --task multilabel")
+
+    def tuned(self, logits: Any, gold: Any, metric: str) -> "Head":
+        """The same head deciding at the threshold that is best for a metric on these logits; UserError as `at`."""
+        return self.at(0.5)
+
+    @property
+    def rule(self) -> str:
+        """How an output is decided, in a sentence, where its user must know."""
+        return ""
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -9,7 +9,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerstill.evaluation.label_metrics import LABEL_METRICS, label_table, log_odds
+from layerstill.evaluation.label_metrics import (
+    LABEL_METRICS,
+    label_contributions,
+    label_table,
+    log_odds,
+    tuned_threshold,
+)
 from layerstill.heads.head import Head
 from layerstill.knowledge.distances import Distance
 from layerstill.schema import Number
@@ -41,6 +47,9 @@ class MultiLabel(Head):
             moved.append(new)
         return moved
 
+    def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
+        return [i for i in range(outputs) if not any(row[i] > 0 for row in labels)]
+
     def labelled(self, labels: Tensor) -> Tensor:
         return labels >= 0
 
@@ -68,6 +77,21 @@ class MultiLabel(Head):
 
     def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
         return label_table(labels, decided, gold)
+
+    def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray:
+        return label_contributions(metric, decided, gold)
+
+    def at(self, threshold: float) -> "MultiLabel":
+        return MultiLabel(threshold=threshold)
+
+    def tuned(self, logits: np.ndarray, gold: np.ndarray, metric: str) -> "MultiLabel":
+        return self.at(tuned_threshold(logits, gold, metric))
+
+    @property
+    def rule(self) -> str:
+        return (
+            f"A text has each label whose probability, the sigmoid of its logit, reaches threshold {self.threshold:g}."
+        )
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -200,8 +200,9 @@ class StagedRun:
     def _record(self) -> dict[str, Any]:
         limit, gold = self.options.max_length, self.task.gold("dev")
         metrics, logits = evaluate_split(self.student, self.tokenizer, self.task, "dev", limit)
-        tensors = prediction_tensors(logits, self.task.splits["dev"], self.task.head)
+        tensors = prediction_tensors(logits, self.task, "dev")
         write_tensors(self.folder.path / PREDICTIONS_FILE, tensors)
+        by_label = self.task.by_label(logits, "dev")
         precision = arithmetic_of(self.options.precision)
         peak = matmul_peak(self.student.device, dtype_of(self.options.precision))
         return {
@@ -217,6 +218,8 @@ class StagedRun:
                 "init": self.origin,
             },
             "metrics": metrics | {"selected": self.spent.selected[-1]},
+            **({"by_label": by_label} if by_label else {}),
+            **self.task.head.model_dump(),
             "teacher_metrics": self.teacher_metrics,
             "regime": self._regime(),
             "ood": score_ood(self.student, self.tokenizer, self.task, self.ood, limit, logits, gold),
