@@ -102,7 +102,7 @@ def test_finetune_then_evaluate(place, call, tmp_path):
     found = json.loads(out)
     assert found["metrics"] == {name: record["metrics"][name] for name in ("f1_micro", "f1_macro", "subset_accuracy")}
     assert found["metrics"]["f1_micro"] > 0.5, "words that are labels can be learnt"
-    assert found["threshold"] == record["threshold"] == 0.5
+    assert found["head"] == record["head"] == {"kind": "multilabel", "threshold": 0.5}
     assert found["by_label"].keys() == record["by_label"].keys() == set(NAMES)
     assert sum(row["support"] for row in found["by_label"].values()) == sum(len(y) for _, y in examples(20, 1))
     status, out, _ = call(f"evaluate {tmp_path}/t {words(place)} --split test")
@@ -122,10 +122,10 @@ def test_a_threshold_is_given_or_tuned_on_train_and_stated(place, call):
     low, high, tuned = scored("--threshold 0.01"), scored("--threshold 0.99"), scored("--threshold auto")
     assert low["by_label"]["bad"]["recall"] >= high["by_label"]["bad"]["recall"]
     assert low["metrics"] != high["metrics"]
-    assert (low["threshold"], high["threshold"]) == (0.01, 0.99)
-    assert tuned["threshold_tuned_on"] == "40 of 40 texts of train, for f1_micro"
+    assert (low["head"]["threshold"], high["head"]["threshold"]) == (0.01, 0.99)
+    assert tuned["head"]["threshold_tuned_on"] == "40 of 40 texts of train, for f1_micro"
     best = max(scored(f"--split train --threshold {t}")["metrics"]["f1_micro"] for t in (0.01, 0.3, 0.5, 0.7, 0.99))
-    assert scored(f"--split train --threshold {tuned['threshold']}")["metrics"]["f1_micro"] >= best
+    assert scored(f"--split train --threshold {tuned['head']['threshold']}")["metrics"]["f1_micro"] >= best
     for extra, message in (
         ("--threshold 1.5", "--threshold 1.5: a number between 0 and 1, or auto"),
         ("--threshold some", "--threshold some: a number between 0 and 1, or auto"),
@@ -150,7 +150,7 @@ def test_distil_plan_and_cache(recipe, place, call, tmp_path):
     record = distilled(place, call, tmp_path / "live", f"--recipe {recipe} --cache off")
     config = json.loads((tmp_path / "live" / "config.json").read_text("utf-8"))
     assert config["problem_type"] == "multi_label_classification"
-    assert record["threshold"] == 0.5
+    assert record["head"]["threshold"] == 0.5
     assert list(record["by_label"]) == list(NAMES)
     if recipe != "finetune":
         assert set(record["teacher_metrics"]) == {"f1_micro", "f1_macro", "subset_accuracy"}

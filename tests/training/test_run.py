@@ -50,8 +50,8 @@ def test_a_distilled_student_is_a_plain_model_folder_with_its_record(teacher, ta
     assert student.config.id2label == {0: "bad", 1: "fine", 2: "good"}
     assert AutoTokenizer.from_pretrained(tmp_path / "s")("good film")["input_ids"]
     assert not (tmp_path / "s" / "checkpoints").exists()
-    assert set(load_file(tmp_path / "s" / "aligners.safetensors")) == {
-        f"random layers.{side}.{part}" for side in ("student", "teacher") for part in ("weight", "bias")
+    assert set(load_file(tmp_path / "s" / "objectives.safetensors")) == {
+        f"random layers.aligner.{side}.{part}" for side in ("student", "teacher") for part in ("weight", "bias")
     }
     assert not list((tmp_path / "s").rglob("*.bin"))
     assert not list((tmp_path / "s").rglob("*.pt*"))

@@ -75,14 +75,14 @@ def evaluate(
     fitted = fit_all(sets, the_task)
     say([*notices, *the_task.notices, *(notice for ood_set in fitted for notice in ood_set.notices)])
     usable_length(max_length, tokenizer, loaded.config)
-    tuned_on = {}
+    tuned_on: dict[str, str] = {}
     if threshold == AUTO:
         the_task, tuned_on = tune_threshold(loaded, tokenizer, the_task, max_length)
     metrics, logits = evaluate_split(loaded, tokenizer, the_task, split, max_length)
     block = score_ood(loaded, tokenizer, the_task, fitted, max_length, logits, the_task.gold(split))
     data_out = {"model": model, "task": the_task.name, "split": split, "examples": len(logits), "metrics": metrics}
     by_label = the_task.by_label(logits, split)
-    data_out |= {**the_task.head.model_dump(), **tuned_on, **({"by_label": by_label} if by_label else {}), "ood": block}
+    data_out |= {"head": the_task.head.record() | tuned_on, "by_label": by_label, "ood": block}
     if json_:
         print(json.dumps(data_out, indent=2))
     else:

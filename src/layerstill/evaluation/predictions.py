@@ -62,8 +62,8 @@ class Predictions:
 def prediction_tensors(logits: Any, task: Task, split: str) -> dict[str, torch.Tensor]:
     """The tensors of `predictions.safetensors`; `logits` are in the order of the split, as the head joins them.
 
-    What each example adds to a metric is there as `adds.METRIC`, if the head says so. Where tokens have logits, those of
-    all examples stand one after the other, and `lengths` says how many each has.
+    What each example adds to a metric is there as `adds.METRIC`, if the head says so. Where tokens have logits, those
+    of all examples stand one after the other, and `lengths` says how many each has.
     """
     tensors = _said(logits, task.splits[split], task.head)
     decided, gold = task.head.decide(logits), task.gold(split)

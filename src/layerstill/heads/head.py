@@ -72,6 +72,10 @@ class Head(Spec):
     def _says_so(self, config: Any) -> bool:
         return config.problem_type in (None, self.problem_type)
 
+    def record(self) -> dict[str, Any]:
+        """What `result.json` says of it: its word and its settings."""
+        return {"kind": self.word, **self.model_dump()}
+
     # What data ask.
 
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
