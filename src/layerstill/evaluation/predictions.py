@@ -59,21 +59,11 @@ class Predictions:
         return values - values.mean() + whole
 
 
-def prediction_tensors(logits: Any, task: Task, split: str) -> dict[str, torch.Tensor]:
+def prediction_tensors(logits: Any, split: Split, head: Head) -> dict[str, torch.Tensor]:
     """The tensors of `predictions.safetensors`; `logits` are in the order of the split, as the head joins them.
 
-    What each example adds to a metric is there as `adds.METRIC`, if the head says so. Where tokens have logits, those
-    of all examples stand one after the other, and `lengths` says how many each has.
+    Where tokens have logits, those of all examples stand one after the other, and `lengths` says how many each has.
     """
-    tensors = _said(logits, task.splits[split], task.head)
-    decided, gold = task.head.decide(logits), task.gold(split)
-    for metric in task.metrics:
-        if (adds := task.head.contributions(metric, task.labels, decided, gold)) is not None:
-            tensors[f"{ADDS}{metric}"] = torch.as_tensor(adds)
-    return tensors
-
-
-def _said(logits: Any, split: Split, head: Head) -> dict[str, torch.Tensor]:
     digests = (hashlib.blake2b(json.dumps(t).encode(), digest_size=8).digest() for t in split.texts)
     ids = [int.from_bytes(digest, "big") >> 1 for digest in digests]
     if not head.per_token:
@@ -84,6 +74,13 @@ def _said(logits: Any, split: Split, head: Head) -> dict[str, torch.Tensor]:
         "labels": torch.as_tensor(np.concatenate(head.gold(split.labels))),
         "ids": torch.tensor(ids),
     }
+
+
+def contribution_tensors(logits: Any, task: Task, split: str) -> dict[str, torch.Tensor]:
+    """What each example of a split adds to every metric, as `adds.METRIC`, where the head works that out itself."""
+    decided, gold = task.head.decide(logits), task.gold(split)
+    found = {m: task.head.contributions(m, task.labels, decided, gold) for m in task.metrics}
+    return {f"{ADDS}{metric}": torch.as_tensor(adds) for metric, adds in found.items() if adds is not None}
 
 
 def load_predictions(folder: Path) -> Predictions | None:

@@ -24,7 +24,7 @@ from layerstill.data.tasks import Task
 from layerstill.evaluation.noise import recall_of_noise
 from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import evaluate_split
-from layerstill.evaluation.predictions import PREDICTIONS_FILE, prediction_tensors
+from layerstill.evaluation.predictions import PREDICTIONS_FILE, contribution_tensors, prediction_tensors
 from layerstill.families import depth_of, embeddings_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.result import SELECTED, Record, Result, StudentPart, TrainPart
@@ -201,7 +201,8 @@ class StagedRun:
     def _record(self) -> Record:
         limit, gold = self.options.max_length, self.task.gold("dev")
         metrics, logits = evaluate_split(self.student, self.tokenizer, self.task, "dev", limit)
-        tensors = prediction_tensors(logits, self.task, "dev")
+        tensors = prediction_tensors(logits, self.task.splits["dev"], self.task.head)
+        tensors |= contribution_tensors(logits, self.task, "dev")
         write_tensors(self.folder.path / PREDICTIONS_FILE, tensors)
         by_label = self.task.by_label(logits, "dev")
         precision = arithmetic_of(self.options.precision)
