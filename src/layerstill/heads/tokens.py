@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerstill.evaluation.entities import Found, count_entities, over_all
 from layerstill.heads.head import IGNORED, Head
+
+UNSAID = -1
+"""The decision on a word that was cut off: none, which is never right and no entity."""
 
 
 class Tokens(Head):
@@ -46,3 +50,35 @@ class Tokens(Head):
 
     def gold(self, labels: Sequence[Any]) -> list[np.ndarray]:
         return [np.array(row) for row in labels]
+
+    def score(
+        self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
+    ) -> dict[str, float]:
+        decided = [_whole(said, len(there)) for said, there in zip(decided, gold, strict=True)]
+        found = over_all(count_entities(_names(gold, labels), _names(decided, labels)).values())
+        values = {
+            "f1_entities": found.f1,
+            "precision_entities": found.precision,
+            "recall_entities": found.recall,
+            "accuracy_tokens": float((np.concatenate(decided) == np.concatenate(gold)).mean()),
+        }
+        return {name: values[name] for name in metrics}
+
+    def table(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, Found]:
+        """For each type of entity how many are there, were said, and are right; empty for tags without entities."""
+        decided = [_whole(said, len(there)) for said, there in zip(decided, gold, strict=True)]
+        return count_entities(_names(gold, labels), _names(decided, labels))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("f1_entities", "precision_entities", "recall_entities", "accuracy_tokens")
+
+
+def _whole(said: np.ndarray, words: int) -> np.ndarray:
+    """Decisions on all words of a sentence, of which the last may have been cut off."""
+    return np.concatenate([said, np.full(words - len(said), UNSAID)])
+
+
+def _names(sentences: Sequence[np.ndarray], labels: Sequence[str]) -> list[list[str]]:
+    names = [*labels, "O"]  # the last is UNSAID's
+    return [[names[number] for number in sentence] for sentence in sentences]
