@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerstill.evaluation.entities import Found, count_entities, entities, over_all
+from layerstill.evaluation.entities import Found, by_type, count_entities, entities, over_all
 from layerstill.heads import Tokens
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
@@ -34,7 +34,7 @@ def test_an_example_by_hand():
     # seqeval's own: of two entities one is found, and one that is none is said.
     gold = ["O O O B-MISC I-MISC I-MISC O".split(), "B-PER I-PER O".split()]
     said = ["O O B-MISC I-MISC I-MISC I-MISC O".split(), "B-PER I-PER O".split()]
-    counts = count_entities(gold, said)
+    counts = by_type(map(count_entities, gold, said))
     assert counts == {"MISC": Found(0, 1, 1), "PER": Found(1, 1, 1)}
     assert (over_all(counts.values()).precision, over_all(counts.values()).f1) == (0.5, 0.5)
     assert over_all([]) == Found()
@@ -48,7 +48,29 @@ def test_scores_are_over_all_entities_and_over_words():
     assert scores == pytest.approx(
         {"f1_entities": 4 / 7, "precision_entities": 2 / 4, "recall_entities": 2 / 3, "accuracy_tokens": 4 / 6}
     )
-    assert Tokens().table(LABELS, said, gold) == {"LOC": Found(1, 2, 2), "PER": Found(1, 2, 1)}
+    assert Tokens().by_label(LABELS, said, gold) == {
+        "LOC": {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2},
+        "PER": {"precision": 1 / 2, "recall": 1, "f1": pytest.approx(2 / 3), "support": 1},
+    }
+
+
+def test_nothing_said_and_nothing_there_is_no_score_and_no_error():
+    nothing = numbers("O O", "O")
+    scores = Tokens().score(Tokens().metrics, LABELS, nothing, nothing)
+    assert scores == {"f1_entities": 0, "precision_entities": 0, "recall_entities": 0, "accuracy_tokens": 1}
+
+
+@pytest.mark.parametrize("metric", Tokens().metrics)
+def test_what_each_sentence_adds_is_the_jackknifes_pseudo_value(metric):
+    gold = numbers("B-PER I-PER O B-LOC", "O B-LOC", "O O", "B-PER")
+    said = numbers("B-PER I-PER O B-PER", "B-LOC B-LOC", "O B-LOC", "B-PER")
+    added = Tokens().contributions(metric, LABELS, said, gold)
+    whole = Tokens().score([metric], LABELS, said, gold)[metric]
+    without = [
+        Tokens().score([metric], LABELS, said[:i] + said[i + 1 :], gold[:i] + gold[i + 1 :])[metric] for i in range(4)
+    ]
+    assert added.mean() == pytest.approx(whole)
+    assert np.diff(added) == pytest.approx(-3 * np.diff(without))
 
 
 def test_words_that_were_cut_off_are_missed_and_not_left_out():

@@ -57,7 +57,7 @@ def read_tagged(path: Path, word_column: str | None = None, tag_column: str | No
     """Read tagged sentences by the file's suffix.
 
     Args:
-        path: `.conll .iob .iob2 .bio .txt .tsv`, with columns separated by tabs or by white space, or `.jsonl .parquet`.
+        path: `.conll .iob .iob2 .bio .txt .tsv`, its columns separated by tabs or white space, or `.jsonl .parquet`.
         word_column: which column holds the words: its number from 1 in a file of columns, else its name. By default the
             first, or `tokens` or `words`.
         tag_column: the same of the tags; by default the last, or `tags`, `ner_tags` or `labels`.

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 Entity = tuple[str, int, int]
 """Type, first word, last word."""
 
 
 class Found(NamedTuple):
-    """How many entities there are, how many were said, and how many of these are right."""
+    """How many entities were said and are right, how many were said, and how many there are."""
 
     right: int = 0
     said: int = 0
@@ -49,17 +51,33 @@ def entities(tags: Sequence[str]) -> set[Entity]:
     return found
 
 
-def count_entities(gold: Iterable[Sequence[str]], said: Iterable[Sequence[str]]) -> dict[str, Found]:
-    """For each type of entity, in alphabetical order, what was found in all sentences."""
-    right, found, there = Counter[str](), Counter[str](), Counter[str]()
-    for mine, theirs in zip(gold, said, strict=True):
-        wanted, given = entities(mine), entities(theirs)
-        there.update(kind for kind, *_ in wanted)
-        found.update(kind for kind, *_ in given)
-        right.update(kind for kind, *_ in wanted & given)
-    return {kind: Found(right[kind], found[kind], there[kind]) for kind in sorted(there | found)}
+def count_entities(gold: Sequence[str], said: Sequence[str]) -> dict[str, Found]:
+    """For each type of entity what was found in one sentence."""
+    wanted, given = entities(gold), entities(said)
+    right, named, there = (Counter(kind for kind, *_ in some) for some in (wanted & given, given, wanted))
+    return {kind: Found(right[kind], named[kind], there[kind]) for kind in there | named}
+
+
+def by_type(sentences: Iterable[dict[str, Found]]) -> dict[str, Found]:
+    """`count_entities` of all sentences added up, types in alphabetical order."""
+    sums: dict[str, Found] = {}
+    for counts in sentences:
+        for kind, found in counts.items():
+            sums[kind] = over_all((sums.get(kind, Found()), found))
+    return dict(sorted(sums.items()))
 
 
 def over_all(counts: Iterable[Found]) -> Found:
-    """The sum over types (the micro average)."""
+    """Counts added up, over types say (the micro average)."""
     return Found(*(sum(column) for column in zip(Found(), *counts, strict=True)))
+
+
+def leave_one_out(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """What each example adds to the metric sum(part) / sum(whole), `(n,)`, with the metric as mean.
+
+    These are the jackknife's pseudo-values: see `Predictions.contributions`.
+    """
+    n = len(part)
+    metric = part.sum() / max(whole.sum(), 1)
+    values = n * metric - (n - 1) * (part.sum() - part) / np.maximum(whole.sum() - whole, 1)
+    return values - values.mean() + metric

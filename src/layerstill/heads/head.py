@@ -109,6 +109,10 @@ class Head(Spec):
         """The metrics of these names; `labels` are the names of the outputs, `positive` the one that `f1` is about."""
         raise TypeError(f"{type(self).__name__} is not a head by itself")
 
+    def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each output by its name; empty where the metrics say enough."""
+        return {}
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """Metrics of own files; the first decides which evaluation is best."""
