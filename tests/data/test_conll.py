@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from layerstill.data.conll import read_tagged
+from layerstill.data.conll import read_splits, read_tagged, read_words
 from layerstill.errors import UserError
 
 TWO = [(("EU", "rejects", "German", "call"), ["B-ORG", "O", "B-MISC", "O"]), (("Peter", "Black"), ["B-PER", "I-PER"])]
@@ -161,3 +161,33 @@ def test_columns_are_asked_for_by_number(tmp_path):
         read_tagged(path, None, "1")
     with pytest.raises(UserError, match="unknown kind of file '.docx'; use one of .conll, .iob"):
         read_tagged(tmp_path / "train.docx")
+
+
+def test_splits_have_one_numbering_and_tags_that_train_lacks_are_told(tmp_path):
+    train = columns(tmp_path, "a B-PER\nb O\n")
+    dev = columns(tmp_path, "a B-PER\nb I-PER\n\nc B-LOC\n", "dev.conll")
+    read = read_splits({"train": train, "dev": dev})
+    assert read.names == ("O", "B-LOC", "B-PER", "I-PER")
+    assert read.tags == {"train": [[2, 0]], "dev": [[2, 3], [1]]}
+    assert read.words["dev"] == [("a", "b"), ("c",)]
+    assert read.notices == (f"{train}: no word has the tag B-LOC, I-PER, which other splits have",)
+
+
+def test_splits_without_entities_are_refused(tmp_path):
+    outside = columns(tmp_path, "a O\n", "dev.conll")
+    train = columns(tmp_path, "a B-PER\n")
+    with pytest.raises(UserError, match="every word has the tag 'O'; there is nothing to learn"):
+        read_splits({"train": outside})
+    with pytest.raises(UserError, match="dev.conll: its tags are O and name no entity, so no score can be had from it"):
+        read_splits({"train": train, "dev": outside})
+    with pytest.raises(UserError, match="dev.conll: .* no entity, so there is nothing to learn"):
+        read_splits({"train": outside, "dev": train})
+    with pytest.raises(UserError, match="--text-columns: sentences have one column of words, got 1, 2"):
+        read_splits({"train": train}, ("1", "2"))
+
+
+def test_words_alone(tmp_path):
+    assert read_words(columns(tmp_path, "a\nb\n\nc\n")) == [("a", "b"), ("c",)]
+    assert read_words(columns(tmp_path, "a B-PER\n# no tag\nb I-LOC\n")) == [("a", "b")]
+    with pytest.raises(UserError, match="no words in it"):
+        read_words(columns(tmp_path, "\n"))

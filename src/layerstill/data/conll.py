@@ -6,13 +6,14 @@
 Tags of entities are IOB2 afterwards: `O`, `B-TYPE` at the first word of an entity, `I-TYPE` at its others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from layerstill.data.columns import not_text, short
 from layerstill.data.files import Table, read_table, read_text
-from layerstill.data.iob import as_iob2
+from layerstill.data.iob import as_iob2, has_entities
 from layerstill.errors import UserError
 
 COLUMN_SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".txt", ".tsv")
@@ -23,6 +24,8 @@ SUFFIXES = COLUMN_SUFFIXES + TABLE_SUFFIXES
 WORDS = ("tokens", "words")
 TAGS = ("tags", "ner_tags", "labels")
 DOCUMENT = "-DOCSTART-"
+USUAL = "label"
+"""The default of `--label-column`, which no file of tags has."""
 
 
 @dataclass(frozen=True)
@@ -141,43 +144,52 @@ def _from_table(table: Table, word_column: str | None, tag_column: str | None) -
     )
 
 
+Row = tuple[int, list[str]]
+"""A line that holds a word: its number from 1 and its fields."""
+
+
 def _from_columns(path: Path, word_column: str | None, tag_column: str | None) -> Sentences:
+    sentences = _sentences(path, fewest=2)
+    width = len(sentences[0][0][1])
+    word_at = _number(path, word_column, "--text-columns", 1, width) - 1
+    tag_at = _number(path, tag_column, "--label-column", width, width) - 1
+    if word_at == tag_at:
+        raise UserError(f"{path}: column {word_at + 1} is both word and tag; set --text-columns and --label-column")
+    for number, fields in chain.from_iterable(sentences):
+        _refuse_no_word(fields[word_at], f"{path} line {number}")
+        if not fields[tag_at].strip():
+            raise UserError(f"{path} line {number}: word {short(fields[word_at])} has no tag")
+    return Sentences(
+        path,
+        [tuple(fields[word_at] for _, fields in rows) for rows in sentences],
+        [[fields[tag_at].strip() for _, fields in rows] for rows in sentences],
+        [[number for number, _ in rows] for rows in sentences],
+    )
+
+
+def _sentences(path: Path, fewest: int) -> list[list[Row]]:
+    """The sentences of a file of so many columns or more; UserError if there are none."""
     if not path.is_file():
         raise UserError(f"{path}: {'not an ordinary file' if path.exists() else 'no such file'}")
     try:
         lines = read_text(path).split("\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    rows = _rows(path, lines)
-    if not rows:
-        raise UserError(f"{path}: no words in it")
-    width = len(rows[0][1])
-    word_at = _number(path, word_column, "--text-columns", 1, width) - 1
-    tag_at = _number(path, tag_column, "--label-column", width, width) - 1
-    if word_at == tag_at:
-        raise UserError(f"{path}: column {word_at + 1} is both word and tag; set --text-columns and --label-column")
-    words: list[list[str]] = []
-    tags: list[list[str]] = []
-    numbers: list[list[int]] = []
-    last = None
-    for number, fields in rows:
-        if last is None or _parted(lines, last, number):
-            words.append([])
-            tags.append([])
-            numbers.append([])
-        word, tag = fields[word_at], fields[tag_at].strip()
-        _refuse_no_word(word, f"{path} line {number}")
-        if not tag:
-            raise UserError(f"{path} line {number}: word {short(word)} has no tag")
-        words[-1].append(word)
-        tags[-1].append(tag)
-        numbers[-1].append(number)
+    sentences: list[list[Row]] = []
+    last = 0
+    for number, fields in _rows(path, lines, fewest):
+        between = lines[last : number - 1]
+        if not sentences or any(not line.strip() or line.startswith(DOCUMENT) for line in between):
+            sentences.append([])
+        sentences[-1].append((number, fields))
         last = number
-    return Sentences(path, [tuple(sentence) for sentence in words], tags, numbers)
+    if not sentences:
+        raise UserError(f"{path}: no words in it")
+    return sentences
 
 
-def _rows(path: Path, lines: list[str]) -> list[tuple[int, list[str]]]:
-    """The lines that hold a word, numbered from 1, as fields of equal number."""
+def _rows(path: Path, lines: list[str], fewest: int) -> list[Row]:
+    """The lines that hold a word, all with the same number of fields."""
     full = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith(DOCUMENT)]
     first = next(((n, line) for n, line in full if not line.startswith("#")), None)
     if first is None:
@@ -188,7 +200,7 @@ def _rows(path: Path, lines: list[str]) -> list[tuple[int, list[str]]]:
         return line.split("\t") if tabs else line.split()
 
     width = len(split(first[1]))
-    if width == 1:
+    if width < fewest:
         raise UserError(
             f"{path} line {first[0]}: a single column, {short(first[1])}; a line holds a word and its tag, separated "
             "by a tab or by spaces"
@@ -205,11 +217,6 @@ def _rows(path: Path, lines: list[str]) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _parted(lines: list[str], before: int, after: int) -> bool:
-    """Whether an empty line or the beginning of a document is between two lines, numbered from 1."""
-    return any(not line.strip() or line.startswith(DOCUMENT) for line in lines[before : after - 1])
-
-
 def _number(path: Path, column: str | None, option: str, usual: int, width: int) -> int:
     if column is None:
         return usual
@@ -218,3 +225,50 @@ def _number(path: Path, column: str | None, option: str, usual: int, width: int)
             f"{option} {column}: the columns of {path} are numbered 1 to {width}; give one of these numbers"
         )
     return int(column)
+
+
+@dataclass(frozen=True)
+class TaggedSplits:
+    """Sentences of several files with their tags as numbers, by split."""
+
+    words: dict[str, list[tuple[str, ...]]]
+    tags: dict[str, list[list[int]]]
+    names: tuple[str, ...]
+    """The tags of all splits, in order."""
+    notices: tuple[str, ...] = ()
+
+
+def read_splits(files: Mapping[str, Path], text_columns: Sequence[str] = (), label_column: str = USUAL) -> TaggedSplits:
+    """Read tagged files by split, `train` among them; UserError with file and line for what is wrong.
+
+    `text_columns` and `label_column` are the options of these names: see `read_tagged`.
+    """
+    if len(text_columns) > 1:
+        raise UserError(f"--text-columns: sentences have one column of words, got {', '.join(text_columns)}")
+    tag_column = None if label_column == USUAL else label_column
+    read = {split: read_tagged(path, next(iter(text_columns), None), tag_column) for split, path in files.items()}
+    notices = [notice for sentences in read.values() for notice in sentences.notices]
+    names = order_of_tags({name for sentences in read.values() for name in sentences.names})
+    train = read["train"]
+    if len(names) < 2:
+        raise UserError(f"{train.path}: every word has the tag {names[0]!r}; there is nothing to learn")
+    entities = has_entities(names)
+    for split, sentences in read.items():
+        if entities and not has_entities(sentences.names):
+            raise UserError(
+                f"{sentences.path}: its tags are {', '.join(sentences.names[:5])} and name no entity, so "
+                + ("there is nothing to learn" if split == "train" else "no score can be had from it")
+            )
+    if missing := [name for name in names if name not in train.names]:
+        notices.append(f"{train.path}: no word has the tag {', '.join(missing)}, which other splits have")
+    number = {name: i for i, name in enumerate(names)}
+    tags = {s: [[number[tag] for tag in row] for row in sentences.tags] for s, sentences in read.items()}
+    return TaggedSplits({s: sentences.words for s, sentences in read.items()}, tags, names, tuple(notices))
+
+
+def read_words(path: Path) -> list[tuple[str, ...]]:
+    """The sentences of a file of columns, whose first holds the words; UserError if there are none."""
+    sentences = _sentences(path, fewest=1)
+    for number, fields in chain.from_iterable(sentences):
+        _refuse_no_word(fields[0], f"{path} line {number}")
+    return [tuple(fields[0] for _, fields in rows) for rows in sentences]
