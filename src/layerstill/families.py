@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from layerstill.errors import UserError
 from layerstill.knowledge.bound_objective import ModelShape
 from layerstill.knowledge.capture import Recorder
+from layerstill.knowledge.counting import Reach
 from layerstill.knowledge.projections import Projections
 
 
@@ -61,6 +62,8 @@ class Family:
     """Whether one layer is called `depth` times (ALBERT)."""
     causal: bool = False
     """Whether tokens see only what stands before them."""
+    inclusive_window: bool = False
+    """Whether a token as far away as `sliding_window` is still seen."""
     head_width: str | None = None
     """Field of the configuration for the width of an attention head, where it need not be hidden size / heads."""
     projections: Projections | None = None
@@ -121,6 +124,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "modernbert": Family(
         "layers",
+        inclusive_window=True,
         per_layer=("layer_types",),
         widths=Widths(r"attn\.Wqkv\.", r"attn\.Wo\.weight", r"mlp\.Wi\.", r"mlp\.Wo\.weight", rotary=True),
     ),
@@ -212,7 +216,18 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         config, "use_bidirectional_attention", False
     )  # EmbeddingGemma sees both ways
     sees_all = not causal and not has_windows(config) and family.projections is None
-    return ModelShape(depth_of(config), config.hidden_size, heads, inner, causal, sees_all)
+    depth = depth_of(config)
+    reaches = tuple(_reach(config, layer, causal) for layer in range(depth))
+    return ModelShape(depth, config.hidden_size, heads, inner, causal, sees_all, reaches)
+
+
+def _reach(config: PretrainedConfig, layer: int, causal: bool) -> Reach:
+    """How far the attention of a layer, counted from 0, reaches."""
+    kinds = getattr(config, "layer_types", None) or ()
+    if not kinds or "sliding" not in kinds[layer]:
+        return Reach(None, 0 if causal else None)
+    near = config.sliding_window - (not family_of(config).inclusive_window)
+    return Reach(near, 0 if causal else near)
 
 
 def has_windows(config: PretrainedConfig) -> bool:

@@ -10,6 +10,7 @@ from layerstill.errors import UserError
 from layerstill.families import depth_of, layers_of, shape_of
 from layerstill.knowledge.bound_objective import MAP_ELEMENTS, PART_ELEMENTS, BoundObjective
 from layerstill.knowledge.capture import CapturePlan
+from layerstill.heads import HEADS
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
@@ -90,7 +91,7 @@ def make_plan(
     student = student_config(source, depth, recipe.student, seed)
     if vocabulary is not None:
         vocabulary.renumber(student)
-    bound = [bind_objectives(stage, student, teacher, regression, seed) for stage in recipe.stages]
+    bound = [bind_objectives(stage, student, teacher, HEADS["regression" if regression else "classification"](), seed) for stage in recipe.stages]
     stages = []
     for stage, objectives in zip(recipe.stages, bound, strict=True):
         size = examples if stage.data == "task" else supplementary
@@ -124,7 +125,7 @@ def _plan_stage(
     student_capture = union(o.student_plan for o in objectives)
     teacher_capture = union(o.target_plan for o in objectives if not o.spec.consistent)
     with torch.random.fork_rng(devices=[]):
-        aligners = [a for o in objectives if (a := o.build_aligner()) is not None]
+        owned = [parameter for o in objectives for parameter in o.build().parameters()]
     table = [{"objective": o.name, "pairs": o.describe_pairs(), **o.spec.model_dump()} for o in objectives]
     tokens = rows * max_length
     captured = sum(_capture_elements(p, c, tokens) for p, c in ((student_capture, student), (teacher_capture, teacher)))
@@ -143,7 +144,7 @@ def _plan_stage(
         layers,
         data,
         steps,
-        sum(p.numel() for a in aligners for p in a.parameters()),
+        sum(p.numel() for p in owned),
         round(captured * BYTES / 2**20, 1),
         *costs,
     )
@@ -194,13 +195,13 @@ def _capture_elements(plan: CapturePlan, config: PretrainedConfig, tokens: int) 
 def _map_elements(objective: BoundObjective, rows: int, max_length: int) -> int:
     """Attention and relation maps: scores and distributions of every pair, for both models. Large ones, and those whose
     factors are compared, are made a part at a time."""
-    if not objective.signal.inside or objective.by_factors:
+    if not objective.signal.maps or objective.by_factors:
         return 0
-    heads = getattr(objective.signal, "heads", None) or objective.student.heads
+    heads = objective.signal.relation_heads or objective.student.heads
     elements = rows * heads * max_length**2
     if elements > MAP_ELEMENTS:
         return 2 * 2 * max(PART_ELEMENTS, max_length**2)
-    return len(objective.pairs(0, 0)) * 2 * 2 * elements
+    return len(objective.groups(0, 0)) * 2 * 2 * elements
 
 
 def _activation_width(config: PretrainedConfig) -> int:

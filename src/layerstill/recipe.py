@@ -9,20 +9,16 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
-from torch import nn
 
 from layerstill.errors import UserError, nearest
-from layerstill.knowledge.alignment import Linear, SameAs
 from layerstill.knowledge.objective import Objective
-from layerstill.knowledge.signals import Labels
-from layerstill.knowledge.views import VIEWS, Clean
-from layerstill.schema import NonNegative, OneOf, Positive, Spec, problems
-from layerstill.students.initialisation import INITIALISATIONS, FirstK
+from layerstill.knowledge.views import VIEWS, Clean, View
+from layerstill.schema import NonNegative, OneOf, Positive, Spec, Words, named_words, problems
+from layerstill.students.initialisation import INITIALISATIONS, FirstK, Initialisation
 
 LONGEST_NAME = 100
 MOST_BYTES = 100_000
 SpecType = TypeVar("SpecType", bound=Spec)
-_TAKEN = frozenset(dir(nn.ModuleDict()))  # the maps of an objective are kept in one, under its name
 
 
 class Optimiser(Spec):
@@ -49,7 +45,7 @@ class Stage(Spec):
 
     data: Literal["task", "supplementary"] = "task"
     """What is trained on: the task's examples, or the texts of --supplementary, which have no labels."""
-    view: Annotated[Any, OneOf("view", VIEWS)] = Clean()
+    view: Annotated[Any, OneOf("view", View, VIEWS)] = Clean()
     """What the student is fed by every objective that does not say so itself."""
     epochs: Annotated[Positive, Field(le=1_000_000)]
     """Passes over the training data."""
@@ -79,17 +75,14 @@ class Stage(Spec):
                 raise ValueError(f"objective name {name!r} must not be empty and must not contain '.' or '/'")
             if not name.isprintable() or len(name) > LONGEST_NAME:
                 raise ValueError(f"objective name {name[:LONGEST_NAME]!r} must be at most 100 printable characters")
-            aligned = objective.signal.vectors and not isinstance(objective.alignment, SameAs)
-            if aligned and name in _TAKEN:
-                raise ValueError(f"objective name {name!r} is a word of PyTorch's modules; choose another")
-            if isinstance(objective.alignment, SameAs):
-                other = objective.alignment.objective
+            if (other := objective.alignment.borrows) is not None:
                 if other == name or other not in value:
                     others = [n for n in value if n != name]
                     raise ValueError(
                         f"{name!r} uses the alignment of unknown objective {other!r}: {nearest(other, others)}"
                     )
-                if not isinstance(value[other].alignment, Linear):
+                alignment = value[other].alignment
+                if not alignment.maps_anything or alignment.borrows is not None:
                     raise ValueError(f"{name!r} uses the alignment of {other!r}, which has none of its own")
         if all(objective.weight.always_zero for objective in value.values()):
             raise ValueError("every weight is 0 throughout the stage, so nothing would be learnt")
@@ -106,14 +99,27 @@ class Stage(Spec):
                 f"mixup mixes the examples of a micro-batch, and batch_size {self.batch_size} / accumulation "
                 f"{self.accumulation} leaves one in each; use a larger batch_size or a smaller accumulation"
             )
+        if self.accumulation > 1:
+            self._refuse_split_batches()
         return self
+
+    def _refuse_split_batches(self) -> None:
+        for name, objective in self.objectives.items():
+            if objective.gathers:
+                what = "relates the examples of a batch to each other" if objective.relate else "weighs whole steps"
+                raise ValueError(f"objective {name!r} {what}, and accumulation splits batches; set accumulation: 1")
+            if objective.padding == "included":
+                raise ValueError(
+                    f"objective {name!r} counts padding, which differs between the micro-batches of accumulation; "
+                    "set accumulation: 1, or padding: excluded"
+                )
 
     @model_validator(mode="after")
     def _knows_its_data(self) -> "Stage":
         if self.data == "task":
             return self
         for name, objective in self.objectives.items():
-            if isinstance(objective.signal, Labels):
+            if objective.signal.gold:
                 raise ValueError(f"objective {name!r} compares with gold labels, and data: supplementary has none")
         if self.select == "best" or self.evaluate != "end":
             word = "select: best" if self.select == "best" else f"evaluate: {self.evaluate}"
@@ -130,13 +136,13 @@ class Stage(Spec):
     @property
     def mixes(self) -> bool:
         """Whether any objective is fed mixed examples."""
-        return any(objective.batch_coupled for objective in self.viewed().values())
+        return any(objective.mixes for objective in self.viewed().values())
 
 
 class StudentSpec(Spec):
     """Where the student's weights come from."""
 
-    initialisation: Annotated[Any, OneOf("initialisation", INITIALISATIONS)] = FirstK()
+    initialisation: Annotated[Any, OneOf("initialisation", Initialisation, INITIALISATIONS)] = FirstK()
     """Which layers of the source start the student."""
     embeddings: Literal["copied", "frozen", "random"] = "copied"
     """The embedding layer; `frozen` is copied and not trained, which saves most of the optimiser's work."""
@@ -188,7 +194,7 @@ class Recipe(Spec):
     def needs_teacher(self) -> bool:
         """Whether any objective looks at the teacher."""
         return any(
-            not o.consistent and not isinstance(o.signal, Labels) for s in self.stages for o in s.objectives.values()
+            not o.consistent and not o.signal.gold for s in self.stages for o in s.objectives.values()
         )
 
     @property
@@ -211,21 +217,25 @@ class Recipe(Spec):
             )
 
     @classmethod
-    def load(cls, name: str | Path, overrides: tuple[str, ...] = ()) -> "Recipe":
-        """A shipped recipe by name, or a YAML file by path; `overrides` are `dotted.path=value` strings."""
+    def load(cls, name: str | Path, overrides: tuple[str, ...] = (), words: Words = ()) -> "Recipe":
+        """A shipped recipe by name, or a YAML file by path; `overrides` are `dotted.path=value` strings.
+
+        `words` are classes from outside that the file may name: a mapping by name, or classes alone, which are called
+        after themselves (`MyMapping` as `my_mapping`). A file never imports code, so they must be handed over.
+        """
         text, where = _read(str(name))
         data = _parse_yaml(text, where)
         for override in overrides:
             _override(data, override)
-        recipe = cls.from_data(data, where)
+        recipe = cls.from_data(data, where, words)
         return recipe if recipe.name else recipe.model_copy(update={"name": Path(name).name.removesuffix(".yaml")})
 
     @classmethod
-    def from_data(cls, data: Any, where: str = "recipe") -> "Recipe":
-        """Check plain data; UserError with the dotted path of everything that is wrong."""
+    def from_data(cls, data: Any, where: str = "recipe", words: Words = ()) -> "Recipe":
+        """Check plain data; UserError with the dotted path of everything that is wrong. `words` as in `load`."""
         if not isinstance(data, dict):
             raise UserError(f"{where}: a recipe is a mapping with the key 'stages', got {type(data).__name__}")
-        return validated(cls, data, where)
+        return validated(cls, data, where, words)
 
     def to_data(self) -> dict[str, Any]:
         """Plain data, without what is at its default."""
@@ -244,16 +254,15 @@ class Recipe(Spec):
     def limited(self, epochs: float | None, batch_size: int | None, learning_rate: float | None) -> "Recipe":
         """The recipe with these settings in every stage, where given."""
         given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-        data = self.to_data()
-        for stage in data["stages"]:
-            stage.update({key: value for key, value in given.items() if value is not None})
+        given = {key: value for key, value in given.items() if value is not None}
+        data = {**dict(self), "stages": [{**dict(stage), **given} for stage in self.stages]}
         return Recipe.from_data(data, "--epochs, --batch-size, --learning-rate")
 
 
-def validated(spec: type[SpecType], data: Any, where: str) -> SpecType:
+def validated(spec: type[SpecType], data: Any, where: str, words: Words = ()) -> SpecType:
     """Plain data as a spec; UserError with the dotted path of everything that is wrong."""
     try:
-        return spec.model_validate(data)
+        return spec.model_validate(data, context={"words": named_words(words)})
     except ValidationError as error:
         raise UserError(f"{where}: {problems(error)}") from None
 

@@ -1,5 +1,7 @@
 """The form that every word of a recipe has in YAML: strict models, and `name` or `{name: {settings}}` for a choice."""
 
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from reprlib import Repr
@@ -87,15 +89,36 @@ def _settings(value: Any) -> Any:
     return ({} if value.settings is None else value.settings) if isinstance(value, _Tagged) else value
 
 
+def word_name(word: type[Spec]) -> str:
+    """`module:Class`: how files name a word that does not come with layerstill."""
+    return f"{word.__module__}:{word.__qualname__}"
+
+
+Words = Mapping[str, type[Spec]] | Iterable[type[Spec]]
+"""Words from outside, with the names that YAML gives them or without."""
+
+
+def named_words(words: Words) -> dict[str, type[Spec]]:
+    """Words from outside by the names that YAML may give them.
+
+    A mapping says the names; a class alone is called after itself, `MyMapping` as `my_mapping`. `module:Class` always
+    works.
+    """
+    if not isinstance(words, Mapping):
+        words = {re.sub(r"(?<!^)(?=[A-Z])", "_", word.__name__).lower(): word for word in words}
+    return {**words, **{word_name(word): word for word in words.values()}}
+
+
 class OneOf:
     """Annotation for a field that takes one of several specs, written `name` or `{name: {settings}}` in YAML.
 
-    `choices` is the plain dictionary of the file that owns the concept, so a new class in that dictionary is all
-    that a recipe needs in order to use it.
+    `choices` is the plain dictionary of the file that owns the concept. Any instance of `base` fits too: words from
+    outside come as objects, or by name where the validation's context hands them over as `words`.
     """
 
-    def __init__(self, noun: str, choices: dict[str, type[Spec]]) -> None:
+    def __init__(self, noun: str, base: type[Spec], choices: dict[str, type[Spec]]) -> None:
         self.noun = noun
+        self.base = base
         self.choices = choices
         self._names = {model: name for name, model in choices.items()}
 
@@ -104,10 +127,11 @@ class OneOf:
             name: core_schema.no_info_before_validator_function(_settings, handler.generate_schema(model))
             for name, model in self.choices.items()
         }
-        return core_schema.no_info_before_validator_function(
-            self._parse,
-            core_schema.tagged_union_schema(dict(self._options), discriminator=self._name),
-            serialization=core_schema.plain_serializer_function_ser_schema(self.short),
+        shipped = core_schema.no_info_before_validator_function(
+            self._parse, core_schema.tagged_union_schema(dict(self._options), discriminator=self._name)
+        )
+        return core_schema.with_info_wrap_validator_function(
+            self._foreign, shipped, serialization=core_schema.plain_serializer_function_ser_schema(self.short)
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
@@ -123,6 +147,30 @@ class OneOf:
 
     def _name(self, value: Any) -> str | None:
         return value.name if isinstance(value, _Tagged) else self._names.get(type(value))
+
+    def _foreign(self, value: Any, shipped: Callable[[Any], Any], info: Any) -> Any:
+        """A word from outside as an object or by name; everything else goes to the shipped ones."""
+        if isinstance(value, self.base) and type(value) not in self._names:
+            return value
+        words = (info.context or {}).get("words", {})
+        name, settings = (value, {}) if isinstance(value, str) else (None, {})
+        if isinstance(value, dict) and len(value) == 1:
+            ((name, settings),) = value.items()
+        if not isinstance(name, str) or name in self.choices:
+            return shipped(value)
+        word = words.get(name)
+        if word is None or not issubclass(word, self.base):
+            if ":" in name:
+                raise _problem(
+                    "one_of",
+                    f"{self.noun} {shown(name)} does not come with layerstill, and a file never imports code: import "
+                    f"it and hand it over, Recipe.load(FILE, words=[{name.split(':')[-1]}])",
+                )
+            return shipped(value)
+        try:
+            return word.model_validate({} if settings is None else settings, context=info.context)
+        except ValidationError as error:
+            raise _problem("one_of", f"{name}: {problems(error)}") from None
 
     def _parse(self, value: Any) -> Any:
         if type(value) in self._names:
@@ -140,8 +188,12 @@ class OneOf:
             raise _problem("one_of", f"unknown {self.noun} {shown(name)}: {nearest(name, self.choices)}")
         return _Tagged(name, settings)
 
+    def name_of(self, spec: Spec) -> str:
+        """What files call a word: its short name, or `module:Class` if it comes from outside."""
+        return self._names.get(type(spec)) or word_name(type(spec))
+
     def short(self, spec: Spec) -> str | dict[str, Any]:
         """The YAML form, leaving out settings at their defaults."""
         settings = spec.model_dump(exclude_defaults=True)
-        name = self._names[type(spec)]
+        name = self.name_of(spec)
         return {name: settings} if settings else name

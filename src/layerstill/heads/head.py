@@ -77,6 +77,10 @@ class Head(Spec):
         """Which labels there are, boolean, in the shape of `errors`."""
         return labels != IGNORED
 
+    def without_labels(self, labels: Tensor) -> Tensor:
+        """The same labels, none of which is there."""
+        return torch.full_like(labels, IGNORED)
+
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The task's own error of every label, in the shape of `labelled` and 0 where that is false."""
         raise TypeError(f"{type(self).__name__} is not a head by itself")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from layerstill.evaluation.metrics import METRICS
@@ -24,6 +25,9 @@ class Scores(Head):
 
     def labelled(self, labels: Tensor) -> Tensor:
         return ~labels.isnan()
+
+    def without_labels(self, labels: Tensor) -> Tensor:
+        return torch.full_like(labels, float("nan"))
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = self.labelled(labels)

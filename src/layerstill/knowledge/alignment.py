@@ -6,7 +6,7 @@ optimiser, trained with the student and saved beside it, never inside it.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -51,25 +51,52 @@ class LayerLinear(nn.Module):
 class Aligner(nn.Module):
     """The maps of one objective; a side without a map passes through."""
 
-    def __init__(
-        self, student: LayerLinear | None = None, teacher: LayerLinear | None = None, concatenates: bool = False
-    ):
+    def __init__(self, student: LayerLinear | None = None, teacher: LayerLinear | None = None):
         super().__init__()
         self.student = student
         self.teacher = teacher
-        self.concatenates = concatenates
 
     @property
     def trains_teacher_side(self) -> bool:
         """Whether gradients reach a map on the teacher's side."""
         return self.teacher is not None and self.teacher.weight.requires_grad
 
+    def of_student(self, x: Tensor, layer: int) -> Tensor:
+        """Vectors `(..., width)` of student layer `layer` in the common space."""
+        return x if self.student is None else self.student(x, layer)
 
-class NoAlignment(Spec):
+    def of_teacher(self, x: Tensor, layer: int) -> Tensor:
+        """Vectors `(..., width)` of teacher layer `layer` in the common space."""
+        return x if self.teacher is None else self.teacher(x, layer)
+
+    def serves(self) -> set[int] | None:
+        """The student layers that have a map; None for all."""
+        return None if self.student is None or self.student.row is None else set(self.student.row)
+
+
+class Alignment(Spec):
+    """What all alignments share."""
+
+    maps_anything: ClassVar[bool] = True
+    """Whether it has maps at all."""
+
+    @property
+    def borrows(self) -> str | None:
+        """Name of the objective whose maps are used; None for maps of its own."""
+        return None
+
+    def build(self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]]) -> Aligner:
+        """The maps for student layers `layers[0]` and teacher layers `layers[1]`, whose vectors are so wide (a
+        concatenation as wide as all of its layers)."""
+        raise TypeError(f"{type(self).__name__} is not an alignment by itself")
+
+
+class NoAlignment(Alignment):
     """Compare as they are."""
 
-    def build(self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]], pairs: int) -> Aligner:
-        """An aligner without weights; refuses unequal widths."""
+    maps_anything: ClassVar[bool] = False
+
+    def build(self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]]) -> Aligner:
         if student_width != teacher_width:
             raise UserError(
                 f"the student is {student_width} wide and the teacher {teacher_width}: "
@@ -78,15 +105,15 @@ class NoAlignment(Spec):
         return Aligner()
 
 
-class Linear(Spec):
+class Linear(Alignment):
     """One linear map on the student, or one on each side."""
 
     sides: Literal["student", "both"] = "student"
     """`student`: to the teacher's width (TinyBERT); `both`: to a common width (RAIL-KD)."""
     width: PositiveInt | None = None
     """The common width u; without it, the teacher's width."""
-    maps: Literal["shared", "per_layer", "concatenated"] = "shared"
-    """One map for all layers, one for each, or one for the concatenation of all paired layers (RAIL-KD_c)."""
+    maps: Literal["shared", "per_layer"] = "shared"
+    """One map for all layers, or one for each."""
     bias: bool = True
     """Add a bias."""
     student: Training = "trained"
@@ -98,35 +125,36 @@ class Linear(Spec):
 
     @model_validator(mode="after")
     def _plain(self) -> "Linear":
-        if self.when == "widths_differ" and (self.sides == "both" or self.width or self.maps == "concatenated"):
+        if self.when == "widths_differ" and (self.sides == "both" or self.width):
             raise ValueError("when: widths_differ goes with a map on the student to the teacher's width only")
         return self
 
-    def build(self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]], pairs: int) -> Aligner:
-        """Make the maps for student layers `layers[0]`, teacher layers `layers[1]`, `pairs` pairs at a time."""
+    def build(self, student_width: int, teacher_width: int, layers: tuple[list[int], list[int]]) -> Aligner:
         if self.when == "widths_differ" and student_width == teacher_width:
             return Aligner()
-        concatenates = self.maps == "concatenated"
-        factor = pairs if concatenates else 1
-        width = self.width or teacher_width * factor
-        if self.sides == "student" and width != teacher_width * factor:
+        width = self.width or teacher_width
+        if self.sides == "student" and width != teacher_width:
             raise UserError(
-                f"alignment linear: width {width} differs from the teacher's {teacher_width * factor}, and only the "
-                "student is mapped; leave width out or set sides: both"
+                f"alignment linear: width {width} differs from the teacher's {teacher_width}, and only the student is "
+                "mapped; leave width out or set sides: both"
             )
         served = layers if self.maps == "per_layer" else (None, None)
-        student = LayerLinear(student_width * factor, width, served[0], self.bias, self.student)
+        student = LayerLinear(student_width, width, served[0], self.bias, self.student)
         teacher = None
         if self.sides == "both":
-            teacher = LayerLinear(teacher_width * factor, width, served[1], self.bias, self.teacher)
-        return Aligner(student, teacher, concatenates)
+            teacher = LayerLinear(teacher_width, width, served[1], self.bias, self.teacher)
+        return Aligner(student, teacher)
 
 
-class SameAs(Spec):
+class SameAs(Alignment):
     """Use the maps of another objective, so that two terms meet in one space (CR-ILD's consistency term)."""
 
     objective: str
     """Name of the objective whose maps are used."""
 
+    @property
+    def borrows(self) -> str | None:
+        return self.objective
 
-ALIGNMENTS: dict[str, type[Spec]] = {"none": NoAlignment, "linear": Linear, "same_as": SameAs}
+
+ALIGNMENTS: dict[str, type[Alignment]] = {"none": NoAlignment, "linear": Linear, "same_as": SameAs}

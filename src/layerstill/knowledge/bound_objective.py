@@ -1,25 +1,30 @@
-"""A bound objective: an objective that knows the shapes of student and teacher, and computes its term."""
+"""A bound objective: a term that knows the shapes of student and teacher, owns its state, and computes its value."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from layerstill.errors import UserError
-from layerstill.knowledge.alignment import Aligner, SameAs
+from layerstill.errors import ObjectiveError, UserError
+from layerstill.knowledge.alignment import Aligner
 from layerstill.knowledge.capture import Captured, CapturePlan, MapName
-from layerstill.knowledge.distances import MSE, Distance
-from layerstill.knowledge.mappings import Mapping, Pair, layer_name
+from layerstill.knowledge.counting import Places, Reach
+from layerstill.knowledge.distances import Distance
+from layerstill.knowledge.gathering import gather_rows, mean_of_processes
+from layerstill.knowledge.mappings import Group, layer_name
 from layerstill.knowledge.objective import Objective
+from layerstill.knowledge.precision import wide
 from layerstill.knowledge.products import Product, squared_error
-from layerstill.knowledge.signals import Attention, HiddenStates, Labels, Logits, Relation, Signal, Unit
-from layerstill.knowledge.views import Mixup
+from layerstill.knowledge.signals import Signal
 from layerstill.randomness import generator
+
+if TYPE_CHECKING:  # heads know distances; here they are only asked
+    from layerstill.heads.head import Head
 
 MAP_ELEMENTS = 8 * 2**20
 """Elements of a token-by-token map up to which it is compared as a whole."""
@@ -38,14 +43,21 @@ class ModelShape(NamedTuple):
     causal: bool = False
     sees_all: bool = False
     """Every layer's attention looks at all pairs of real tokens and adds no position bias."""
+    reaches: tuple[Reach, ...] = ()
+    """How far the attention of each layer reaches, first to last; empty where it reaches everywhere."""
+
+    def reach(self, layer: int) -> Reach:
+        """Of the attention of layer `layer`, counted from 1."""
+        return self.reaches[layer - 1] if self.reaches and layer else Reach()
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the student is compared with: a share of the term, whose tensors, and which tokens count."""
+    """What the student is compared with: a share of the term, whose tensors, and which places count."""
 
     captured: Captured
-    mask: Tensor
+    places: Places
+    """In the order of the student's rows."""
     aligner: Aligner | None = None
     share: float = 1.0
     partner: bool = False
@@ -53,10 +65,11 @@ class Target:
 
     def part(self, rows: slice, heads: slice, layer: int, relation_heads: int | None) -> "Target":
         """Attention of `layer` for some examples; of their partners, which are mirror images, where they count."""
-        there = slice(len(self.mask) - rows.stop, len(self.mask) - rows.start) if self.partner else rows
+        size = len(self.places.tokens)
+        there = slice(size - rows.stop, size - rows.start) if self.partner else rows
         record = self.captured.attention[layer].part(there, heads, relation_heads)
         captured = Captured(self.captured.mask[there], attention={layer: record})
-        return replace(self, captured=captured, mask=self.mask[rows])
+        return replace(self, captured=captured, places=self.places.rows(rows))
 
 
 @dataclass(frozen=True)
@@ -68,34 +81,39 @@ class Term:
     """Variance of the teacher-side vectors over the batch when their map is trained: near 0 it has collapsed."""
 
 
-class BoundObjective:
-    """An objective bound to the shapes of a student and a teacher.
+class BoundObjective(nn.Module):
+    """An objective bound to the shapes of a student and a teacher, with its maps and what its mapping remembers.
 
-    `teacher` is None when the recipe has none. `regression` says that the task head puts out one score.
+    `teacher` is None when the recipe has none. `head` is what both models are asked for. Its maps are made by `build`.
     """
 
     def __init__(
-        self, name: str, spec: Objective, student: ModelShape, teacher: ModelShape | None, regression: bool, seed: int
+        self, name: str, spec: Objective, student: ModelShape, teacher: ModelShape | None, head: "Head", seed: int
     ) -> None:
+        super().__init__()
         self.name = name
         self.spec = spec
         self.student = student
         self.signal: Signal = spec.signal
-        self.regression = regression
+        self.head = head
         self.seed = seed
         self.distance: Distance | None = spec.distance
-        if regression and isinstance(self.signal, Logits):
-            assert spec.distance is not None
-            self.distance = spec.distance.for_scores()
+        if self.signal.of_head and self.distance is not None:
+            self.distance = head.distance(self.distance)
         self.source = student if spec.consistent else teacher
-        if self.source is None and not isinstance(self.signal, Labels):
+        self.aligner: Aligner | None = None
+        self.checked = False
+        """Whether what the words say they count was compared with what distances counted."""
+        if self.source is None and not self.signal.gold:
             raise UserError(f"objective {name!r} needs a teacher, and there is none; `finetune` is the recipe without")
-        self.student_layers, self.target_layers = self._candidates()
+        self.student_layers, self.target_layers = self._layers()
         self._refuse_unequal_heads()
         self._refuse_blind_tokens()
         self.by_factors = self._compares_products()
+        mapped = spec.mapping is not None and self.source is not None
+        self.mapping_state = spec.mapping.state(student.layers, self.source.layers) if mapped else None
 
-    def _candidates(self) -> tuple[list[int], list[int]]:
+    def _layers(self) -> tuple[list[int], list[int]]:
         if self.spec.mapping is None:
             return [0], [0]
         assert self.source is not None
@@ -112,7 +130,7 @@ class BoundObjective:
         return layers
 
     def _refuse_unequal_heads(self) -> None:
-        heads = self.signal.heads if isinstance(self.signal, Relation) else None
+        heads = self.signal.relation_heads
         for side, shape in (("student", self.student), ("teacher", self.source)):
             if heads is not None and shape is not None and shape.inner % heads:
                 fits = [n for n in range(1, shape.inner + 1) if shape.inner % n == 0]
@@ -120,7 +138,7 @@ class BoundObjective:
                     f"objective {self.name!r}: {heads} relation heads do not divide the {side}'s width {shape.inner}; "
                     f"use {', '.join(map(str, fits))}"
                 )
-        own_heads = self.signal.inside and heads is None
+        own_heads = self.signal.maps and heads is None
         if own_heads and self.source is not None and self.student.heads != self.source.heads:
             raise UserError(
                 f"objective {self.name!r}: the student has {self.student.heads} attention heads and the teacher "
@@ -129,16 +147,26 @@ class BoundObjective:
             )
 
     def _refuse_blind_tokens(self) -> None:
-        if isinstance(self.signal, HiddenStates) and self.signal.pool == "first" and self.student.causal:
-            raise UserError(
-                f"objective {self.name!r}: in a causal model the first token sees only itself, so it says nothing "
-                "about the text; use pool: last or pool: mean"
-            )
-        if isinstance(self.signal, Labels) and isinstance(self.spec.view, Mixup) and self.student.causal:
+        if not self.student.causal:
+            return
+        if why := self.signal.blind_in_causal_models():
+            raise UserError(f"objective {self.name!r}: {why}")
+        if self.signal.gold and self.spec.mixes and not self.head.per_token:
             raise UserError(
                 f"objective {self.name!r}: a causal model answers at an example's last token, before the end of a "
                 "longer partner, so the partner's label is no target under mixup; set view: clean there"
             )
+
+    def _compares_products(self) -> bool:
+        """Whether the squared error is asked for between maps that are products among all real tokens."""
+        if self.distance is None or not self.distance.squares or self.spec.padding == "included":
+            return False
+        return self.source is not None and self.signal.is_product(self.student.sees_all and self.source.sees_all)
+
+    @property
+    def over_batch(self) -> bool:
+        """Whether it relates the examples of a batch."""
+        return self.spec.relate is not None and self.spec.relate.over == "batch"
 
     @property
     def student_plan(self) -> CapturePlan:
@@ -148,60 +176,91 @@ class BoundObjective:
     @property
     def target_plan(self) -> CapturePlan:
         """What the target must give away; empty for labels."""
-        return CapturePlan() if isinstance(self.signal, Labels) else self.signal.plan(self.target_layers)
+        return CapturePlan() if self.signal.gold else self.signal.plan(self.target_layers)
 
-    @property
-    def map_name(self) -> Hashable:
-        """What this objective's signal calls its maps; None for signals that are none."""
-        return self.signal.map_name if isinstance(self.signal, Attention | Relation) else None
-
-    @property
-    def unit(self) -> Unit:
-        """What this objective's counts are proportional to."""
-        unit = self.signal.unit(self.distance.counts if self.distance else "rows")
-        causal = isinstance(self.signal, Attention) and self.student.causal
-        return "causal_pairs" if causal and unit == "token_pairs" else unit
-
-    def build_aligner(self) -> Aligner | None:
-        """The maps of this objective; None if it uses another's."""
-        if isinstance(self.spec.alignment, SameAs) or not self.signal.vectors:
-            return None
+    def build(self) -> "BoundObjective":
+        """Make the maps of this objective, if it has its own; returns itself."""
+        if self.spec.alignment.borrows is not None or not self.signal.vectors:
+            return self
         assert self.source is not None
         layers = (self.student_layers, self.target_layers)
+        joined = [len(g.student) if g.meet == "concatenated" else 1 for g in self.groups(0, 0)]
+        widths = self.student.width * joined[0], self.source.width * joined[0]
         try:
-            return self.spec.alignment.build(self.student.width, self.source.width, layers, len(self.pairs(0, 0)))
+            if len(set(joined)) > 1:
+                raise UserError(f"its mapping joins now {joined[0]} and now {joined[-1]} layers, which no map can take")
+            self.aligner = self.spec.alignment.build(*widths, layers)
         except UserError as error:
             raise UserError(f"objective {self.name!r}: {error}") from None
+        return self
 
-    def pairs(self, epoch: int, step: int) -> list[Pair]:
-        """The pairs in force; the same on every process and after a resume."""
-        mapping: Mapping | None = self.spec.mapping
+    def groups(self, epoch: int, step: int) -> list[Group]:
+        """The groups of layers in force; the same on every process and after a resume."""
+        mapping = self.spec.mapping
         if mapping is None or self.source is None:
-            return [Pair(0, 0)]
+            return [Group((0,), (0,))]
         rng = generator(self.seed, "mapping", self.name, mapping.period(epoch, step))
-        return mapping.draw_pairs(self.student.layers, self.source.layers, rng)
+        groups: list[Group] = mapping.groups(self.student.layers, self.source.layers, rng)
+        return groups
 
     def describe_pairs(self) -> list[str]:
-        """`layer 1 <- layer 4` for each pair; for a random mapping the candidates."""
+        """`layer 1 <- layer 4` for each group; for a random mapping the candidates."""
         if self.spec.mapping is None:
             return []
         if self.spec.mapping.redraws:
             names = ", ".join(layer_name(k) for k in self.target_layers)
             return [f"{layer_name(k)} <- drawn from {names}, sorted" for k in self.student_layers]
-        return [f"{layer_name(p.student)} <- {layer_name(p.teacher)}" for p in self.pairs(0, 0)]
+        return [line for group in self.groups(0, 0) for line in str(group).split("\n")]
 
-    def against_labels(self, captured: Captured, targets: Sequence[tuple[float, Tensor]], scale: Tensor) -> Term:
-        """The task's loss on logits `(B, C)` against labels `(B,)`, each with a share (two under mixup)."""
-        logits = captured.logits
-        assert logits is not None
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+    def compared(self, epoch: int, step: int) -> list[list[Group]]:
+        """The groups in force, those of one comparison together: all of them where layers are related."""
+        groups = self.groups(epoch, step)
+        over_layers = self.spec.relate is not None and self.spec.relate.over == "layers"
+        return [groups] if over_layers else [[group] for group in groups]
+
+    def count(self, places: Sequence[Places], epoch: int, step: int) -> Tensor:
+        """The units of every comparison with every target, `(targets, comparisons)` float64, on a batch.
+
+        `places` are those of the targets. An objective that takes the whole step at once has 1 of each.
+        """
+        compared = self.compared(epoch, step)
+        if self.over_batch:
+            return torch.ones(len(places), len(compared), dtype=torch.float64)
+        rows = []
+        for place in places:
+            of_reaches: dict[object, Tensor] = {}
+            row = []
+            for groups in compared:
+                reaches = self._reaches(groups[0])
+                if reaches not in of_reaches:
+                    of_reaches[reaches] = self._count(place, reaches)
+                row.append(of_reaches[reaches])
+            rows.append(torch.stack(row))
+        return torch.stack(rows)
+
+    def _reaches(self, group: Group) -> tuple[Reach, Reach]:
+        source = self.source or self.student
+        if not self.signal.inside:
+            return Reach(), Reach()
+        return self.student.reach(group.student[0]), source.reach(group.teacher[0])
+
+    def _count(self, places: Places, reaches: tuple[Reach, Reach]) -> Tensor:
+        assert self.distance is not None
+        relate = self.spec.relate
+        if relate is not None and relate.over == "tokens":
+            return relate.count(places.tokens.sum(1), self.distance.counts)
+        return self.signal.count(self.distance.counts, places, reaches, self.spec.padding, self.distance.reads)
+
+    def against_labels(self, logits: Tensor, targets: Sequence[tuple[float, Tensor]], scale: Tensor) -> Term:
+        """The head's loss on logits against labels, each with a share (two under mixup).
+
+        `scale` `(targets, 1)` as in `against`. A label that is not there counts nowhere.
+        """
+        logits = wide(logits)
         total = logits.new_zeros(())
-        for share, labels in targets:
-            if self.regression:
-                error = (logits.squeeze(-1) - labels.to(logits.dtype)) ** 2
-            else:
-                error = F.cross_entropy(logits, labels, reduction="none")
-            total = total + share * error.sum() / len(labels) * scale
+        for (share, labels), part in zip(targets, scale, strict=True):
+            error = self.head.errors(logits, labels)
+            total = total + share * error.sum() / self.head.labelled(labels).sum().clamp(min=1) * part.squeeze()
         return Term(total)
 
     def against(
@@ -209,126 +268,186 @@ class BoundObjective:
         student: Captured,
         targets: Sequence[Target],
         aligner: Aligner | None,
-        pairs: Sequence[Pair],
+        compared: Sequence[Sequence[Group]],
         scale: Tensor,
+        units: Tensor,
+        together: bool = False,
     ) -> Term:
         """The term against captured tensors.
 
-        `scale` is this batch's share of the units (examples, tokens, ...) of the whole optimiser step, so that sums
-        over micro-batches and processes give the mean over all of them.
+        `units` `(targets, comparisons)` are what `count` says of this batch, and `scale` its share of the whole optimiser
+        step, so that sums over micro-batches and processes give the mean over all of them: the one place that divides.
+        `together` says that other processes are at the same step and have rows of it.
         """
-        total, spread = scale.new_zeros(()), None
-        groups = [pairs] if aligner is not None and aligner.concatenates else [[pair] for pair in pairs]
-        for target in targets:
-            for group in groups:
-                amount, count, t = self._compare(student, target, aligner, group)
-                total = total + target.share * group[0].weight * amount / count.clamp(min=1) * scale
-                if aligner is not None and aligner.trains_teacher_side and t is not None and t.ndim == 2:
-                    unit_vectors = F.normalize(t.detach().float(), dim=-1)
+        mapping, spread = self.spec.mapping, None
+        weighs = mapping is not None and mapping.weighs
+        total, costs = scale.new_zeros(()), []
+        for t, target in enumerate(targets):
+            for g, groups in enumerate(compared):
+                amount, count, values = self._compare(student, target, aligner, groups, together)
+                self._check_count(count, units[t, g])
+                share = 1.0 if weighs else target.share * groups[0].weight
+                value = share * amount / count.clamp(min=1) * scale[t, g]
+                costs.append(value)
+                total = total + value
+                if aligner is not None and aligner.trains_teacher_side and values is not None and values.ndim == 2:
+                    unit_vectors = F.normalize(values.detach().float(), dim=-1)
                     spread = unit_vectors.var(0, unbiased=False).sum() if spread is None else spread
-        return Term(total / len(groups) if self.spec.layers == "mean" else total, spread)
+        if weighs:
+            total = self._weighed(torch.stack(costs), together)
+        return Term(total / len(compared) if self.spec.layers == "mean" else total, spread)
+
+    def _weighed(self, costs: Tensor, together: bool) -> Tensor:
+        """The costs of all groups, with weights that the mapping makes from those of the whole step."""
+        whole = costs.detach()
+        weights = self.spec.mapping.weigh(mean_of_processes(whole) if together else whole, self.mapping_state)
+        return (weights * costs).sum()
+
+    def _check_count(self, count: Tensor, units: Tensor) -> None:
+        """Once: the distance's count is a whole multiple of what the words say they count."""
+        if self.checked:
+            return
+        counted, said = float(count), float(units)
+        if self.over_batch:
+            return
+        if (said == 0) != (counted == 0) or (said and counted % said):
+            raise ObjectiveError(
+                f"objective {self.name!r}: its words say that the batch has {said:g} units and its distance counted "
+                f"{counted:g}, which is no multiple; `count` (or `per`) of its signal, relation or distance is wrong"
+            )
 
     def _compare(
-        self, student: Captured, target: Target, aligner: Aligner | None, group: Sequence[Pair]
+        self,
+        student: Captured,
+        target: Target,
+        aligner: Aligner | None,
+        groups: Sequence[Group],
+        together: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Sum and count of the distance over the pairs in `group`, and the target's values.
+        """Sum and count of the distance over the layers in `groups`, and the target's values.
 
         Token-by-token maps larger than `MAP_ELEMENTS` are compared a few examples or heads at a time and computed again
         in the backward pass, so that only one part of them is ever in memory; then there are no values to give back.
         """
         assert self.distance is not None
-        parts = self._parts(student, target, group[0])
-        record = student.attention[group[0].student] if self.signal.inside else None
-        maps = {(group[0].student, self.map_name), (group[0].teacher, self.map_name)}
+        if not self.signal.maps:
+            s, t, mask = self._meet(student, target, aligner, groups, together)
+            return *self.distance(s, t, mask), t
+        (group,) = groups
+        layers = group.student[0], group.teacher[0]
+        parts = self._parts(student, target, *layers)
+        name = self.signal.map_name()
+        maps = {(layer, name) for layer in layers}
         at_hand = len(parts) == 1 and maps & (student.shared | target.captured.shared)
         if self.by_factors and not at_hand:
-            return *self._compare_products(student, target, group), None
-        if record is None or len(parts) == 1:
-            s, t, mask = self._meet(student, target, aligner, group)
+            return *self._compare_products(student, target, *layers), None
+        if len(parts) == 1:
+            s, t, mask = self._meet(student, target, aligner, groups, together)
             return *self.distance(s, t, mask), t
-        distance = self.distance
-        cut = self.signal.heads if isinstance(self.signal, Relation) else None
+        distance, cut = self.distance, self.signal.relation_heads
 
         def compare(q: Tensor, k: Tensor, v: Tensor, rows: slice, heads: slice) -> tuple[Tensor, Tensor]:
-            layer = group[0].student
-            record = _with(student, layer, q, k, v).attention[layer].part(rows, heads, cut)
-            part = Captured(student.mask[rows], attention={layer: record})
-            return distance(*self._meet(part, target.part(rows, heads, group[0].teacher, cut), aligner, group))
+            record = _with(student, layers[0], q, k, v).attention[layers[0]].part(rows, heads, cut)
+            part = Captured(student.mask[rows], attention={layers[0]: record})
+            there = target.part(rows, heads, layers[1], cut)
+            return distance(*self._meet(part, there, aligner, groups, together))
 
+        record = student.attention[layers[0]]
         vectors = record.query, record.key, record.value
         sums = [checkpoint(compare, *vectors, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
         amounts, counts = zip(*sums, strict=True)
         return torch.stack(amounts).sum(), torch.stack(counts).sum(), None
 
-    def _compare_products(self, student: Captured, target: Target, group: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+    def _compare_products(
+        self, student: Captured, target: Target, layer: int, target_layer: int
+    ) -> tuple[Tensor, Tensor]:
         """Sum and count of the squared error between two maps that are products, read as their factors."""
-        assert isinstance(self.signal, Attention | Relation)
-        (pair,) = group
-        of_student = self.signal.product(student.attention[pair.student])
-        left, right, scale = self.signal.product(target.captured.attention[pair.teacher])
-        own = self._own_mask(target)
+        of_student = self.signal.product(student.attention[layer])
+        left, right, scale = self.signal.product(target.captured.attention[target_layer])
         if target.partner:
-            left, right, own = left.flip(0), right.flip(0), own.flip(0)
-        tokens = target.mask & own
+            left, right = left.flip(0), right.flip(0)
+        tokens = target.places.tokens
         amount = squared_error(of_student, Product(left, right, scale), tokens)
         return amount, self._heads * tokens.sum(1).square().sum()
 
     @property
     def _heads(self) -> int:
         """Maps of one layer and example."""
-        return (self.signal.heads if isinstance(self.signal, Relation) else None) or self.student.heads
+        return self.signal.relation_heads or self.student.heads
 
-    def _compares_products(self) -> bool:
-        """Whether the squared error is asked for between maps that are products among all real tokens."""
-        if not isinstance(self.distance, MSE) or self.spec.padding == "included":
-            return False
-        if isinstance(self.signal, Attention):
-            assert self.source is not None
-            return self.signal.form == "scores" and self.student.sees_all and self.source.sees_all
-        return isinstance(self.signal, Relation)
-
-    def _parts(self, student: Captured, target: Target, pair: Pair) -> list[tuple[slice, slice]]:
+    def _parts(self, student: Captured, target: Target, layer: int, target_layer: int) -> list[tuple[slice, slice]]:
         """Examples and heads that are compared at a time."""
         size, tokens = student.mask.shape
         whole = slice(None)
-        if not self.signal.inside or size * self._heads * tokens**2 <= MAP_ELEMENTS:
+        if size * self._heads * tokens**2 <= MAP_ELEMENTS:
             return [(slice(0, size), whole)]
         rows = max(PART_ELEMENTS // (self._heads * tokens**2), 1)
-        records = student.attention[pair.student], target.captured.attention[pair.teacher]
-        recut = isinstance(self.signal, Relation) and self.signal.heads is not None
+        records = student.attention[layer], target.captured.attention[target_layer]
         heads = [whole]
-        if rows == 1 and (recut or all(record.separable for record in records)):
+        if rows == 1 and (self.signal.relation_heads or all(record.separable for record in records)):
             some = max(PART_ELEMENTS // tokens**2, 1)
             heads = [slice(start, start + some) for start in range(0, self._heads, some)]
         return [(slice(i, min(i + rows, size)), some) for i in range(0, size, rows) for some in heads]
 
     def _meet(
-        self, student: Captured, target: Target, aligner: Aligner | None, group: Sequence[Pair]
+        self,
+        student: Captured,
+        target: Target,
+        aligner: Aligner | None,
+        groups: Sequence[Group],
+        together: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Read both sides of the pairs in `group`, bring them into one space, and intersect what may be compared."""
+        """Both sides of the layers in `groups` in one space, and the mask of what may be compared."""
+        met = [self._meet_group(student, target, aligner, group) for group in groups]
+        relate = self.spec.relate
+        if relate is None:
+            return met[0]
+        if relate.over == "layers":
+            s, t = (torch.stack([values[i] for values in met], -2) for i in (0, 1))
+            mask = torch.stack([mask.expand(s.shape[:-2]) for mask in (m[2].squeeze(-1) for m in met)], -1)
+        else:
+            s, t, mask = met[0]
+            mask = mask.squeeze(-1).expand(s.shape[:-1])
+            if self.over_batch and together:
+                s, t, mask = gather_rows(s), gather_rows(t), gather_rows(mask)
+        (s, allowed), (t, _) = relate(s, mask), relate(t, mask)
+        return s, t, allowed
+
+    def _meet_group(
+        self, student: Captured, target: Target, aligner: Aligner | None, group: Group
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read both sides of a group, bring them into one space, join or mix them, and intersect their masks."""
         assert self.distance is not None
         how = (self.spec.padding, self.distance.reads)
-        read_s, read_t = [], []
-        for pair in group:
-            read_s.append(self.signal.read(student, pair.student, target.mask, *how))
-            values, mask = self.signal.read(target.captured, pair.teacher, self._own_mask(target), *how)
-            read_t.append((values.flip(0), mask.flip(0)) if target.partner else (values, mask))
-        s, t = (torch.cat([v for v, _ in side], -1) if len(group) > 1 else side[0][0] for side in (read_s, read_t))
-        t = t.detach()
-        mask = torch.stack([a & b for (_, a), (_, b) in zip(read_s, read_t, strict=True)]).all(0)
-        if aligner is not None and aligner.student is not None:
-            s = aligner.student(s, group[0].student)
+        own = target.places.flip() if target.partner else target.places
+        read_s = [self.signal.read(student, layer, target.places, *how) for layer in group.student]
+        read_t = [self.signal.read(target.captured, layer, own, *how) for layer in group.teacher]
+        if target.partner:
+            read_t = [(values.flip(0), mask.flip(0)) for values, mask in read_t]
+        mask = _all([mask for _, mask in (*read_s, *read_t)])
+        joined = group.meet == "concatenated"
+        s, t = ([torch.cat([v for v, _ in side], -1)] if joined else [v for v, _ in side] for side in (read_s, read_t))
+        t = [values.detach() for values in t]
+        if aligner is not None:
+            s = [aligner.of_student(values, k) for values, k in zip(s, group.student, strict=False)]
         if self.spec.consistent:
-            own = target.aligner
-            if own is not None and own.student is not None:
-                t = own.student(t, group[0].teacher).detach()
-        elif aligner is not None and aligner.teacher is not None:
-            t = aligner.teacher(t, group[0].teacher)
-        return s, t, mask
+            if target.aligner is not None:
+                t = [target.aligner.of_student(v, k).detach() for v, k in zip(t, group.teacher, strict=False)]
+        elif aligner is not None:
+            t = [aligner.of_teacher(values, k) for values, k in zip(t, group.teacher, strict=False)]
+        assert len(s) == 1
+        if group.meet == "fused":
+            return s[0], self.spec.mapping.fuse(s[0], torch.stack(t)), mask  # type: ignore[union-attr]
+        assert len(t) == 1
+        return s[0], t[0], mask
 
-    @staticmethod
-    def _own_mask(target: Target) -> Tensor:
-        return target.mask.flip(0) if target.partner else target.mask
+
+def _all(masks: list[Tensor]) -> Tensor:
+    """What every mask allows; they may differ in the axes that broadcast."""
+    found = masks[0]
+    for mask in masks[1:]:
+        found = found & mask
+    return found
 
 
 def _with(captured: Captured, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Captured:
@@ -341,6 +460,7 @@ def shared_maps(readers: Iterable[BoundObjective], side: Literal["student", "tar
     """The maps of one side that are read more than once; an objective that reads twice is among `readers` twice."""
     times: Counter[MapName] = Counter()
     for o in readers:
-        if o.map_name is not None:
-            times.update((k, o.map_name) for k in (o.student_layers if side == "student" else o.target_layers))
+        if o.signal.maps:
+            layers = o.student_layers if side == "student" else o.target_layers
+            times.update((k, o.signal.map_name()) for k in layers)
     return frozenset(name for name, n in times.items() if n > 1)

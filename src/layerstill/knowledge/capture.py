@@ -56,6 +56,27 @@ def _names(layers: frozenset[int]) -> str:
     return ", ".join(layer_name(k) for k in sorted(layers))
 
 
+VECTORS = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a teacher cache holds of each example: whole hidden states and logits of a capture plan, of its attention only
+    the vectors `(layer, name)` that are read, and pooled hidden states `(layer, pool)`."""
+
+    plan: CapturePlan = CapturePlan()
+    pooled: frozenset[tuple[int, str]] = frozenset()
+    vectors: frozenset[tuple[int, str]] = frozenset()
+
+    @classmethod
+    def of(cls, plan: CapturePlan) -> "Kept":
+        """Everything that the plan captures."""
+        return cls(plan, vectors=frozenset((layer, name) for layer in plan.attention for name in VECTORS))
+
+    def __or__(self, other: "Kept") -> "Kept":
+        return Kept(self.plan | other.plan, self.pooled | other.pooled, self.vectors | other.vectors)
+
+
 @dataclass(frozen=True)
 class AttentionRecord:
     """What entered the attention kernel of one layer: q `(B, H, N, d_h)`, k and v `(B, H_kv, N, d_h)`."""

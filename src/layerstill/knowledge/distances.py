@@ -1,23 +1,24 @@
 """Distances: pure functions `(student, teacher, mask) -> (sum, count)`; dividing is someone else's job.
 
 Every distance takes two tensors of one shape `(..., D)` and a boolean mask that broadcasts to it. Masked elements
-take no part. *Element* distances count unmasked elements. *Row* distances treat the last axis as one vector or one
-distribution and count rows that have an unmasked element. All arithmetic is in float32 or better.
+take no part, whatever they hold. *Element* distances count unmasked elements. *Row* distances treat the last axis as
+one vector or one distribution and count rows that have an unmasked element. All arithmetic is in float32 or better.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerstill.schema import Positive, Spec
+from layerstill.knowledge.precision import wide
+from layerstill.schema import Number, Positive, Spec
 
 SumCount = tuple[Tensor, Tensor]
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+Counts = Literal["elements", "rows"]
+Temperature = Annotated[Number, Field(ge=0.01, le=100)]
+"""Beyond these a softmax in float32 is a maximum, or too flat for its digits."""
 
 
 def _elements(error: Tensor, mask: Tensor) -> SumCount:
@@ -30,12 +31,30 @@ def _rows(error: Tensor, mask: Tensor, shape: torch.Size) -> SumCount:
     return error.masked_fill(~rows, 0).sum(), rows.sum()
 
 
+def _difference(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    # Masked before anything is computed from it: the gradient of a masked nan would be nan, too.
+    return (wide(student) - wide(teacher)).masked_fill(~mask, 0)
+
+
+def unit_rows(x: Tensor, mask: Tensor) -> Tensor:
+    """Rows divided by their length; a row of zeros, and what is masked, stays zero and gets no gradient."""
+    x = wide(x).masked_fill(~mask, 0)
+    zero = (x == 0).all(-1, keepdim=True)
+    return F.normalize(x.masked_fill(zero, 1), dim=-1).masked_fill(zero, 0)
+
+
 class Distance(Spec):
     """What all distances share."""
 
     reads: ClassVar[Literal["values", "logits"]] = "values"
     """`logits`: the last axis is turned into a distribution here, so a signal hands over scores, not probabilities."""
-    counts: ClassVar[Literal["elements", "rows"]] = "elements"
+    squares: ClassVar[bool] = False
+    """Whether it is the sum of squared differences, which need no whole maps where signals are products."""
+
+    @property
+    def counts(self) -> Counts:
+        """What the count is a number of."""
+        return "elements"
 
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
         """Compare `student` with `teacher`, both `(..., D)`, where `mask` is true; returns 0-d (sum, count)."""
@@ -45,19 +64,25 @@ class Distance(Spec):
         """The distance to use between two regression scores, where a distribution over one class says nothing."""
         return self
 
+    def for_labels(self) -> "Distance":
+        """The distance to use between logits of labels that exclude nothing, each a distribution of its own."""
+        return self
+
 
 class MSE(Distance):
     """Squared error, per element."""
 
+    squares: ClassVar[bool] = True
+
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
-        return _elements((_wide(student) - _wide(teacher)) ** 2, mask)
+        return _elements(_difference(student, teacher, mask) ** 2, mask)
 
 
 class L1(Distance):
     """Absolute error, per element."""
 
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
-        return _elements((_wide(student) - _wide(teacher)).abs(), mask)
+        return _elements(_difference(student, teacher, mask).abs(), mask)
 
 
 class Huber(Distance):
@@ -67,44 +92,57 @@ class Huber(Distance):
     """Where the square turns into a line."""
 
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
-        return _elements(F.huber_loss(_wide(student), _wide(teacher), reduction="none", delta=self.delta), mask)
+        difference = _difference(student, teacher, mask)
+        error = F.huber_loss(difference, torch.zeros_like(difference), reduction="none", delta=self.delta)
+        return _elements(error, mask)
 
 
 class NormalizedSquared(Distance):
     """Squared distance of unit vectors, |s/|s| - t/|t||^2 (PKD, RAIL-KD), per row."""
 
-    counts: ClassVar[Literal["elements", "rows"]] = "rows"
     mean_over: Literal["rows", "elements"] = "rows"
     """`rows`: |.|^2 as the papers write it; `elements`: divided by the width too, as PKD's released code does."""
 
+    @property
+    def counts(self) -> Counts:
+        return self.mean_over
+
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
-        s, t = (F.normalize(_wide(x).masked_fill(~mask, 0), dim=-1) for x in (student, teacher))
+        s, t = (unit_rows(x, mask) for x in (student, teacher))
         total, count = _rows(((s - t) ** 2).sum(-1), mask, s.shape)
-        return (total / s.shape[-1] if self.mean_over == "elements" else total), count
+        return total, (mask.expand(s.shape).sum() if self.mean_over == "elements" else count)
 
 
 class Cosine(Distance):
-    """1 - cos(s, t), per row."""
+    """1 - cos(s, t), per row; two rows of zeros are alike."""
 
-    counts: ClassVar[Literal["elements", "rows"]] = "rows"
+    @property
+    def counts(self) -> Counts:
+        return "rows"
 
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
-        s, t = (_wide(x).masked_fill(~mask, 0) for x in (student, teacher))
-        return _rows(1 - F.cosine_similarity(s, t, dim=-1), mask, s.shape)
+        s, t = (wide(x).masked_fill(~mask, 0) for x in (student, teacher))
+        zero = (s == 0).all(-1, keepdim=True), (t == 0).all(-1, keepdim=True)
+        cosine = F.cosine_similarity(*(x.masked_fill(z, 1) for x, z in zip((s, t), zero, strict=True)), dim=-1)
+        one, both = (zero[0] | zero[1]).squeeze(-1), (zero[0] & zero[1]).squeeze(-1)
+        return _rows(1 - cosine.masked_fill(one, 0).masked_fill(both, 1), mask, s.shape)
 
 
 class _Divergence(Distance):
     """Softmax over the unmasked part of the last axis at a temperature, then a divergence per row."""
 
     reads: ClassVar[Literal["values", "logits"]] = "logits"
-    counts: ClassVar[Literal["elements", "rows"]] = "rows"
-    temperature: Positive = 1.0
-    """T: both sides are divided by it before the softmax."""
+    temperature: Temperature = 1.0
+    """T: both sides are divided by it before the softmax; 0.01 to 100."""
     scaled: bool = True
     """Multiply by T^2 so that the gradient does not shrink with the temperature."""
 
+    @property
+    def counts(self) -> Counts:
+        return "rows"
+
     def _log_probabilities(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = _wide(x)
+        x = wide(x)
         return (x / self.temperature).masked_fill(~mask, torch.finfo(x.dtype).min).log_softmax(-1)
 
     def _per_element(self, log_s: Tensor, log_t: Tensor) -> Tensor:
@@ -126,12 +164,22 @@ class KL(_Divergence):
     def _per_element(self, log_s: Tensor, log_t: Tensor) -> Tensor:
         return log_t.exp() * (log_t - log_s)
 
+    def for_labels(self) -> Distance:
+        from layerstill.knowledge.label_distances import BinaryKL
+
+        return BinaryKL(temperature=self.temperature, scaled=self.scaled)
+
 
 class SoftCrossEntropy(_Divergence):
     """-sum p_teacher log p_student: KL plus the teacher's entropy, same gradient for the student."""
 
     def _per_element(self, log_s: Tensor, log_t: Tensor) -> Tensor:
         return -log_t.exp() * log_s
+
+    def for_labels(self) -> Distance:
+        from layerstill.knowledge.label_distances import BinaryCrossEntropy
+
+        return BinaryCrossEntropy(temperature=self.temperature, scaled=self.scaled)
 
 
 class _ScoreMSE(Distance):
@@ -140,10 +188,11 @@ class _ScoreMSE(Distance):
     temperature: Positive
 
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
-        return _elements(((_wide(student) - _wide(teacher)) / self.temperature) ** 2, mask)
+        s, t = wide(student) / self.temperature, wide(teacher) / self.temperature
+        return _elements(_difference(s, t, mask) ** 2, mask)
 
 
-DISTANCES: dict[str, type[Spec]] = {
+DISTANCES: dict[str, type[Distance]] = {
     "mse": MSE,
     "l1": L1,
     "huber": Huber,

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from layerstill.knowledge.precision import wide, wide_type
+
 PART_ELEMENTS = {"cpu": 2**18}
 """Elements of the maps that are made at a time, by kind of device: on a CPU what its caches hold."""
 OTHER_PART_ELEMENTS = 2**24
@@ -22,8 +24,8 @@ class Product(NamedTuple):
 
     def factors(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Both factors with the scale in the left one, and nothing where a token of `(B, N)` does not count."""
-        wide, padding = _wide(self.left.dtype), ~tokens[:, None, :, None]
-        left, right = (x.masked_fill(padding, 0).to(wide) for x in self[:2])
+        padding = ~tokens[:, None, :, None]
+        left, right = (wide(x.masked_fill(padding, 0)) for x in self[:2])
         return left * self.scale, right
 
 
@@ -54,7 +56,7 @@ class _SquaredError(torch.autograd.Function):
     ) -> Tensor:
         size, heads, n, _ = left.shape
         wanted = any(ctx.needs_input_grad)
-        gradients = [torch.empty(left.shape, dtype=_wide(left.dtype), device=left.device) for _ in range(2 * wanted)]
+        gradients = [torch.empty(left.shape, dtype=wide_type(left.dtype), device=left.device) for _ in range(2 * wanted)]
         sums = []
         rows, maps = max(part // (heads * n**2), 1), max(part // n**2, 1)
         for start in range(0, size, rows):
@@ -101,6 +103,3 @@ def _of_difference(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, 
         return torch.cat([a - c, c], -1), torch.cat([b, b - d], -1)
     return torch.cat([a, -c], -1), torch.cat([b, d], -1)
 
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype == torch.float64 else torch.float32

@@ -1,24 +1,36 @@
 """Input views: what the models are fed in place of the clean batch."""
 
 import random
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
 from layerstill.schema import Positive, Spec
 
 
-class Clean(Spec):
+class View(Spec):
+    """What all input views share."""
+
+    mixes: ClassVar[bool] = False
+    """Whether an example's input depends on the rest of its micro-batch."""
+
+    def draw(self, rng: random.Random) -> "Mixing | None":
+        """What is done to the embeddings in this step; None for nothing."""
+        return None
+
+
+class Clean(View):
     """The batch as it is."""
 
 
-class Mixup(Spec):
+class Mixup(View):
     """Mix embeddings of two examples, in both models alike (CR-ILD, arXiv 2302.01530).
 
     e_b <- lambda e_b + (1 - lambda) e_partner(b) on the output of the embedding layer; the attention mask becomes the
     OR of both. One lambda a batch, lambda ~ Beta(alpha, alpha), replaced by max(lambda, 1 - lambda).
     """
 
+    mixes: ClassVar[bool] = True
     alpha: Positive = 1.0
     """Parameter of the Beta distribution."""
     partner: Literal["reversed"] = "reversed"

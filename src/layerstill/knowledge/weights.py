@@ -7,22 +7,33 @@ from pydantic import Field
 from layerstill.schema import NonNegative, Number, OneOf, Spec, fraction
 
 
-class Constant(Spec):
+class Schedule(Spec):
+    """What all weights share."""
+
+    @property
+    def always_zero(self) -> bool:
+        """Whether the weight is 0 throughout."""
+        return False
+
+    def at(self, epoch: int, epochs: float, step: int, steps: int) -> float:
+        """Weight at optimiser step `step` of `steps`, in epoch `epoch` of `epochs`, both counted from 0."""
+        raise TypeError(f"{type(self).__name__} is not a weight by itself")
+
+
+class Constant(Schedule):
     """The same weight throughout."""
 
     value: NonNegative
 
     @property
     def always_zero(self) -> bool:
-        """Whether the weight is 0 throughout."""
         return self.value == 0
 
     def at(self, epoch: int, epochs: float, step: int, steps: int) -> float:
-        """Weight at optimiser step `step` of `steps`, in epoch `epoch` of `epochs`, both counted from 0."""
         return self.value
 
 
-class Ramp(Spec):
+class Ramp(Schedule):
     """Linear from `start` to `end` over the stage; downwards it is an annealing."""
 
     start: NonNegative = 0.0
@@ -32,16 +43,14 @@ class Ramp(Spec):
 
     @property
     def always_zero(self) -> bool:
-        """See `Constant.always_zero`."""
         return self.start == self.end == 0
 
     def at(self, epoch: int, epochs: float, step: int, steps: int) -> float:
-        """See `Constant.at`."""
         progress = epoch / max(epochs, 1) if self.per == "epoch" else step / max(steps - 1, 1)
         return self.start + (self.end - self.start) * min(progress, 1.0)
 
 
-class Unlock(Spec):
+class Unlock(Schedule):
     """Zero until a share of the stage has passed, then `value` (a curriculum, as in SID)."""
 
     value: NonNegative = 1.0
@@ -50,11 +59,9 @@ class Unlock(Spec):
 
     @property
     def always_zero(self) -> bool:
-        """See `Constant.always_zero`."""
         return self.value == 0
 
     def at(self, epoch: int, epochs: float, step: int, steps: int) -> float:
-        """See `Constant.at`."""
         return self.value if step >= self.after * steps else 0.0
 
 
@@ -65,7 +72,7 @@ class Weight(OneOf):
     """Annotation for a weight: a schedule, or a plain number or fraction for a constant one."""
 
     def __init__(self) -> None:
-        super().__init__("weight", WEIGHTS)
+        super().__init__("weight", Schedule, WEIGHTS)
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         numbers = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^[0-9.]+/[0-9.]+$"}]

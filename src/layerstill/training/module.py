@@ -1,9 +1,9 @@
-"""The distillation module: student and aligners as one trainable thing with one forward pass.
+"""The distillation module: student and objectives as one trainable thing with one forward pass.
 
 It is what gets optimised, wrapped (DDP, FSDP) and saved together; the teacher is only looked at. It works in any
 training loop:
 
-    module = DistillationModule(student, teacher, stage, seed=0, regression=False)
+    module = DistillationModule(student, teacher, stage, seed=0, head=Classes())
     module.clock = Clock(epochs=3, steps=3 * len(batches))
     loss = module(**batch)["loss"]
     ...                              # backward, optimiser step
@@ -23,13 +23,14 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.families import recorder_of, shape_of
-from layerstill.knowledge.alignment import Aligner, SameAs
+from layerstill.heads.head import Head
+from layerstill.knowledge.alignment import Aligner
 from layerstill.knowledge.bound_objective import BoundObjective, Target, Term, shared_maps
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
+from layerstill.knowledge.counting import Places
 from layerstill.knowledge.mappings import layer_name
-from layerstill.knowledge.objective import MovingAverage
-from layerstill.knowledge.signals import Labels, units
-from layerstill.knowledge.views import Clean, Mixing, Mixup
+from layerstill.knowledge.objective import Whom
+from layerstill.knowledge.views import Mixing, View
 from layerstill.randomness import generator
 from layerstill.recipe import Stage
 from layerstill.training.accounting import forward_flops
@@ -80,22 +81,22 @@ class Stopwatch:
 
 
 def bind_objectives(
-    stage: Stage, student: PretrainedConfig, teacher: PretrainedConfig | None, regression: bool, seed: int
+    stage: Stage, student: PretrainedConfig, teacher: PretrainedConfig | None, head: Head, seed: int
 ) -> list[BoundObjective]:
     """A stage's objectives, each with its view, bound to two architectures; UserError for what does not fit."""
     shapes = shape_of(student), None if teacher is None else shape_of(teacher)
-    return [BoundObjective(name, spec, *shapes, regression, seed) for name, spec in stage.viewed().items()]
+    return [BoundObjective(name, spec, *shapes, head, seed) for name, spec in stage.viewed().items()]
 
 
 class DistillationModule(nn.Module):
-    """Student, aligners and the objectives of one stage.
+    """Student and the objectives of one stage, with their maps and whatever else they own.
 
     Args:
         student: the model to train; its own module, so it saves and loads without layerstill.
         teacher: the model to learn from, or None. Kept in evaluation mode, without gradients, outside the state.
         stage: the objectives.
         seed: of everything that is drawn.
-        regression: whether the task head puts out one score.
+        head: what both models are asked for.
         teacher_tokens: the teacher's number of each of the student's tokens, if the student has fewer.
     """
 
@@ -105,13 +106,14 @@ class DistillationModule(nn.Module):
         teacher: PreTrainedModel | None,
         stage: Stage,
         seed: int,
-        regression: bool,
+        head: Head,
         teacher_tokens: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.stage = stage
         self.seed = seed
+        self.head = head
         self.clock = Clock()
         self.teacher_time = Stopwatch()
         self.flops = 0.0
@@ -121,13 +123,12 @@ class DistillationModule(nn.Module):
         # In a tuple, so that torch neither registers nor saves it.
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         teacher_config = teacher.config if teacher is not None else None
-        self.objectives = bind_objectives(stage, student.config, teacher_config, regression, seed)
-        built = {o.name: o.build_aligner() for o in self.objectives}
-        self.aligners = nn.ModuleDict({name: aligner for name, aligner in built.items() if aligner is not None})
+        bound = bind_objectives(stage, student.config, teacher_config, head, seed)
+        self.objectives = nn.ModuleList([objective.build() for objective in bound])
         self._refuse_maps_of_other_layers()
         self._recorder = recorder_of(student)
         self._teacher_recorder = recorder_of(teacher) if teacher is not None else None
-        decays = {o.spec.target.decay for o in self.objectives if isinstance(o.spec.target, MovingAverage)}
+        decays = {o.spec.target.average for o in self.terms_of_stage if o.spec.target.average is not None}
         if len(decays) > 1:
             raise ObjectiveError(
                 f"one stage keeps one moving average, but its objectives ask for decays {sorted(decays)}"
@@ -135,18 +136,23 @@ class DistillationModule(nn.Module):
         self.decay = next(iter(decays), None)
         self.average: nn.ModuleDict | None = None
         if self.decay is not None:
-            self.average = copy.deepcopy(nn.ModuleDict({"student": student, "aligners": self.aligners}))
+            self.average = copy.deepcopy(nn.ModuleDict({"student": student, "objectives": self.objectives}))
             self.average.eval().requires_grad_(False)
 
     def _refuse_maps_of_other_layers(self) -> None:
-        for o in self.objectives:
+        for o in self.terms_of_stage:
             aligner = self._aligner_of(o)
-            served = aligner.student.row if aligner is not None and aligner.student is not None else None
-            if served is not None and not set(o.student_layers) <= set(served):
+            served = None if aligner is None else aligner.serves()
+            if served is not None and not set(o.student_layers) <= served:
                 raise UserError(
                     f"objective {o.name!r} needs maps for {', '.join(map(layer_name, o.student_layers))}, but those it "
-                    f"uses serve {', '.join(map(layer_name, served))}; set maps: shared there"
+                    f"uses serve {', '.join(map(layer_name, sorted(served)))}; set maps: shared there"
                 )
+
+    @property
+    def terms_of_stage(self) -> list[BoundObjective]:
+        """The objectives, typed as what they are."""
+        return list(self.objectives)  # type: ignore[arg-type]  # a ModuleList says no more than that they are modules
 
     @property
     def teacher(self) -> PreTrainedModel | None:
@@ -154,17 +160,33 @@ class DistillationModule(nn.Module):
         return self._teacher[0] if self._teacher else None
 
     def train(self, mode: bool = True) -> "DistillationModule":
-        """Training mode for student and aligners; a moving average stays in evaluation mode."""
+        """Training mode for student and objectives; a moving average stays in evaluation mode."""
         super().train(mode)
         if self.average is not None:
             self.average.eval()
         return self
 
+    def owned(self) -> dict[str, Tensor]:
+        """What the objectives own, maps and memories, by `objective.part`: what a checkpoint holds beside the student."""
+        return {f"{o.name}.{key}": value for o in self.terms_of_stage for key, value in o.state_dict().items()}
+
+    def take_over(self, owned: dict[str, Tensor]) -> None:
+        """The inverse of `owned`; every name must be there, and no other."""
+        if owned.keys() != self.owned().keys():
+            raise UserError(
+                f"the objectives of the checkpoint own {', '.join(sorted(owned)) or 'nothing'}, those of the stage "
+                f"{', '.join(sorted(self.owned())) or 'nothing'}; it belongs to another recipe"
+            )
+        for o in self.terms_of_stage:
+            mine = {key: value for key, value in owned.items() if key.startswith(f"{o.name}.")}
+            o.load_state_dict({key.removeprefix(f"{o.name}."): value for key, value in mine.items()})
+
     def forward(self, units: Tensor | None = None, **batch: Any) -> dict[str, Any]:
         """In training mode the stage's `loss`, its `terms` by name and the student's `logits`; else only `logits`.
 
-        `batch` has `input_ids` and `attention_mask` `(B, N)`, perhaps `token_type_ids`, and `labels` `(B,)`; with a
-        teacher cache also `content`, the hashes under which it knows the examples.
+        `batch` has `input_ids` and `attention_mask` `(B, N)`, perhaps `token_type_ids`, and `labels` as the head has
+        them; with a teacher cache also `content`, the hashes under which it knows the examples; with `idle`, its rows
+        are another process's and count nowhere.
         `units` are the totals of `count_units` over the whole optimiser step (divided by the number of processes,
         whose gradients are averaged); without them the batch is the whole step.
         """
@@ -175,7 +197,7 @@ class DistillationModule(nn.Module):
         clock = self.clock
         loss = sum(
             o.spec.weight.at(clock.epoch, clock.epochs, clock.step, clock.steps) * terms[o.name].value
-            for o in self.objectives
+            for o in self.terms_of_stage
         )
         return {"loss": loss, "terms": terms, "logits": logits}
 
@@ -189,17 +211,27 @@ class DistillationModule(nn.Module):
         checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in self.student.modules())
         return CheapDropout() if self.training and device.type == "cpu" and not checkpoints else nullcontext()
 
+    def _refuse_reentrant(self) -> None:
+        for module in self.student.modules():
+            keywords = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", {})
+            if keywords.get("use_reentrant") and getattr(module, "gradient_checkpointing", False):
+                raise UserError(
+                    "gradient checkpointing with use_reentrant=True records queries, keys and values without gradients, "
+                    'so they would teach nothing; use gradient_checkpointing_kwargs={"use_reentrant": False}'
+                )
+
     def _terms(self, batch: dict[str, Any], units: Tensor | None) -> tuple[dict[str, Term], Tensor | None]:
+        if self.training and torch.is_grad_enabled():
+            self._refuse_reentrant()
         mask = batch["attention_mask"].bool()
-        inputs = model_inputs(batch)
-        local = self.count_units(mask)
-        scales = torch.ones_like(local) if units is None else local / units.to(local)
-        scales = scales.to(torch.float64 if self._is_double() else torch.float32)
+        inputs, places = model_inputs(batch), self._places(batch)
+        counted = self._counted(batch, places)
+        scales = self._scales(counted, units)
         own = self._own_targets(inputs, mask)
         values: dict[str, Term] = {}
         logits = None
-        for view in dict.fromkeys(o.spec.view for o in self.objectives):
-            here = [o for o in self.objectives if o.spec.view == view]
+        for view in dict.fromkeys(o.spec.view for o in self.terms_of_stage):
+            here = [o for o in self.terms_of_stage if o.spec.view == view]
             mixing = self._draw(view)
             student = self._run(self._recorder, union(o.student_plan for o in here), inputs, mask, mixing)
             teacher = self._run_teacher(here, inputs, mask, mixing, batch.get("content"))
@@ -211,33 +243,75 @@ class DistillationModule(nn.Module):
             # Under autocast products of recorded tensors would be bf16 again: losses are computed in full width.
             with torch.autocast(mask.device.type, enabled=False):
                 for o in here:
-                    scale = scales[self.objectives.index(o)]
-                    if isinstance(o.signal, Labels):
-                        values[o.name] = o.against_labels(student, _shares(mixing, batch["labels"]), scale)
+                    if o.signal.gold:
+                        assert student.logits is not None
+                        labels = self._labels(batch)
+                        values[o.name] = o.against_labels(student.logits, _shares(mixing, labels), scales[o.name])
                         continue
-                    targets = [Target(teacher, teacher.mask)]
-                    if o.spec.consistent:
-                        targets = self._mixed(own[type(o.spec.target)], mask, mixing, o)
-                    pairs = o.pairs(self.clock.epoch, self.clock.step)
-                    values[o.name] = o.against(student, targets, self._aligner_of(o), pairs, scale)
-        return {o.name: values[o.name] for o in self.objectives}, logits
+                    targets = self._targets(o, teacher, own, places, mixing)
+                    compared = o.compared(self.clock.epoch, self.clock.step)
+                    values[o.name] = o.against(
+                        student, targets, self._aligner_of(o), compared, scales[o.name], counted[o.name], self.training
+                    )
+        return {o.name: values[o.name] for o in self.terms_of_stage}, logits
 
-    def count_units(self, mask: Tensor) -> Tensor:
-        """How many of each objective's units (examples, tokens, ...) a batch holds: one number an objective."""
-        mask = mask.bool()
-        counts = []
-        for objective in self.objectives:
-            counted = mask
-            if isinstance(objective.spec.view, Mixup) and not objective.spec.consistent:
-                counted = Mixing(1.0).mask(mask)
-            if objective.spec.padding == "included":
-                counted = torch.ones_like(mask)
-            counts.append(units(counted, objective.unit))
-        return torch.stack(counts)
+    def _places(self, batch: dict[str, Any]) -> Places:
+        mask, positions = batch["attention_mask"].bool(), self.head.positions(batch)
+        if batch.get("idle"):
+            mask, positions = torch.zeros_like(mask), torch.zeros_like(positions)
+        return Places(mask, positions)
+
+    def _labels(self, batch: dict[str, Any]) -> Tensor:
+        if "labels" not in batch:
+            raise UserError("the stage compares with gold labels, and the batch has no `labels`")
+        labels: Tensor = batch["labels"]
+        return self.head.without_labels(labels) if batch.get("idle") else labels
+
+    def _counted(self, batch: dict[str, Any], places: Places) -> dict[str, Tensor]:
+        """The units of each objective on a batch, `(targets, comparisons)` float64."""
+        counted = {}
+        for o in self.terms_of_stage:
+            mixes = o.spec.mixes
+            if o.signal.gold:
+                each = self.head.labelled(self._labels(batch)).sum(dtype=torch.float64)
+                counted[o.name] = each.expand(2 if mixes else 1, 1)
+                continue
+            seen = [places | places.flip()] if mixes else [places]
+            if o.spec.consistent:
+                seen = [places, places.flip()] if mixes else [places]
+            counted[o.name] = o.count(seen, self.clock.epoch, self.clock.step)
+        return counted
+
+    def count_units(self, batch: dict[str, Any]) -> Tensor:
+        """How many of each objective's units (examples, tokens, labels, ...) a batch holds, for every target and every
+        group of layers, in one row (float64)."""
+        return torch.cat([count.flatten() for count in self._counted(batch, self._places(batch)).values()])
+
+    def weight_of(self, batch: dict[str, Any]) -> Tensor:
+        """`(objectives,)` float64: how much a batch weighs in each objective's mean over several batches."""
+        counts = self._counted(batch, self._places(batch))
+        examples = batch["attention_mask"].any(1).sum(dtype=torch.float64)
+        over_batch = {o.name for o in self.terms_of_stage if o.over_batch}
+        return torch.stack([examples if n in over_batch else count.mean() for n, count in counts.items()])
+
+    def _scales(self, counted: dict[str, Tensor], units: Tensor | None) -> dict[str, Tensor]:
+        """The batch's share of the whole step, in the shapes of `counted`."""
+        kind = torch.float64 if self._is_double() else torch.float32
+        if units is None:
+            return {name: torch.ones_like(count, dtype=kind) for name, count in counted.items()}
+        parts = units.split([count.numel() for count in counted.values()])
+        return {
+            # A step without any of a unit has nothing to divide.
+            name: (count / part.to(count).view_as(count).clamp(min=1e-12)).to(kind)
+            for (name, count), part in zip(counted.items(), parts, strict=True)
+        }
 
     def finish_step(self, epoch: int | None = None) -> None:
-        """To be called after every optimiser step: moves the average and the clock."""
+        """To be called after every optimiser step: moves the average, what mappings remember, and the clock."""
         self._move_average()
+        for o in self.terms_of_stage:
+            if o.mapping_state is not None:
+                o.mapping_state.finish_step()
         self.clock.step += 1
         if epoch is not None:
             self.clock.epoch = epoch
@@ -246,7 +320,7 @@ class DistillationModule(nn.Module):
     def _move_average(self) -> None:
         if self.average is None or self.decay is None:
             return
-        live = {"student": self.student, "aligners": self.aligners}
+        live = {"student": self.student, "objectives": self.objectives}
         for name, module in live.items():
             for kept, new in zip(self.average[name].parameters(), module.parameters(), strict=True):
                 kept.lerp_(new.detach().to(kept), 1 - self.decay)
@@ -254,14 +328,20 @@ class DistillationModule(nn.Module):
     def freeze_unreached(self, batch: dict[str, Any]) -> list[str]:
         """Try the objectives on a batch; freeze every parameter that none of them reaches and return their names.
 
-        Raises ObjectiveError for an objective that is zero or not finite. Leaves the random state as it was.
+        Raises ObjectiveError for an objective that is zero or not finite, or whose words count wrongly. Leaves the
+        random state as it was.
         """
         spent = self.flops
         trainable = {n: p for n, p in self.named_parameters() if p.requires_grad}
         devices = [self.student.device] if self.student.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             self.train()
+            self._refuse_reentrant()
+            for o in self.terms_of_stage:
+                o.checked = False
             terms, _ = self.terms(batch)
+            for o in self.terms_of_stage:
+                o.checked = True
             for name, term in terms.items():
                 value = term.value.item()
                 if value == 0 or value != value or abs(value) == float("inf"):
@@ -282,15 +362,16 @@ class DistillationModule(nn.Module):
     def _is_double(self) -> bool:
         return next(self.student.parameters()).dtype == torch.float64
 
-    def _aligner_of(self, objective: BoundObjective, aligners: nn.ModuleDict | None = None) -> Aligner | None:
-        spec = objective.spec.alignment
-        name = spec.objective if isinstance(spec, SameAs) else objective.name
-        module = dict((self.aligners if aligners is None else aligners).items()).get(name)
-        assert module is None or isinstance(module, Aligner)
-        return module
+    def _aligner_of(self, objective: BoundObjective, averaged: bool = False) -> Aligner | None:
+        name = objective.spec.alignment.borrows or objective.name
+        objectives = self.terms_of_stage
+        if averaged:
+            assert self.average is not None
+            objectives = list(self.average["objectives"])  # type: ignore[arg-type, call-overload]  # a ModuleList
+        return next(o.aligner for o in objectives if o.name == name)
 
-    def _draw(self, view: Clean | Mixup | None) -> Mixing | None:
-        return view.draw(generator(self.seed, "mixup", self.clock.step)) if isinstance(view, Mixup) else None
+    def _draw(self, view: View) -> Mixing | None:
+        return view.draw(generator(self.seed, "mixup", self.clock.step))
 
     def _run(
         self, recorder: Recorder, plan: CapturePlan, inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None
@@ -336,39 +417,41 @@ class DistillationModule(nn.Module):
         return self._run(self._teacher_recorder, plan, inputs, mask, mixing)
 
     @torch.no_grad()
-    def _own_targets(self, inputs: dict[str, Tensor], mask: Tensor) -> dict[type, Captured]:
+    def _own_targets(self, inputs: dict[str, Tensor], mask: Tensor) -> dict[Whom, Captured]:
         """The student's (and its average's) tensors on the clean input, for consistency terms."""
-        found: dict[type, Captured] = {}
-        for kind in {type(o.spec.target) for o in self.objectives if o.spec.consistent}:
-            plan = union(o.target_plan for o in self.objectives if isinstance(o.spec.target, kind))
+        found: dict[Whom, Captured] = {}
+        consistent = [o for o in self.terms_of_stage if o.spec.consistent]
+        for whom in dict.fromkeys(o.spec.target for o in consistent):
+            readers = [o for o in consistent if o.spec.target == whom]
             recorder = self._recorder
-            if kind is MovingAverage:
+            if whom.average is not None:
                 assert self.average is not None
-                recorder = recorder_of(self.average["student"])
-            found[kind] = self._run(recorder, plan, inputs, mask, None)
-            readers = [o for o in self.objectives if isinstance(o.spec.target, kind)]
-            twice = [o for o in readers if isinstance(o.spec.view, Mixup)]
-            found[kind].shared = shared_maps([*readers, *twice], "target")
+                recorder = recorder_of(self.average["student"])  # type: ignore[arg-type]  # a PreTrainedModel
+            found[whom] = self._run(recorder, union(o.target_plan for o in readers), inputs, mask, None)
+            twice = [o for o in readers if o.spec.mixes]
+            found[whom].shared = shared_maps([*readers, *twice], "target")
         return found
 
-    def _mixed(
-        self, captured: Captured, mask: Tensor, mixing: Mixing | None, objective: BoundObjective
+    def _targets(
+        self,
+        objective: BoundObjective,
+        teacher: Captured,
+        own: dict[Whom, Captured],
+        places: Places,
+        mixing: Mixing | None,
     ) -> list[Target]:
-        """Targets on the clean input; under mixup both partners' count, with shares lambda and 1 - lambda."""
-        aligner = self._aligner_of(objective, self._averaged_aligners(objective))
+        """The teacher's tensors, or the student's on the clean input: under mixup both partners' count there, with
+        shares lambda and 1 - lambda."""
+        if not objective.spec.consistent:
+            return [Target(teacher, places if mixing is None else places | places.flip())]
+        captured = own[objective.spec.target]
+        aligner = self._aligner_of(objective, objective.spec.target.average is not None)
         if mixing is None:
-            return [Target(captured, mask, aligner)]
+            return [Target(captured, places, aligner)]
         return [
-            Target(captured, mask, aligner, mixing.lam),
-            Target(captured, mixing.partner(mask), aligner, 1 - mixing.lam, partner=True),
+            Target(captured, places, aligner, mixing.lam),
+            Target(captured, places.flip(), aligner, 1 - mixing.lam, partner=True),
         ]
-
-    def _averaged_aligners(self, objective: BoundObjective) -> nn.ModuleDict | None:
-        if self.average is None or not isinstance(objective.spec.target, MovingAverage):
-            return None
-        aligners = self.average["aligners"]
-        assert isinstance(aligners, nn.ModuleDict)
-        return aligners
 
 
 def model_inputs(batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def add_up_objectives(
     try:
         for batch in batches:
             terms, _ = module.terms(batch)
-            units = module.count_units(batch["attention_mask"])
+            units = module.weight_of(batch)
             sums += torch.stack([torch.stack([term.value.double() for term in terms.values()]) * units, units])
     finally:
         module.cache, module.flops = cache, flops  # what is only looked at is no cost of training

@@ -12,6 +12,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import recorder_of
 from layerstill.knowledge.capture import Captured, CapturePlan
+from layerstill.heads import HEADS
 from layerstill.recipe import Recipe
 from layerstill.students.build import student_config
 from layerstill.training.arguments import Options, arithmetic_of, dtype_of
@@ -83,7 +84,7 @@ def fill_cache(
         if stage.data != "task":
             log.info("stage %d: its supplementary texts are not cached ahead", number)
             continue
-        objectives = bind_objectives(stage, student, config, regression, options.seed)
+        objectives = bind_objectives(stage, student, config, HEADS["regression" if regression else "classification"](), options.seed)
         own = Path(options.cache.where)
         cache = choose_cache(objectives, config, key, train, float("inf"), options.cache, own, arithmetic)
         if cache is None:

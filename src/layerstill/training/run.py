@@ -23,6 +23,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.families import depth_of, family_of
+from layerstill.heads import HEADS
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
@@ -183,9 +184,10 @@ def refuse_misfits(
         raise UserError(f"--student-layers {depth}: {whose} has {total} layers; choose 1 to {total}")
     student = student_config(source, depth, recipe.student, seed)
     for stage in recipe.stages:
-        for objective in bind_objectives(stage, student, teacher, regression, seed):
+        head = HEADS["regression" if regression else "classification"]()
+        for objective in bind_objectives(stage, student, teacher, head, seed):
             with torch.random.fork_rng(devices=[]):
-                objective.build_aligner()
+                objective.build()
 
 
 def _settings(task: Task, recipe: Recipe, options: Options, ood: Sequence[OodSet]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.evaluation.predictions import PREDICTIONS_FILE, prediction_tensors
 from layerstill.families import depth_of, embeddings_of
+from layerstill.heads import HEADS
 from layerstill.recipe import Recipe, Stage
 from layerstill.reporting.model_card import model_card
 from layerstill.training import processes
@@ -42,7 +43,7 @@ from layerstill.training.checkpoint import (
 from layerstill.training.module import DistillationModule
 from layerstill.training.records import Result, RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
-from layerstill.training.trainer import ALIGNERS_FILE, DistillationTrainer
+from layerstill.training.trainer import OBJECTIVES_FILE, DistillationTrainer
 
 log = logging.getLogger("layerstill")
 
@@ -113,9 +114,8 @@ class StagedRun:
         # Stages differ in their dropout. The order of examples and the lambdas of mixup start over in each.
         seed = self.options.seed + 1000 * (number - 1)
         set_seed(seed)
-        regression = self.task.kind == "regression"
         module = DistillationModule(
-            self.student, self.teacher, stage, self.options.seed, regression, self.teacher_tokens
+            self.student, self.teacher, stage, self.options.seed, HEADS[self.task.kind](), self.teacher_tokens
         )
         module.cache, filling = self._filled_cache(module, stage, train)
         trainer = DistillationTrainer(
@@ -137,10 +137,10 @@ class StagedRun:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         self._add_up(trainer, len(train.dataset), stage)
         processes.wait_for_all()  # until none reads checkpoints any more
-        if processes.is_first() and any(True for _ in module.aligners.parameters()):
+        if processes.is_first() and (owned := module.owned()):
             several = len(self.recipe.stages) > 1
-            name = f"stage-{number}-{ALIGNERS_FILE}" if several else ALIGNERS_FILE
-            save_module(module.aligners, self.folder.path / name)
+            name = f"stage-{number}-{OBJECTIVES_FILE}" if several else OBJECTIVES_FILE
+            write_tensors(self.folder.path / name, owned)
 
     def _filled_cache(
         self, module: DistillationModule, stage: Stage, train: Encoded

@@ -27,13 +27,12 @@ from tqdm import tqdm
 from layerstill.data.encode import Collator
 from layerstill.errors import UserError
 from layerstill.knowledge.bound_objective import BoundObjective
-from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
-from layerstill.knowledge.signals import Attention, HiddenStates, Relation, pool_tokens
+from layerstill.knowledge.capture import VECTORS, AttentionRecord, Captured, CapturePlan, Kept
+from layerstill.knowledge.signals import pool_tokens
 from layerstill.training.checkpoint import write_json, write_tensors
 
 Arithmetic = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-VECTORS = ("query", "key", "value")
 Teacher = Callable[[CapturePlan, dict[str, Tensor], Tensor], Captured]
 SHARDS = "shard-[0-9][0-9][0-9][0-9][0-9].safetensors"
 SHARD_EXAMPLES = 2048
@@ -41,32 +40,30 @@ BATCH_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What is kept of each example: whole hidden states and logits of a capture plan, of its attention only the vectors
-    `(layer, name)` that are read, and pooled hidden states `(layer, pool)`."""
+class Contents(Kept):
+    """What is kept of each example, and how it is stored."""
 
-    plan: CapturePlan
-    pooled: frozenset[tuple[int, str]]
-    vectors: frozenset[tuple[int, str]] = frozenset()
+    per_token: bool = False
+    """Whether every token has logits."""
 
     @classmethod
-    def of(cls, objectives: Iterable[BoundObjective]) -> "Contents":
+    def of(cls, objectives: Iterable[BoundObjective]) -> "Contents":  # type: ignore[override]  # of whom it is asked
         """What the teacher's side of these objectives needs; UserError if a cache cannot hold it."""
-        plan, pooled, vectors = CapturePlan(), set(), set()
+        kept, per_token = Kept(), False
         for o in objectives:
             if o.spec.consistent:
                 continue
-            if o.spec.batch_coupled:
-                raise UserError(f"objective {o.name!r} feeds the teacher mixed inputs, which are never the same twice")
-            if o.spec.padding == "included":
-                raise UserError(f"objective {o.name!r} counts padding, which depends on the batch")
-            if isinstance(o.signal, HiddenStates) and o.signal.pool != "none":
-                pooled |= {(layer, o.signal.pool) for layer in o.target_layers}
-            else:
-                plan |= o.target_plan
-            if isinstance(o.signal, Attention | Relation):
-                vectors |= {(layer, name) for layer in o.target_layers for name in o.signal.vectors_read}
-        return cls(plan, frozenset(pooled), frozenset(vectors))
+            if not o.spec.cacheable:
+                why = (
+                    "feeds the teacher mixed inputs, which are never the same twice"
+                    if o.spec.mixes
+                    else "counts padding, which depends on the batch"
+                )
+                raise UserError(f"objective {o.name!r} {why}")
+            if not o.signal.gold:
+                kept |= o.signal.keep(o.target_layers)
+            per_token = o.head.per_token
+        return cls(kept.plan, kept.pooled, kept.vectors, per_token)
 
     @property
     def capture(self) -> CapturePlan:
@@ -75,9 +72,13 @@ class Contents:
 
     def bytes_per_example(self, tokens: float, width: int, inner: int, classes: int, arithmetic: Arithmetic) -> float:
         """Expected size of one example of so many tokens."""
-        per_token = width * len(self.plan.hidden) + inner * len(self.vectors)
-        numbers = width * len(self.pooled) + classes * self.plan.logits
-        return tokens * per_token * DTYPES[arithmetic].itemsize + numbers * torch.float32.itemsize
+        of_token = width * len(self.plan.hidden) + inner * len(self.vectors)
+        numbers = width * len(self.pooled) + classes * self.plan.logits * (tokens if self.per_token else 1)
+        return tokens * of_token * DTYPES[arithmetic].itemsize + numbers * torch.float32.itemsize
+
+    def ragged(self, name: str) -> bool:
+        """Whether a stored tensor has a row for every token."""
+        return name.split(".")[0] in {"hidden", *VECTORS} or (name == "logits" and self.per_token)
 
     def names(self) -> list[str]:
         """Names of the stored tensors."""
@@ -126,6 +127,7 @@ class TeacherCache:
         settings = {
             "teacher": self.teacher,
             "tensors": self.contents.names(),
+            **({"logits of": "tokens"} if self.contents.per_token and self.contents.plan.logits else {}),
             "arithmetic": self.arithmetic,
             "format": 4,  # 3: 16 bits were fp16, and nothing had a checksum
         }
@@ -247,11 +249,11 @@ class TeacherCache:
         joined = {"lengths": torch.tensor([len(dataset[i]["input_ids"]) for i in part])}
         for name in self.contents.names():
             parts = [found[i][name] for i in part]
-            ragged = name.split(".")[0] in {"hidden", *VECTORS}
-            tensor = torch.cat(parts) if ragged else torch.stack(parts)
+            tensor = torch.cat(parts) if self.contents.ragged(name) else torch.stack(parts)
             if not bool(tensor.isfinite().all()):
                 raise UserError(f"teacher cache: the teacher's {name} is not finite on some of the examples")
-            joined[name] = tensor.to(DTYPES[self.arithmetic] if ragged else torch.float32)
+            rounded = self.contents.ragged(name) and name != "logits"
+            joined[name] = tensor.to(DTYPES[self.arithmetic] if rounded else torch.float32)
         return joined
 
     def _row(self, captured: Captured, row: int, length: int) -> dict[str, Tensor]:
@@ -274,7 +276,7 @@ class TeacherCache:
             tensors[f"pooled.{k}.{pool}"] = pool_tokens(states, mask, pool)[0]
         if self.contents.plan.logits:
             assert captured.logits is not None
-            tensors["logits"] = captured.logits[row]
+            tensors["logits"] = captured.logits[row, :length] if self.contents.per_token else captured.logits[row]
         return tensors
 
     def read(self, content: Sequence[int], mask: Tensor) -> Captured:
@@ -296,7 +298,7 @@ class TeacherCache:
                 parts.append(shard.tensors[name][shard.offsets[r] : shard.offsets[r + 1]])
             padded = pad_sequence(parts, batch_first=True)
             # Numbers stay as small as they are kept; signals widen what they compare.
-            return F.pad(padded, (0, 0, 0, tokens - padded.shape[1])).to(device)
+            return _at_tokens(F.pad(padded, (0, 0, 0, tokens - padded.shape[1])).to(device), mask)
 
         captured.hidden = {k: ragged(f"hidden.{k}") for k in self.contents.plan.hidden}
         captured.pooled = {(k, pool): rows(f"pooled.{k}.{pool}") for k, pool in self.contents.pooled}
@@ -309,8 +311,17 @@ class TeacherCache:
                 for name in VECTORS
             )
             captured.attention[k] = AttentionRecord(q, key, v, stated["scaling"], None, stated["causal"])
-        captured.logits = rows("logits") if self.contents.plan.logits else None
+        if self.contents.plan.logits:
+            captured.logits = (ragged if self.contents.per_token else rows)("logits")
         return captured
+
+
+def _at_tokens(rows: Tensor, mask: Tensor) -> Tensor:
+    """Rows `(B, N, ...)` that stand at the beginning, moved to where `mask` `(B, N)` has its tokens."""
+    if mask.device.type == "cpu" and bool(mask[:, 0].all()):
+        return rows  # padded on the right, as nearly always; on a GPU looking would have to wait for it
+    places = (mask.long().cumsum(1) - 1).clamp(min=0)[..., None].expand_as(rows)
+    return rows.gather(1, places).masked_fill(~mask[..., None], 0)
 
 
 def checksum(tensors: dict[str, Tensor]) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
@@ -35,6 +36,7 @@ from layerstill.training.checkpoint import (
     save_optimizer,
     save_random_state,
     write_json,
+    write_tensors,
 )
 from layerstill.training.compiling import compiled_layers
 from layerstill.training.module import DistillationModule
@@ -42,7 +44,8 @@ from layerstill.training.objective_values import add_up_objectives, batches_by_l
 
 log = logging.getLogger("layerstill")
 
-ALIGNERS_FILE = "aligners.safetensors"
+OBJECTIVES_FILE = "objectives.safetensors"
+"""What the objectives own: maps of alignments, and what mappings remember."""
 AVERAGE_FILE = "average.safetensors"
 
 
@@ -183,10 +186,16 @@ class DistillationTrainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         if not batches:
             return batches, None
-        counts = [self.module.count_units(batch["attention_mask"]) * (not batch.get("idle")) for batch in batches]
+        self._tell_time()
+        counts = [self.module.count_units(batch) for batch in batches]
         totals = torch.stack(counts).sum(0).to(device)
         # The gradients of processes are averaged, so each divides by the mean of their totals.
         return batches, self.accelerator.reduce(totals, reduction="mean")
+
+    def _tell_time(self) -> None:
+        state, clock = self.state, self.module.clock
+        clock.step, clock.steps = state.global_step, state.max_steps
+        clock.epoch, clock.epochs = int((state.epoch or 0) + 1e-6), state.num_train_epochs
 
     def compute_loss(
         self,
@@ -196,12 +205,8 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
         """The stage's loss on a micro-batch, as its share of the whole step."""
-        state, clock = self.state, self.module.clock
-        clock.step, clock.steps = state.global_step, state.max_steps
-        clock.epoch, clock.epochs = int((state.epoch or 0) + 1e-6), state.num_train_epochs
-        idle = inputs.pop("idle", False)
-        if idle and num_items_in_batch is not None:  # a row of another process: its share of the step is nothing
-            num_items_in_batch = torch.full_like(num_items_in_batch, float("inf"))
+        self._tell_time()
+        idle = inputs.get("idle", False)
         outputs = model(units=num_items_in_batch, **inputs)
         for name, term in outputs["terms"].items():
             self._add_up(f"objective/{name}", term.value, 1)
@@ -307,16 +312,16 @@ class DistillationTrainer(Trainer):
         self.module.student.save_pretrained(folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
-        if any(True for _ in self.module.aligners.parameters()):
-            save_module(self.module.aligners, folder / ALIGNERS_FILE)
+        if owned := self.module.owned():
+            write_tensors(folder / OBJECTIVES_FILE, owned)
         if self.module.average is not None:
             save_module(self.module.average, folder / AVERAGE_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         load_module(self.module.student, folder / "model.safetensors")
-        if (folder / ALIGNERS_FILE).is_file():
-            load_module(self.module.aligners, folder / ALIGNERS_FILE)
+        if self.module.owned():
+            self.module.take_over(load_file(folder / OBJECTIVES_FILE))
         if self.module.average is not None:
             load_module(self.module.average, folder / AVERAGE_FILE)
 
