@@ -8,10 +8,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+
+from layerstill.heads import Classes, Head
 
 WORDS = "good bad fine poor great awful film plot actor scene the a was is very not and but we they".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -80,10 +81,12 @@ def no_dropout(family: str) -> dict[str, float]:
     return {n: 0.0 for n, v in tiny_config(family).to_dict().items() if re.search("drop|_pdrop", n) and v is not None}
 
 
-def tiny_model(family: str = "bert", seed: int = 0, sharp: float = 4.0, **config) -> PreTrainedModel:
+def tiny_model(
+    family: str = "bert", seed: int = 0, sharp: float = 4.0, head: Head | None = None, **config
+) -> PreTrainedModel:
     """A random model whose attention is not flat: weights are scaled by `sharp`."""
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(tiny_config(family, **config))
+    model = (head or Classes()).auto_class.from_config(tiny_config(family, **config))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2 and "embed" not in name:
