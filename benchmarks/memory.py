@@ -27,6 +27,7 @@ def measure(recipe: str, length: int, rows: int) -> float:
     from transformers import AutoModelForSequenceClassification, set_seed
 
     from layerstill.demo import find_base_model
+    from layerstill.heads import Classes
     from layerstill.recipe import Recipe
     from layerstill.students.build import build_student
     from layerstill.training.module import DistillationModule
@@ -35,7 +36,7 @@ def measure(recipe: str, length: int, rows: int) -> float:
     teacher = AutoModelForSequenceClassification.from_pretrained(find_base_model(), num_labels=2)
     loaded = Recipe.load(recipe)
     student = build_student(teacher, 3, loaded.student, seed=0)
-    module = DistillationModule(student, teacher, loaded.stages[0], 0, False).train()
+    module = DistillationModule(student, teacher, loaded.stages[0], 0, Classes()).train()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module.to(device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=True)

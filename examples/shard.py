@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+from transformers import AutoTokenizer, set_seed
 
 from layerstill import Recipe, Task
 from layerstill.data.encode import Collator, encode
@@ -40,17 +40,18 @@ def main() -> None:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
     mesh = torch.distributed.device_mesh.init_device_mesh(device.type, (processes,))
     set_seed(0)  # the same student everywhere
-    teacher = AutoModelForSequenceClassification.from_pretrained(args.teacher).to(device)
+    task = Task.demo()
+    teacher = task.head.auto_class.from_pretrained(args.teacher).to(device)
     tokenizer = AutoTokenizer.from_pretrained(args.teacher)
     recipe = Recipe.load(args.recipe)
     if len(recipe.stages) > 1:
         raise SystemExit(f"recipe {args.recipe} has {len(recipe.stages)} stages; this loop trains one")
     stage = recipe.stages[0]
     student = build_student(teacher, args.student_layers, recipe.student, seed=0)
-    module = DistillationModule(student, teacher, stage, seed=0, regression=False).to(device).train()
+    module = DistillationModule(student, teacher, stage, seed=0, head=task.head).to(device).train()
 
-    data = encode(Task.demo().splits["train"], tokenizer, max_length=64).dataset
-    collate = Collator(tokenizer)
+    data = encode(task.splits["train"], tokenizer, 64, task.head).dataset
+    collate = Collator(tokenizer, task.head)
     module.freeze_unreached(on(device, collate([data[i] for i in range(args.batch_size)])))
     torch.manual_seed(rank)  # dropout of its own in each process
     for layer in layers_of(module.student):

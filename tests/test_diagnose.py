@@ -16,6 +16,7 @@ from layerstill.data.tasks import Split, Task
 from layerstill.diagnostics import diagnose
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import predict
+from layerstill.heads import Classes, Scores
 from layerstill.training.arguments import Options
 from layerstill.training.lock import FolderLock
 from layerstill.training.records import task_fingerprint
@@ -95,8 +96,8 @@ def test_the_parts_agree_with_the_run_and_with_each_other(place):
         assert found["weight_noise"][split]["sd"][0] == 0
     (student, tokenizer), (teacher, _) = loaded(place / "run"), loaded(place / "teacher")
     dev = Task.from_files("classification", place / "data").splits["dev"]
-    logits = predict(student, tokenizer, dev, 32)
-    share = (logits.argmax(-1) == predict(teacher, tokenizer, dev, 32).argmax(-1)).mean()
+    logits = predict(student, tokenizer, dev, 32, Classes())
+    share = (logits.argmax(-1) == predict(teacher, tokenizer, dev, 32, Classes()).argmax(-1)).mean()
     assert found["agreement"]["dev"]["teacher"] == pytest.approx(share)
     likelihood = torch.from_numpy(logits).log_softmax(-1)[range(20), dev.labels]
     assert found["slice_1d"]["dev"][10] == pytest.approx(-likelihood.mean().item(), rel=1e-5)
@@ -209,7 +210,7 @@ def test_scores_have_no_share_of_equal_ones_but_everything_else(tmp_path):
     assert set(found["gap"]) == {"pearson", "spearman"}
     assert found["weight_noise"]["metric"] == "pearson"
     model, tokenizer = loaded(tmp_path / "run")
-    errors = (predict(model, tokenizer, train, 16)[:, 0] - np.array(train.labels)) ** 2
+    errors = (predict(model, tokenizer, train, 16, Scores())[:, 0] - np.array(train.labels)) ** 2
     assert found["slice_1d"]["dev"][10] == pytest.approx(errors.mean(), rel=1e-5)
 
 
@@ -322,7 +323,7 @@ def test_a_run_under_a_regime_is_looked_at_with_the_examples_it_was_trained_on(v
     task = Regime.from_record(result["regime"]).apply(Task.from_files("classification", place / "data"), 0)
     assert written(tmp_path / "run")["made_with"]["gap"]["data"] == task_fingerprint(task)
     model, tokenizer = loaded(tmp_path / "run")
-    said = predict(model, tokenizer, task.splits["train"], 16).argmax(-1)
+    said = predict(model, tokenizer, task.splits["train"], 16, task.head).argmax(-1)
     right = (said == np.array(task.splits["train"].labels)).mean()
     assert written(tmp_path / "run")["gap"]["accuracy"]["train"] == pytest.approx(right)
 

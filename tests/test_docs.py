@@ -5,10 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+from benchmarks.claims.records import Records
+from benchmarks.claims.tables import against
 from benchmarks.speed import compare
 
+from layerstill.evaluation.comparison import as_family, words
 from layerstill.studies.expand import expand
 from layerstill.studies.file import load_study
+from layerstill.studies.job import divided
 from layerstill.studies.tuning import jobs_in
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +27,43 @@ def test_every_path_that_a_document_names_is_there(document):
     gone = [str(path) for path in [*(ROOT / name for name in named), *linked] if not path.exists()]
     assert not gone
     assert named or linked or document.name not in {"README.md", "studies.md", "scale.md"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_heading_that_a_document_links_to_is_there(document):
+    text = document.read_text("utf-8")
+    heads = re.findall(r"^#+ (.*)$", text, re.M)
+    anchors = {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
+    assert set(re.findall(r"\]\(#([^)\s]+)\)", text)) <= anchors
+
+
+def test_the_sentence_that_the_readme_shows_is_one_that_report_says():
+    """Of the mappings study, every arm against kd as its file asks, one family."""
+    records = Records.read("mappings")
+    assert records.study["compare"]["against"] == "kd"
+    arms = [arm for arm in records.values("recipe") if arm != "kd"]
+    family = as_family([against(records, {"recipe": arm}, {"recipe": "kd"}, (arm, "kd")) for arm in arms])
+    shown = re.findall(r"(?:^> .*\n)+", (ROOT / "README.md").read_text("utf-8"), re.M)
+    (sentence,) = (part.replace("\n> ", " ").removeprefix("> ").strip() for part in shown)
+    assert sentence in [words(c) for c in family]
+
+
+def test_stages_share_the_updates_as_the_evidence_says():
+    text = " ".join((ROOT / "docs" / "evidence.md").read_text("utf-8").split())
+    shares = {}
+    for name in ("objectives", "regimes", "mappings"):
+        file = ROOT / "studies" / f"{name}.yaml"
+        study = load_study(file)
+        for run in expand(study, file.parent):
+            stages = divided(study.base["total_steps"], [stage.epochs for stage in run.recipe.stages])
+            shares.setdefault(" + ".join(map(str, stages)), set()).add((name, run.coordinates["recipe"]))
+    assert set(shares) == {"200 + 40", "120 + 120", "240", "300"}
+    assert {arm for _, arm in shares["200 + 40"]} == {"u-ild", "l-ild", "cr-ild"}
+    assert {arm for _, arm in shares["120 + 120"]} == {"hid-seq", "att-kl", "att-mse"}
+    assert {arm for _, arm in shares["240"]} == {"kd", "finetune"}
+    assert {name for name, _ in shares["300"]} == {"mappings"}
+    assert "`u-ild`, `l-ild` and `cr-ild` get 200 + 40 updates" in text
+    assert "`hid-seq`, `att-kl` and `att-mse` get 120 + 120" in text
 
 
 def counted(file: Path, quick: bool) -> tuple[int, int]:

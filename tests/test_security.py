@@ -15,6 +15,7 @@ import torch
 
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.training import run
 from layerstill.training.arguments import Options
@@ -110,7 +111,7 @@ def test_a_pickle_is_never_opened_and_code_beside_a_model_never_run(tmp_path):
     opened: list[str] = []
     armed = True
     sys.addaudithook(lambda event, args: opened.append(str(args[0])) if armed and event == "open" else None)
-    assert load_fine_tuned(str(teacher)).config.model_type == "bert"
+    assert load_fine_tuned(str(teacher), Classes()).config.model_type == "bert"
     armed = False
     assert str(teacher / "config.json") in opened
     assert not [name for name in opened if name.startswith(str(teacher)) and name.endswith((".bin", ".pt", ".py"))]
@@ -121,7 +122,7 @@ def test_a_pickle_is_never_opened_and_code_beside_a_model_never_run(tmp_path):
     (teacher / "config.json").write_text(json.dumps(config), "utf-8")
     (teacher / "model.safetensors").unlink()
     with pytest.raises(UserError, match="is a pickle, which is never loaded"):
-        load_fine_tuned(str(teacher))
+        load_fine_tuned(str(teacher), Classes())
     assert not witness.exists()
     torch.load(teacher / "optimizer.pt", weights_only=False)
     assert witness.exists(), "the pickle was harmless, so this test showed nothing"

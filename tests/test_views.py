@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from layerstill.errors import UserError
+from layerstill.heads import Classes
 from layerstill.knowledge.views import Clean, Mixup
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
@@ -20,7 +21,7 @@ def modules(recipe: Recipe, family: str = "bert"):
         teacher = tiny_model(family, **no_dropout(family))
         torch.manual_seed(1)
         student = build_student(teacher, 2, recipe.student, seed=0)
-        yield DistillationModule(student, teacher, stage, seed=0, regression=False).train()
+        yield DistillationModule(student, teacher, stage, seed=0, head=Classes()).train()
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

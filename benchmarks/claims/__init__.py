@@ -3,4 +3,4 @@
 from benchmarks.claims import layers, mappings, objectives, regimes
 
 STUDIES = {"layers": layers, "mappings": mappings, "objectives": objectives, "regimes": regimes}
-"""The studies whose claims are judged; each has `show(records)`."""
+"""The studies whose claims are judged; each has `show(records)` and `verdicts(records)`."""

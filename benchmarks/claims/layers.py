@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 
 from benchmarks.claims.records import Records, spread
-from benchmarks.claims.tables import against, chance, comparisons, mean_cell, table
+from benchmarks.claims.tables import Row, against, chance, comparisons, mean_cell, table
 
 from layerstill.evaluation.comparison import Comparison, compare
 
@@ -13,7 +13,7 @@ Run = dict
 
 def show(records: Records) -> str:
     """Scores, gaps and falls; the objectives by epoch; verdicts."""
-    return "\n\n".join([chance(records), _scores(records), _objectives(records), _verdicts(records)])
+    return "\n\n".join([chance(records), _scores(records), _objectives(records), comparisons(verdicts(records))])
 
 
 def gap(run: Run) -> float:
@@ -71,7 +71,8 @@ def _objectives(records: Records) -> str:
     return table(["recipe", "layers", "task", "objective", "on train by epoch", "on dev", "dev above its lowest"], rows)
 
 
-def _verdicts(records: Records) -> str:
+def verdicts(records: Records) -> list[Row]:
+    """What is compared, for which claim."""
     rows = []
     for start in records.values("initialisation"):
 
@@ -84,4 +85,4 @@ def _verdicts(records: Records) -> str:
         rows.append(("C1", measured("u-ild", "kd", gap, "gap"), "higher"))
         rows.append(("C2", against(records, {"recipe": "l-ild"} | at, {"recipe": "u-ild"} | at, names), "higher"))
         rows.append(("C7", measured("u-ild", "l-ild", fall, "loss to noise"), "higher"))
-    return comparisons(rows)
+    return rows

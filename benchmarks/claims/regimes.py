@@ -1,7 +1,7 @@
 """Few samples and label noise: claims C2, C4, C5."""
 
 from benchmarks.claims.records import Records, minus
-from benchmarks.claims.tables import against, chance, comparisons, mean_cell, table
+from benchmarks.claims.tables import Row, against, chance, comparisons, mean_cell, table
 
 from layerstill.evaluation.comparison import Comparison, compare
 
@@ -10,7 +10,7 @@ FULL, FEW, NOISE = "full", "few_samples 1000", "label_noise 0.3"
 
 def show(records: Records) -> str:
     """Scores and verdicts."""
-    return "\n\n".join([chance(records), _scores(records), _verdicts(records)])
+    return "\n\n".join([chance(records), _scores(records), comparisons(verdicts(records))])
 
 
 def _scores(records: Records) -> str:
@@ -37,7 +37,9 @@ def interaction(records: Records, a: str, b: str, regime: str) -> Comparison:
     return compare(f"({a} - {b}) at {regime}", f"({a} - {b}) at full", *gaps, examples)
 
 
-def _verdicts(records: Records) -> str:
+def verdicts(records: Records) -> list[Row]:
+    """What is compared, for which claim."""
+
     def pair(a: str, b: str, regime: str) -> Comparison:
         at = {"regime": regime}
         return against(records, {"recipe": a} | at, {"recipe": b} | at, (f"{a} at {regime}", f"{b}"))
@@ -48,4 +50,4 @@ def _verdicts(records: Records) -> str:
     rows += [("C4", interaction(records, a, "u-ild", FEW), "higher") for a in ("cr-ild", "l-ild")]
     rows += [("C5", interaction(records, a, b, NOISE), "higher") for a in ("cr-ild", "l-ild") for b in ("u-ild", "kd")]
     rows.append(("teacher under noise", pair("kd", "finetune", NOISE), "none"))
-    return comparisons(rows)
+    return rows

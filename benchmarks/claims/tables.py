@@ -10,6 +10,8 @@ from scipy import stats
 from layerstill.evaluation.comparison import Comparison, as_family, compare, verdict
 from layerstill.evaluation.statistics import equivalent
 
+Row = tuple[str, Comparison, str]
+"""A claim, a comparison, and the claim's direction: higher, equal, none (no claim) or withdrawn."""
 MARGIN = 0.005
 NEAR = 0.02
 """Above the most frequent class's share by less than this is at the majority."""
@@ -56,8 +58,8 @@ def interval(low: float, high: float) -> str:
     return f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
-def comparisons(rows: Sequence[tuple[str, Comparison, str]]) -> str:
-    """A table of (claim, comparison, claim's direction: higher, equal or none); p-values adjusted within each claim.
+def comparisons(rows: Sequence[Row]) -> str:
+    """A table of comparisons, with p-values adjusted within each claim and verdicts as if that claim were the only one.
 
     Supported: the interval excludes 0 in the claim's direction, no task contradicts, and p after Holm is below 0.05;
     not supported: it excludes 0 the other way with such a p, or lies within half a point of 0. Of equality: the other
@@ -79,13 +81,16 @@ def comparisons(rows: Sequence[tuple[str, Comparison, str]]) -> str:
                     word(c, way),
                 ]
             )
-    return table(["claim", "difference", "points", "95 % interval", "by task", "p (Holm, of n)", "verdict"], cells)
+    head = ["claim", "difference", "points", "95 % interval", "by task", "p (Holm, of n)", "pilot verdict, claim alone"]
+    return table(head, cells)
 
 
 def word(c: Comparison, way: str) -> str:
     """The verdict on one comparison."""
     if way == "none":
         return ""
+    if way == "withdrawn":
+        return way
     if way == "equal":
         if equivalent(c.interval, MARGIN):
             return "supported"

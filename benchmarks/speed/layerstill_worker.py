@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 from layerstill.data.encode import Collator, content_hashes
 from layerstill.data.order import LengthBuckets
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.training.accounting import matmul_peak
 from layerstill.training.arguments import Options, dtype_of, training_arguments, uses_bf16
@@ -89,16 +90,16 @@ def main() -> None:
     if job["arm"] == "alone frozen":
         student.base_model.embeddings.requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(job["teacher"])
-    module = DistillationModule(student, teacher, stage, job["seed"], False)
+    module = DistillationModule(student, teacher, stage, job["seed"], Classes())
     clock = Clock(module)
     filled = 0.0
     with tempfile.TemporaryDirectory() as folder:
         if job["arm"] == "cached":
             arithmetic = "bf16" if uses_bf16("auto") else "fp32"
-            bound = bind_objectives(stage, student.config, teacher.config, False, 0)
+            bound = bind_objectives(stage, student.config, teacher.config, Classes(), 0)
             cache = TeacherCache(Path(job["cache"]), "benchmark", Contents.of(bound), arithmetic)
             start = time.perf_counter()
-            cache.fill(data, module.ask_teacher, Collator(tokenizer), torch.device("cpu"))
+            cache.fill(data, module.ask_teacher, Collator(tokenizer, Classes()), torch.device("cpu"))
             filled = time.perf_counter() - start
             module.cache = cache
             module.flops = 0.0  # filling is not in the seconds either
@@ -108,7 +109,7 @@ def main() -> None:
             module,
             training_arguments(stage, Path(folder), Options(progress=False, seed=job["seed"]), "accuracy", len(data)),
             train_dataset=data,
-            data_collator=Collator(tokenizer),
+            data_collator=Collator(tokenizer, Classes()),
             callbacks=[clock],
         )
         trainer.args.save_strategy = "no"

@@ -5,14 +5,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.latency import latency_ms
-from layerstill.evaluation.metrics import decide, score
 from layerstill.evaluation.predict import predict
 from layerstill.recipe import Recipe
 from layerstill.training.arguments import Options
@@ -92,19 +90,18 @@ def run_demo(output: Path, seed: int, progress: bool) -> list[dict[str, Any]]:
 
 def _compare(task: Task, output: Path) -> list[dict[str, Any]]:
     names = ["teacher", *RECIPES]
-    models = {name: load_fine_tuned(str(output / name)) for name in names}
+    models = {name: load_fine_tuned(str(output / name), task.head) for name in names}
     tokenizer = load_tokenizer(str(output / "teacher"), models["teacher"].config)
     test = task.splits["test"]
     milliseconds = latency_ms(models, tokenizer, test.texts[:40])
-    logits = {name: predict(model, tokenizer, test, MAX_LENGTH) for name, model in models.items()}
-    labels = np.array(test.labels)
-    said = {name: decide(values, task.kind) for name, values in logits.items()}
+    logits = {name: predict(model, tokenizer, test, MAX_LENGTH, task.head) for name, model in models.items()}
+    said = {name: task.head.decide(values) for name, values in logits.items()}
     return [
         {
             "recipe": name,
             "layers": models[name].config.num_hidden_layers,
             "parameters": models[name].num_parameters(),
-            "test_accuracy": score(task, logits[name], labels)["accuracy"],
+            "test_accuracy": task.score(logits[name], task.gold("test"))["accuracy"],
             "agreement_with_teacher": float((said[name] == said["teacher"]).mean()),
             "latency_ms": milliseconds[name],
             "latency_ratio": milliseconds["teacher"] / milliseconds[name],

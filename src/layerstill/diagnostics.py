@@ -12,25 +12,24 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PretrainedConfig
 
 from layerstill.data.encode import usable_length
+from layerstill.data.label_agreement import agree_on_labels, refuse_other_labels
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError, nearest
 from layerstill.evaluation import flatness
-from layerstill.evaluation.agreement import Reader, agreement_with_teacher, refuse_other_classes, sample_of
+from layerstill.evaluation.agreement import SCORES_DIFFER, Reader, agreement_with_teacher, sample_of
 from layerstill.evaluation.curvature import hessian_of
 from layerstill.evaluation.flatness import Tick, mean_loss
-from layerstill.evaluation.metrics import score
 from layerstill.evaluation.predict import Batch, batches_of, logits_of
 from layerstill.evaluation.similarity import FEWEST, layer_similarity, pooled_states
+from layerstill.heads import Head
 from layerstill.training.checkpoint import write_json
 from layerstill.training.lock import FolderLock
 from layerstill.training.models import (
     adopt_padding,
-    agree_on_labels,
     fingerprint,
     load_config,
     load_fine_tuned,
@@ -62,11 +61,6 @@ class Subject:
     agreed: Mapping[str, Any] = field(default_factory=dict)
     """Agreement that is known from before, by set."""
 
-    @property
-    def regression(self) -> bool:
-        """Whether the models give scores."""
-        return self.task.kind == "regression"
-
     @cached_property
     def batches(self) -> dict[str, list[Batch]]:
         """The samples of train and dev as the student reads them."""
@@ -77,19 +71,18 @@ class Subject:
         """A few training examples, in smaller batches for the two backward passes of the Hessian."""
         return self.read(self.student, sample_of(self.splits["train"], FEW, self.seed, "few"), 32)
 
-    @staticmethod
-    def read(reader: Reader, split: Split, batch_size: int = 64) -> list[Batch]:
+    def read(self, reader: Reader, split: Split, batch_size: int = 64) -> list[Batch]:
         """A split as batches for a model, where that model is."""
-        return batches_of(split, reader.tokenizer, reader.max_length, reader.model.device, batch_size)
+        return batches_of(split, reader.tokenizer, reader.max_length, reader.model.device, self.task.head, batch_size)
 
     def scores(self, name: str) -> dict[str, float]:
         """The task's metrics of the student as it stands, on the sample called `name`."""
-        logits = logits_of(self.student.model, self.batches[name])
-        return score(self.task, logits, np.array(self.splits[name].labels))
+        logits = logits_of(self.student.model, self.batches[name], self.task.head)
+        return self.task.score(logits, self.task.head.gold(self.splits[name].labels))
 
     def loss(self, name: str) -> float:
         """The task's loss of the student as it stands, on the sample called `name`."""
-        return mean_loss(self.student.model, self.batches[name], self.regression)
+        return mean_loss(self.student.model, self.batches[name], self.task.head)
 
 
 def _gap(subject: Subject, watch: Watch) -> dict[str, Any]:
@@ -104,7 +97,7 @@ def _agreement(subject: Subject, watch: Watch) -> dict[str, Any]:
     tick = watch("agreement", len(missing))
     found = dict(subject.agreed)
     for name, split in missing.items():
-        found[name] = agreement_with_teacher(subject.student, subject.teacher, split)
+        found[name] = agreement_with_teacher(subject.student, subject.teacher, split, subject.task.head)
         tick()
     return {"agreement": found}
 
@@ -123,13 +116,13 @@ def _slices(subject: Subject, watch: Watch) -> dict[str, Any]:
     measures = {name: partial(subject.loss, name) for name in ("train", "dev")}
     line = flatness.slice_1d(model, measures, subject.seed, tick=tick)
     surface = flatness.slice_2d(
-        model, partial(mean_loss, model, subject.few, subject.regression), subject.seed, tick=tick
+        model, partial(mean_loss, model, subject.few, subject.task.head), subject.seed, tick=tick
     )
     return {"slice_1d": line, "slice_2d": {**surface, "examples": _count(subject.few)}}
 
 
 def _hessian(subject: Subject, watch: Watch) -> dict[str, Any]:
-    hessian = hessian_of(subject.student.model, subject.few, subject.regression, watch("hessian", None))
+    hessian = hessian_of(subject.student.model, subject.few, subject.task.head, watch("hessian", None))
     top = hessian.top_eigenvalue(subject.seed)
     trace, error = hessian.trace(subject.seed)
     figures = {"top_eigenvalue": top, "trace": trace, "trace_standard_error": error}
@@ -184,14 +177,16 @@ def diagnose(
     folder = Path(run)
     settings = run_settings(folder)
     _read(folder)  # refuses a damaged file before anything is loaded
-    config = load_config(str(folder))
+    config = load_config(str(folder), task.head)
     task, notices = agree_on_labels(task, config, f"run {folder}", subset=True)
     name = teacher or settings.get("teacher")
     chosen = _choose(parts, task, name)
     names = {"student": str(folder)} | ({"teacher": name} if name and {*chosen} & {*WITH_TEACHER} else {})
-    configs = {who: config if who == "student" else _teacher_config(name, folder) for who, name in names.items()}
+    configs = {
+        who: config if who == "student" else _teacher_config(name, folder, task.head) for who, name in names.items()
+    }
     if "teacher" in configs and "agreement" in chosen:
-        refuse_other_classes(config, configs["teacher"])
+        refuse_other_labels(config, configs["teacher"])
     prints = {who: fingerprint(name, configs[who]) for who, name in names.items()}
     _refuse_other_data(folder, settings, task)
     for notice in [*notices, *task.notices, *_strangers(folder, settings, prints)]:
@@ -220,7 +215,7 @@ def diagnose(
             log.info("note: %s already holds %s", folder / FILE, ", ".join(kept))
         if not missing:
             return data
-        readers = {who: _reader(name, configs[who], settings["max_length"]) for who, name in names.items()}
+        readers = {who: _reader(name, configs[who], settings["max_length"], task.head) for who, name in names.items()}
         samples = {name: sample_of(split, examples, seed, name) for name, split in splits.items()}
         subject = Subject(readers["student"], readers.get("teacher"), task, samples, seed, agreed)
         for part in missing:
@@ -291,8 +286,8 @@ def _choose(parts: tuple[str, ...] | None, task: Task, teacher: str | None) -> l
         if part not in PARTS:
             raise UserError(f"--parts {part}: {nearest(part, PARTS)}")
     reasons = {}
-    if task.kind == "regression":
-        reasons["agreement"] = "scores are never quite equal, so no share of equal ones says anything"
+    if not task.head.named:
+        reasons["agreement"] = SCORES_DIFFER
     if (found := len(task.splits["dev"])) < FEWEST:
         reasons["cka"] = f"it needs at least {FEWEST} dev examples, there are {found}"
     if teacher is None:
@@ -305,15 +300,15 @@ def _choose(parts: tuple[str, ...] | None, task: Task, teacher: str | None) -> l
     return [part for part in PARTS if (part in parts if parts is not None else part not in reasons)]
 
 
-def _teacher_config(name: str, folder: Path) -> PretrainedConfig:
+def _teacher_config(name: str, folder: Path, head: Head) -> PretrainedConfig:
     try:
-        config = load_config(name)
+        config = load_config(name, head)
     except UserError as error:
         raise UserError(
             f"teacher of run {folder}: {error}; give its place with --teacher, or --parts without "
             f"{' and '.join(WITH_TEACHER)}"
         ) from None
-    require_head(name, config)
+    require_head(name, config, head)
     return config
 
 
@@ -338,9 +333,9 @@ def _strangers(folder: Path, settings: dict[str, Any], prints: dict[str, str]) -
     return notices
 
 
-def _reader(name: str, config: PretrainedConfig, max_length: int) -> Reader:
+def _reader(name: str, config: PretrainedConfig, max_length: int, head: Head) -> Reader:
     tokenizer = load_tokenizer(name, config)
     usable_length(max_length, tokenizer, config)
-    model = load_fine_tuned(name)
+    model = load_fine_tuned(name, head)
     adopt_padding(model, tokenizer)
     return Reader(model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, max_length)

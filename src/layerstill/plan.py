@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PretrainedConfig
+from transformers import PretrainedConfig
 
 from layerstill.errors import UserError
 from layerstill.families import depth_of, layers_of, shape_of
+from layerstill.heads import Head
 from layerstill.knowledge.bound_objective import MAP_ELEMENTS, PART_ELEMENTS, BoundObjective
 from layerstill.knowledge.capture import CapturePlan
-from layerstill.heads import HEADS
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
@@ -69,7 +69,7 @@ def make_plan(
     teacher: PretrainedConfig,
     source: PretrainedConfig,
     depth: int,
-    regression: bool,
+    head: Head,
     seed: int,
     max_length: int,
     examples: int | None = None,
@@ -86,12 +86,12 @@ def make_plan(
     and supplementary texts there are, `tokens` how many an example has in the mean, `arithmetic` what training
     multiplies in, `cache` what is asked of a teacher cache. UserError for what `distill` would refuse.
     """
-    refuse_misfits(recipe, teacher, source, depth, seed, regression)
+    refuse_misfits(recipe, teacher, source, depth, seed, head)
     chosen = chosen_layers(source, depth, recipe.student, seed)
     student = student_config(source, depth, recipe.student, seed)
     if vocabulary is not None:
         vocabulary.renumber(student)
-    bound = [bind_objectives(stage, student, teacher, HEADS["regression" if regression else "classification"](), seed) for stage in recipe.stages]
+    bound = [bind_objectives(stage, student, teacher, head, seed) for stage in recipe.stages]
     stages = []
     for stage, objectives in zip(recipe.stages, bound, strict=True):
         size = examples if stage.data == "task" else supplementary
@@ -99,9 +99,9 @@ def make_plan(
         rows = max(stage.batch_size // stage.accumulation, 1)
         work = None
         if steps is not None and size is not None and tokens is not None and stage.data == "task":
-            work = _Work(steps * stage.batch_size, size, tokens, arithmetic, cache or CacheOptions())
+            work = _Work(head, steps * stage.batch_size, size, tokens, arithmetic, cache or CacheOptions())
         stages.append(_plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work))
-    teacher_parameters, student_parameters = _count(teacher), _count(student)
+    teacher_parameters, student_parameters = _count(teacher, head), _count(student, head)
     rows = max(s.batch_size // s.accumulation for s in recipe.stages)
     trained = student_parameters + max(s.aligner_parameters for s in stages)
     activations = rows * max_length * depth * _activation_width(student) * BYTES
@@ -154,6 +154,7 @@ def _plan_stage(
 class _Work:
     """How often examples are seen, how many there are, how long in the mean, and in what training multiplies."""
 
+    head: Head
     seen: int
     examples: int
     tokens: float
@@ -164,10 +165,10 @@ class _Work:
         self, objectives: list[BoundObjective], student: PretrainedConfig, teacher: PretrainedConfig, depth: int
     ) -> tuple[float, float, float | None, float | None, str]:
         """TFLOP of student, live teacher and cached teacher, the cache's size in GB, and why there is none."""
-        each = _forward_tflop(teacher, depth, self.tokens)
+        each = _forward_tflop(teacher, self.head, depth, self.tokens)
         # A backward pass takes two forward passes' operations; a consistency target is a forward pass of its own.
         passes = 3 + any(o.spec.consistent for o in objectives)
-        used = passes * self.seen * _forward_tflop(student, depth_of(student), self.tokens), self.seen * each
+        used = passes * self.seen * _forward_tflop(student, self.head, depth_of(student), self.tokens), self.seen * each
         try:
             contents = contents_to_cache(objectives, teacher, self.seen / self.examples, self.cache)
         except UserError as error:
@@ -182,9 +183,9 @@ class _Work:
         return *used, self.examples * each, size, ""
 
 
-def _forward_tflop(config: PretrainedConfig, depth: int, tokens: float) -> float:
+def _forward_tflop(config: PretrainedConfig, head: Head, depth: int, tokens: float) -> float:
     with torch.device("meta"):
-        layers = layers_of(AutoModelForSequenceClassification.from_config(config))[:depth]
+        layers = layers_of(head.auto_class.from_config(config))[:depth]
     return forward_flops(layers, shape_of(config).inner, 1, tokens) / 1e12
 
 
@@ -209,6 +210,6 @@ def _activation_width(config: PretrainedConfig) -> int:
     return 8 * config.hidden_size + 2 * inner
 
 
-def _count(config: PretrainedConfig) -> int:
+def _count(config: PretrainedConfig, head: Head) -> int:
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(config).num_parameters()
+        return head.auto_class.from_config(config).num_parameters()

@@ -193,9 +193,7 @@ class Recipe(Spec):
     @property
     def needs_teacher(self) -> bool:
         """Whether any objective looks at the teacher."""
-        return any(
-            not o.consistent and not o.signal.gold for s in self.stages for o in s.objectives.values()
-        )
+        return any(not o.consistent and not o.signal.gold for s in self.stages for o in s.objectives.values())
 
     @property
     def supplementary_stages(self) -> list[int]:

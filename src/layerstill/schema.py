@@ -116,7 +116,7 @@ class OneOf:
     outside come as objects, or by name where the validation's context hands them over as `words`.
     """
 
-    def __init__(self, noun: str, base: type[Spec], choices: dict[str, type[Spec]]) -> None:
+    def __init__(self, noun: str, base: type[Spec], choices: Mapping[str, type[Spec]]) -> None:
         self.noun = noun
         self.base = base
         self.choices = choices
@@ -153,7 +153,8 @@ class OneOf:
         if isinstance(value, self.base) and type(value) not in self._names:
             return value
         words = (info.context or {}).get("words", {})
-        name, settings = (value, {}) if isinstance(value, str) else (None, {})
+        name: Any = value if isinstance(value, str) else None
+        settings: Any = {}
         if isinstance(value, dict) and len(value) == 1:
             ((name, settings),) = value.items()
         if not isinstance(name, str) or name in self.choices:

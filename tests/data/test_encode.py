@@ -9,28 +9,31 @@ from layerstill.data.encode import Collator, encode, usable_length
 from layerstill.data.order import LengthBuckets
 from layerstill.data.tasks import Split
 from layerstill.errors import UserError
+from layerstill.heads import Classes, Scores
 from tests.tiny import tiny_config, tiny_tokenizer
 
 
 def test_texts_become_unpadded_ids_and_long_ones_are_cut_and_counted():
     split = Split([("good film",), ("bad bad bad bad bad bad",)], [1, 0])
-    encoded = encode(split, tiny_tokenizer(), max_length=6)
+    encoded = encode(split, tiny_tokenizer(), max_length=6, head=Classes())
     assert encoded.dataset["length"] == [4, 6]
     assert (encoded.truncated, encoded.tokens) == (1, 10)
     assert encoded.dataset["id"] == [0, 1]
 
 
 def test_pairs_keep_their_segments():
-    encoded = encode(Split([("good film", "bad")], [0]), tiny_tokenizer(), max_length=16)
+    encoded = encode(Split([("good film", "bad")], [0]), tiny_tokenizer(), max_length=16, head=Classes())
     assert encoded.dataset[0]["token_type_ids"] == [0, 0, 0, 0, 1, 1]
-    without = encode(Split([("good film", "bad")], [0]), tiny_tokenizer(pair_types=False), max_length=16)
+    without = encode(
+        Split([("good film", "bad")], [0]), tiny_tokenizer(pair_types=False), max_length=16, head=Classes()
+    )
     assert "token_type_ids" not in without.dataset.column_names
 
 
 def test_a_batch_is_padded_to_its_longest_example():
     tokenizer = tiny_tokenizer()
-    data = encode(Split([("good",), ("bad film was great",)], [1, 0]), tokenizer, 16).dataset
-    batch = Collator(tokenizer)([data[0], data[1]])
+    data = encode(Split([("good",), ("bad film was great",)], [1, 0]), tokenizer, 16, Classes()).dataset
+    batch = Collator(tokenizer, Classes())([data[0], data[1]])
     assert batch["input_ids"].shape == (2, 6)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1] * 6]
     assert batch["labels"].tolist() == [1, 0]
@@ -39,8 +42,8 @@ def test_a_batch_is_padded_to_its_longest_example():
 
 def test_scores_stay_floats():
     tokenizer = tiny_tokenizer()
-    data = encode(Split([("good",)], [2.5]), tokenizer, 16).dataset
-    assert Collator(tokenizer)([data[0]])["labels"].dtype == torch.float32
+    data = encode(Split([("good",)], [2.5]), tokenizer, 16, Scores()).dataset
+    assert Collator(tokenizer, Scores())([data[0]])["labels"].dtype == torch.float32
 
 
 @pytest.mark.parametrize(("family", "limit"), [("bert", 64), ("roberta", 63)])
@@ -74,6 +77,6 @@ def test_padding_goes_to_the_right_whatever_the_tokenizer_does_by_itself():
     tokenizer = tiny_tokenizer()
     tokenizer.padding_side = "left"
     rows = [{"input_ids": [2, 5, 3], "labels": 0}, {"input_ids": [2, 5, 6, 7, 3], "labels": 1}]
-    batch = Collator(tokenizer)(rows)
+    batch = Collator(tokenizer, Classes())(rows)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert tokenizer.padding_side == "left", "the user's tokenizer is left as it was"

@@ -204,7 +204,7 @@ def test_scores_can_be_few():
     assert "classes" not in few.regime
 
 
-SCORES = "it is about classes, and task scores has scores; a regression can only have few_samples"
+SCORES = "it is about classes, and task scores has scores; it can only have few_samples"
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_teacher_and_student_train_on_the_same_wrong_labels_and_the_record_says_
     full = Task.from_files("classification", place / "data")
     noisy = Regime.from_record(student).apply(full, 0)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "s").eval()
-    logits = predict(model, tiny_tokenizer(), noisy.splits["train"], 32)
+    logits = predict(model, tiny_tokenizer(), noisy.splits["train"], 32, noisy.head)
     pairs = list(zip(logits.argmax(-1), noisy.splits["train"].labels, noisy.clean_labels, strict=True))
     wrong = [(p, y, c) for p, y, c in pairs if y != c]
     assert student["student"]["wrong labels reproduced"] == pytest.approx(np.mean([p == y for p, y, _ in wrong]))

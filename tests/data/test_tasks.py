@@ -8,6 +8,7 @@ import pytest
 
 from layerstill.data.tasks import GLUE, Task
 from layerstill.errors import UserError
+from layerstill.heads import Classes, Scores
 
 
 def glue_rows(name: str) -> tuple[list[str], list[str]]:
@@ -36,11 +37,11 @@ def test_glue_tasks_in_the_official_layout(name, tmp_path):
     assert (len(task.splits["train"]), len(task.splits["dev"])) == (6, 3)
     assert task.splits["train"].texts[1] == tuple(f'text 1 of {t} "unbalanced' for t in spec.texts)
     if spec.labels:
-        assert task.kind == "classification"
+        assert task.head == Classes()
         assert task.labels == tuple(spec.labels.values())
         assert task.splits["train"].labels == [i % len(spec.labels) for i in range(6)]
     else:
-        assert task.kind == "regression"
+        assert task.head == Scores()
         assert task.splits["train"].labels[:3] == [0.0, 2.5, 5.0]
 
 

@@ -12,6 +12,7 @@ from layerstill.data.tasks import Split
 from layerstill.evaluation import curvature
 from layerstill.evaluation.curvature import Hessian, hessian_of
 from layerstill.evaluation.predict import batches_of
+from layerstill.heads import Classes, Scores
 from tests.tiny import FAMILIES, WORDS, tiny_model, tiny_tokenizer
 
 EIGENVALUES = np.array([7.0, 3.0, 2.5, 1.0, 0.5, 0.0, -0.25, -9.0, *np.linspace(-1, 1, 22)])
@@ -64,8 +65,9 @@ def test_an_eigenvalue_that_does_not_settle_is_left_out_and_said(quadratic, monk
     assert "has not settled after 1 restarts" in caplog.text
 
 
-def tiny_case(regression: bool):
+def tiny_case(head):
     """A model of a few hundred weights in float64, four equally long texts, and their loss's gradient, flat."""
+    regression = not head.named
     labels = 1 if regression else 3
     model = tiny_model(layers=1, width=4, heads=2, labels=labels, intermediate_size=4, max_position_embeddings=6)
     model.double()
@@ -90,12 +92,12 @@ def tiny_case(regression: bool):
         nn.utils.vector_to_parameters(start, parameters)
         return (sides[0] - sides[1]) / 2e-5
 
-    return hessian_of(model, batches_of(split, tiny_tokenizer(), 6, "cpu", 3), regression), product
+    return hessian_of(model, batches_of(split, tiny_tokenizer(), 6, "cpu", head, 3), head), product
 
 
-@pytest.mark.parametrize("regression", [False, True])
-def test_a_tiny_models_products_are_differences_of_its_gradients(regression):
-    hessian, product = tiny_case(regression)
+@pytest.mark.parametrize("head", [Classes(), Scores()], ids=lambda head: head.word)
+def test_a_tiny_models_products_are_differences_of_its_gradients(head):
+    hessian, product = tiny_case(head)
     rng = np.random.default_rng(0)
     for _ in range(5):
         v = rng.standard_normal(hessian.size)
@@ -105,7 +107,7 @@ def test_a_tiny_models_products_are_differences_of_its_gradients(regression):
 
 
 def test_a_tiny_models_eigenvalue_and_trace_are_those_of_its_explicit_hessian():
-    hessian, product = tiny_case(regression=False)
+    hessian, product = tiny_case(Classes())
     explicit = np.stack([product(row) for row in np.eye(hessian.size)])
     top = np.linalg.eigvalsh((explicit + explicit.T) / 2)[-1]
     assert hessian.top_eigenvalue(seed=0) == pytest.approx(top, rel=2e-3)
@@ -118,8 +120,8 @@ def test_every_family_is_twice_differentiable_on_padded_batches(family):
     model = tiny_model(family, layers=2, width=16, heads=2).double()
     texts = [(" ".join(WORDS[(5 * i) % 9 : (5 * i) % 9 + 1 + i % 5]),) for i in range(6)]
     split = Split(texts, [i % 3 for i in range(6)])
-    whole = hessian_of(model, batches_of(split, tiny_tokenizer(False), 16, "cpu", 6), False)
-    apart = hessian_of(model, batches_of(split, tiny_tokenizer(False), 16, "cpu", 1), False)
+    whole = hessian_of(model, batches_of(split, tiny_tokenizer(False), 16, "cpu", Classes(), 6), Classes())
+    apart = hessian_of(model, batches_of(split, tiny_tokenizer(False), 16, "cpu", Classes(), 1), Classes())
     v = np.random.default_rng(0).standard_normal(whole.size)
     products = whole.times(v), apart.times(v)
     assert np.abs(products[0]).max() > 0

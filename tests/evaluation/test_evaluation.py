@@ -7,8 +7,9 @@ import torch
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
 from layerstill.evaluation.latency import latency_ms
-from layerstill.evaluation.metrics import METRICS, score
+from layerstill.evaluation.metrics import METRICS
 from layerstill.evaluation.predict import evaluate_split, predict
+from layerstill.heads import Classes
 from tests.tiny import WORDS, tiny_model, tiny_tokenizer
 
 
@@ -26,9 +27,9 @@ def test_metrics_on_known_numbers():
 def test_scores_from_logits():
     logits = np.array([[0.1, 2.0, 0.3], [3.0, 0.0, 0.0]])
     classes = Task("x", "classification", {}, ("a", "b", "c"))
-    assert score(classes, logits, np.array([1, 2])) == {"accuracy": 0.5}
+    assert classes.score(logits, np.array([1, 2])) == {"accuracy": 0.5}
     scores = Task("y", "regression", {}, metrics=("pearson",))
-    assert score(scores, np.array([[1.0], [2.0], [4.0]]), np.array([1, 2, 4])) == {"pearson": pytest.approx(1)}
+    assert scores.score(np.array([[1.0], [2.0], [4.0]]), np.array([1, 2, 4])) == {"pearson": pytest.approx(1)}
 
 
 def test_predictions_come_in_the_order_of_the_split_whatever_the_batch():
@@ -38,7 +39,7 @@ def test_predictions_come_in_the_order_of_the_split_whatever_the_batch():
     with torch.no_grad():
         one_by_one = np.stack([model(**tokenizer(*t, return_tensors="pt")).logits[0].numpy() for t in texts])
     for size in (1, 3, 64):
-        np.testing.assert_allclose(predict(model, tokenizer, split, 32, size), one_by_one, atol=2e-5)
+        np.testing.assert_allclose(predict(model, tokenizer, split, 32, Classes(), size), one_by_one, atol=2e-5)
 
 
 def test_a_split_is_scored_with_the_tasks_metrics():
@@ -60,4 +61,4 @@ def test_outputs_that_are_not_finite_are_refused_and_not_taken_for_a_class():
     model = tiny_model()
     model.classifier.weight.data.fill_(float("nan"))
     with pytest.raises(UserError, match="the model's outputs are not finite for 2 of 2 texts"):
-        predict(model, tiny_tokenizer(), Split([("good film",), ("bad plot",)], [1, 0]), max_length=16)
+        predict(model, tiny_tokenizer(), Split([("good film",), ("bad plot",)], [1, 0]), max_length=16, head=Classes())

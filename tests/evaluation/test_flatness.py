@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from layerstill.data.tasks import Split
 from layerstill.evaluation.flatness import Weights, mean_loss, slice_1d, slice_2d, weight_noise
 from layerstill.evaluation.predict import batches_of
+from layerstill.heads import Classes, Scores
 from tests.tiny import WORDS, tiny_model, tiny_tokenizer
 
 
@@ -136,9 +137,9 @@ def test_the_middle_of_a_slice_is_the_models_loss_whatever_the_batches():
         one_by_one = torch.cat([model(**tokenizer(*t, return_tensors="pt")).logits for t in texts])
     expected = F.cross_entropy(one_by_one, torch.tensor(split.labels)).item()
     for size in (3, 64):
-        batches = batches_of(split, tokenizer, 32, "cpu", size)
-        assert mean_loss(model, batches, regression=False) == pytest.approx(expected, rel=1e-5)
-        middle = slice_1d(model, {"train": lambda batches=batches: mean_loss(model, batches, False)}, 0, (0.0,))
+        batches = batches_of(split, tokenizer, 32, "cpu", Classes(), size)
+        assert mean_loss(model, batches, head=Classes()) == pytest.approx(expected, rel=1e-5)
+        middle = slice_1d(model, {"train": lambda batches=batches: mean_loss(model, batches, Classes())}, 0, (0.0,))
         assert middle["train"] == [pytest.approx(expected, rel=1e-5)]
 
 
@@ -148,4 +149,4 @@ def test_the_loss_of_a_score_is_its_squared_error():
     with torch.no_grad():
         scores = [model(**tokenizer(*t, return_tensors="pt")).logits.item() for t in split.texts]
     expected = ((scores[0] - 0.5) ** 2 + (scores[1] - 2.0) ** 2) / 2
-    assert mean_loss(model, batches_of(split, tokenizer, 32, "cpu"), regression=True) == pytest.approx(expected)
+    assert mean_loss(model, batches_of(split, tokenizer, 32, "cpu", Scores()), head=Scores()) == pytest.approx(expected)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from layerstill.data.classes import FittedSet, fit
+from layerstill.data.label_agreement import FittedSet, fit
 from layerstill.data.ood import OodSet, read_ood
 from layerstill.data.tasks import Split, Task
 from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import predict
+from layerstill.heads import Classes, Scores
 from tests.tiny import WORDS, save_tiny, tiny_model, tiny_tokenizer, write_csv
 
 NAMES = ("entailment", "neutral", "contradiction")
@@ -37,7 +38,7 @@ def test_the_prediction_is_taken_before_classes_are_taken_together():
 def test_scores_gap_and_parts_by_hand():
     model, tokenizer = tiny_model(), tiny_tokenizer()
     texts = pairs(12, 1)
-    said = predict(model, tokenizer, Split(texts, [0] * 12), 32).argmax(-1)
+    said = predict(model, tokenizer, Split(texts, [0] * 12), 32, Classes()).argmax(-1)
     gold = [0 if i % 3 == 0 else 1 for i in range(12)]
     task = Task("mnli", "classification", {"dev": Split(texts, [0] * 12)}, NAMES, ("accuracy", "f1_macro"))
     parts = {"even": list(range(0, 12, 2)), "entailed": [0, 3, 6, 9]}
@@ -60,7 +61,7 @@ def test_scores_gap_and_parts_by_hand():
 def test_f1_is_about_the_positive_class_whatever_it_is_called():
     model, tokenizer = tiny_model(labels=2), tiny_tokenizer()
     texts = pairs(10, 2)
-    said = predict(model, tokenizer, Split(texts, [0] * 10), 32).argmax(-1)
+    said = predict(model, tokenizer, Split(texts, [0] * 10), 32, Classes()).argmax(-1)
     task = Task(
         "qqp", "classification", {"dev": Split(texts, [0] * 10)}, ("duplicate", "not_duplicate"), ("f1",), "duplicate"
     )
@@ -75,7 +76,7 @@ def test_f1_is_about_the_positive_class_whatever_it_is_called():
 def test_scores_of_a_regression():
     model, tokenizer = tiny_model(labels=1), tiny_tokenizer()
     texts = pairs(8, 3)
-    said = predict(model, tokenizer, Split(texts, [0.0] * 8), 32)[:, 0]
+    said = predict(model, tokenizer, Split(texts, [0.0] * 8), 32, Scores())[:, 0]
     task = Task("stsb", "regression", {"dev": Split(texts, [0.0] * 8)}, metrics=("pearson",))
     sick = FittedSet("sick", Split(texts, [float(2 * s + 1) for s in said]), (), ())
     block = score_ood(model, tokenizer, task, [sick], 32, said[:, None], said)["sick"]
@@ -150,7 +151,8 @@ def test_distill_and_evaluate_score_the_same_sets_the_same(call, place, tmp_path
     read = read_ood(f"hans={place}/hans.txt", task)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "s").eval()
     said = [
-        model.config.id2label[i] for i in predict(model, tiny_tokenizer(), Split(read.texts, [0] * 24), 32).argmax(-1)
+        model.config.id2label[i]
+        for i in predict(model, tiny_tokenizer(), Split(read.texts, [0] * 24), 32, Classes()).argmax(-1)
     ]
     right = [(name == "entailment") == (label == "entailment") for name, label in zip(said, read.labels, strict=True)]
     assert hans["metrics"]["accuracy"] == pytest.approx(np.mean(right))

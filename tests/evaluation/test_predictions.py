@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 from layerstill.data.tasks import Split
 from layerstill.evaluation.metrics import METRICS
 from layerstill.evaluation.predictions import PREDICTIONS_FILE, Predictions, load_predictions, prediction_tensors
+from layerstill.heads import Classes
 from layerstill.training.checkpoint import write_tensors
 
 
@@ -55,7 +56,7 @@ def test_ids_follow_the_texts(tmp_path):
     texts = [("a", "b"), ("c", "d"), ("a", "bc")]
     found = []
     for split in (texts, [("x", "y"), *texts[1:]]):
-        tensors = prediction_tensors(np.zeros((3, 2), np.float32), Split(split, [0, 1, 0]))
+        tensors = prediction_tensors(np.zeros((3, 2), np.float32), Split(split, [0, 1, 0]), Classes())
         write_tensors(tmp_path / PREDICTIONS_FILE, tensors)
         found.append(load_predictions(tmp_path))
     assert (found[0].ids != found[1].ids).tolist() == [True, False, False]

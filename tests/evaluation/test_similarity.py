@@ -9,6 +9,7 @@ from layerstill.errors import UserError
 from layerstill.evaluation.agreement import Reader, agreement, agreement_with_teacher, sample_of
 from layerstill.evaluation.predict import batches_of
 from layerstill.evaluation.similarity import layer_similarity, linear_cka, pooled_states
+from layerstill.heads import Classes, Scores
 from tests.tiny import FAMILIES, WORDS, tiny_model, tiny_tokenizer
 
 TEXTS = [(" ".join(WORDS[(5 * i) % 9 : (5 * i) % 9 + 1 + i % 5]),) for i in range(12)]
@@ -69,7 +70,7 @@ def test_states_that_are_all_the_same_resemble_nothing(pair):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pooled_states_know_neither_padding_nor_batches(family):
     model, tokenizer = tiny_model(family), tiny_tokenizer(False)
-    found = [pooled_states(model, batches_of(SPLIT, tokenizer, 32, "cpu", size)) for size in (1, 5, 12)]
+    found = [pooled_states(model, batches_of(SPLIT, tokenizer, 32, "cpu", Classes(), size)) for size in (1, 5, 12)]
     assert list(found[0]) == ["embeddings", "layer 1", "layer 2", "layer 3", "layer 4"]
     for name, alone in found[0].items():
         for other in found[1:]:
@@ -78,7 +79,7 @@ def test_pooled_states_know_neither_padding_nor_batches(family):
 
 def test_pooled_states_are_the_means_of_transformers_hidden_states():
     model, tokenizer = tiny_model(), tiny_tokenizer()
-    found = pooled_states(model, batches_of(SPLIT, tokenizer, 32, "cpu", 5))
+    found = pooled_states(model, batches_of(SPLIT, tokenizer, 32, "cpu", Classes(), 5))
     for row, text in enumerate(TEXTS):
         with torch.no_grad():
             states = model(**tokenizer(*text, return_tensors="pt"), output_hidden_states=True).hidden_states
@@ -87,7 +88,7 @@ def test_pooled_states_are_the_means_of_transformers_hidden_states():
 
 
 def test_every_layer_meets_every_layer_of_a_model_of_another_size():
-    batches = batches_of(SPLIT, tiny_tokenizer(), 32, "cpu")
+    batches = batches_of(SPLIT, tiny_tokenizer(), 32, "cpu", Classes())
     student, teacher = (pooled_states(tiny_model(seed=2, layers=n, width=w), batches) for n, w in ((2, 24), (4, 48)))
     made = layer_similarity(student, teacher)
     assert made["student_layers"] == ["embeddings", "layer 1", "layer 2"]
@@ -104,27 +105,27 @@ def test_every_layer_meets_every_layer_of_a_model_of_another_size():
 def test_agreement_is_the_share_of_equal_decisions():
     a = np.array([[1.0, 0, 0], [0, 2, 1], [0, 0, 1], [3, 2, 1]])
     b = np.array([[9.0, 1, 1], [0, 1, 2], [0, 0, 5], [0, 1, 0]])
-    assert agreement(a, b) == 0.5
-    assert agreement(a, a) == 1
+    assert agreement(a, b, Classes()) == 0.5
+    assert agreement(a, a, Classes()) == 1
 
 
 def test_agreement_with_the_teacher_is_read_by_each_ones_own_tokenizer():
     teacher = Reader(tiny_model(), tiny_tokenizer(), 32)
     student = Reader(tiny_model(), tiny_tokenizer(False), 32)  # reads without segments, which the teacher has
-    made = agreement_with_teacher(student, teacher, SPLIT)
-    predictions = [reader.predict(SPLIT).argmax(-1) for reader in (student, teacher)]
+    made = agreement_with_teacher(student, teacher, SPLIT, Classes())
+    predictions = [reader.predict(SPLIT, Classes()).argmax(-1) for reader in (student, teacher)]
     assert made == {"teacher": np.mean(predictions[0] == predictions[1]), "examples": 12}
-    assert agreement_with_teacher(teacher, teacher, SPLIT)["teacher"] == 1
+    assert agreement_with_teacher(teacher, teacher, SPLIT, Classes())["teacher"] == 1
 
 
 def test_models_of_other_classes_are_not_compared():
     teacher, student = (Reader(tiny_model(), tiny_tokenizer(), 32) for _ in range(2))
     student.model.config.id2label = {0: "good", 1: "fine", 2: "bad"}
-    with pytest.raises(UserError, match="the student knows the classes good, fine, bad, the teacher LABEL_0, LABEL_1"):
-        agreement_with_teacher(student, teacher, SPLIT)
+    with pytest.raises(UserError, match="the student knows the labels good, fine, bad, the teacher LABEL_0, LABEL_1"):
+        agreement_with_teacher(student, teacher, SPLIT, Classes())
     scores = Reader(tiny_model(labels=1), tiny_tokenizer(), 32)
-    with pytest.raises(UserError, match="these models give scores"):
-        agreement_with_teacher(scores, scores, SPLIT)
+    with pytest.raises(UserError, match="scores are never quite equal"):
+        agreement_with_teacher(scores, scores, SPLIT, Scores())
 
 
 def test_a_sample_keeps_the_order_and_is_drawn_by_seed_and_name():

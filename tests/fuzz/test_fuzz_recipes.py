@@ -9,6 +9,7 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from layerstill.errors import UserError
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.training.module import DistillationModule
 from tests.fuzz.strategies import broken_recipes, fuzz, recipes
@@ -61,7 +62,7 @@ def test_a_recipe_teaches_or_is_refused_by_the_name_of_an_objective(models, data
         return
     stage = recipe.stages[0]
     try:
-        module = DistillationModule(copy.deepcopy(models[student]), models["teacher"], stage, seed, regression=False)
+        module = DistillationModule(copy.deepcopy(models[student]), models["teacher"], stage, seed, head=Classes())
         module.freeze_unreached(BATCH)
     except UserError as error:
         named = any(repr(name) in str(error) for name in stage.objectives)

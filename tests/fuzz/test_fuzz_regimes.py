@@ -6,7 +6,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from layerstill.data.classes import fit
+from layerstill.data.label_agreement import fit
 from layerstill.data.ood import KNOWN, read_ood
 from layerstill.data.regimes import Regime
 from layerstill.data.tasks import Split, Task

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerstill.heads import Classes
 from layerstill.knowledge.alignment import Aligner, LayerLinear
 from layerstill.knowledge.bound_objective import BoundObjective, ModelShape, Target
 from layerstill.knowledge.capture import AttentionRecord, Captured
-from layerstill.knowledge.mappings import Pair
+from layerstill.knowledge.counting import Places, Reach
+from layerstill.knowledge.mappings import Group
 from layerstill.knowledge.objective import Objective
 
 FOLDER = Path(os.environ.get("LAYERSTILL_GOLDEN", Path(__file__).parents[1] / "golden"))
@@ -69,11 +71,20 @@ def term(
 ) -> Tensor:
     """The value that an objective of a recipe has on captured tensors, before its weight."""
     spec = Objective.model_validate({"mapping": "first", "distance": "mse", **objective})
-    bound = BoundObjective("term", spec, SHAPE, SHAPE, regression=False, seed=0)
-    targets = targets or [Target(teacher, teacher.mask)]
-    return bound.against(
-        student, targets, aligner, [Pair(s, t) for s, t in pairs], torch.tensor(1.0, dtype=torch.float64)
-    ).value
+    bound = BoundObjective("term", spec, SHAPE, SHAPE, Classes(), seed=0)
+    targets = targets or [Target(teacher, places(teacher.mask))]
+    compared = [[Group((s,), (t,))] for s, t in pairs]
+    if spec.mapping.meet == "concatenated":
+        compared = [[Group(*zip(*pairs, strict=True), meet="concatenated")]]
+    if spec.relate is not None and spec.relate.over == "layers":
+        compared = [[group for (group,) in compared]]
+    units = torch.stack([torch.stack([bound._count(t.places, (Reach(), Reach()))] * len(compared)) for t in targets])
+    return bound.against(student, targets, aligner, compared, torch.ones_like(units), units).value
+
+
+def places(mask: Tensor) -> Places:
+    """Real tokens, and logits that count for every example."""
+    return Places(mask, mask.any(1))
 
 
 def linear(weight: Tensor, bias: Tensor, layers: list[int] | None = None) -> LayerLinear:

@@ -11,6 +11,7 @@ from layerstill.families import FAMILIES as PROVEN
 from layerstill.families import family_of, layers_of, recorder_of
 from layerstill.knowledge.capture import ATTENTION_NAME, CapturePlan
 from layerstill.knowledge.signals import Attention, HiddenStates
+from tests.knowledge.golden import places
 from tests.tiny import FAMILIES, batch, tiny_config, tiny_model
 
 
@@ -36,7 +37,7 @@ def test_probabilities_from_recorded_q_and_k_are_the_models_own(family, lengths)
         own = eager(**inputs(data), attention_mask=data["attention_mask"], output_attentions=True).attentions
         captured = recorder(tiny_model(family)).run(CapturePlan(attention=frozenset({1, 2, 3, 4})), inputs(data), mask)
     for layer in (1, 2, 3, 4):
-        values, allowed = Attention(form="probabilities").read(captured, layer, mask, "excluded", "values")
+        values, allowed = Attention(form="probabilities").read(captured, layer, places(mask), "excluded", "values")
         real = mask[:, None, :, None].expand_as(values)
         torch.testing.assert_close(values[real], own[layer - 1][real], atol=2e-6, rtol=1e-5)
         assert not allowed.expand_as(values)[~real].any()
@@ -96,7 +97,7 @@ def test_gradients_flow_through_recorded_tensors(family):
     data, model = batch(), tiny_model(family)
     mask = data["attention_mask"].bool()
     captured = recorder(model).run(CapturePlan(attention=frozenset({2})), inputs(data), mask)
-    scores, allowed = Attention().read(captured, 2, mask, "excluded", "values")
+    scores, allowed = Attention().read(captured, 2, places(mask), "excluded", "values")
     scores[allowed.expand_as(scores)].square().sum().backward()
     reached = [n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
     assert any("embed" in n or "wte" in n for n in reached)
@@ -148,8 +149,8 @@ def test_left_padding_gives_the_same_vectors_as_right_padding():
     left_mask = mask.flip(1)
     for pool in ("first", "mean"):
         signal = HiddenStates(pool=pool)
-        a, _ = signal.read(Captured(mask, hidden=right), 1, mask, "excluded", "values")
-        b, _ = signal.read(Captured(left_mask, hidden=left), 1, left_mask, "excluded", "values")
+        a, _ = signal.read(Captured(mask, hidden=right), 1, places(mask), "excluded", "values")
+        b, _ = signal.read(Captured(left_mask, hidden=left), 1, places(left_mask), "excluded", "values")
         torch.testing.assert_close(a, b)
 
 
@@ -178,7 +179,7 @@ def test_queries_that_come_scaled_are_recorded_as_they_were():
     layers_of(model)[0].self_attn.q_proj.register_forward_hook(lambda *a: seen.append(a[2]))
     captured = recorder(model).run(CapturePlan(attention=frozenset({1})), inputs(data), mask)
     q = seen[0].unflatten(-1, (4, 12)).transpose(1, 2)
-    relation, _ = Relation(of="Q-Q").read(captured, 1, mask, "excluded", "values")
+    relation, _ = Relation(of="Q-Q").read(captured, 1, places(mask), "excluded", "values")
     torch.testing.assert_close(relation, q @ q.transpose(-1, -2) / 12**0.5)
 
 

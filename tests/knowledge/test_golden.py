@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from layerstill.errors import UserError
+from layerstill.heads import Classes
 from layerstill.knowledge import mappings
 from layerstill.knowledge.alignment import Aligner
-from layerstill.knowledge.bound_objective import BoundObjective, Target
+from layerstill.knowledge.bound_objective import BoundObjective, ModelShape, Target
 from layerstill.knowledge.capture import Captured
 from layerstill.knowledge.distances import KL, SoftCrossEntropy
+from layerstill.knowledge.mappings import Masses
+from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.signals import HiddenStates
 from layerstill.knowledge.views import Mixing
 from layerstill.students.initialisation import INITIALISATIONS
-from tests.knowledge.golden import FOLDER, Case, linear, record, term
+from tests.knowledge.golden import FOLDER, Case, linear, places, record, term
 
 ATTENTION = {"signal": {"attention": {"form": "probabilities"}}, "distance": "kl"}
 ONES = torch.ones(1, dtype=torch.bool)
@@ -129,8 +132,8 @@ def test_hidden_mse_projected():
 def test_masked_mean_pooling():
     case = Case("masked_mean_pooling")
     captured = Captured(case.mask, hidden={1: case["hidden"]})
-    pooled, _ = HiddenStates(pool="mean").read(captured, 1, case.mask, "excluded", "values")
-    unmasked, _ = HiddenStates(pool="mean").read(captured, 1, case.mask, "included", "values")
+    pooled, _ = HiddenStates(pool="mean").read(captured, 1, places(case.mask), "excluded", "values")
+    unmasked, _ = HiddenStates(pool="mean").read(captured, 1, places(case.mask), "included", "values")
     case.check("masked.pooled", pooled.detach())
     case.check("masked.sum_of_squares", (pooled**2).sum())
     case.check("as_released.pooled_unmasked", unmasked)
@@ -221,11 +224,12 @@ def test_rail_kd_concatenated():
     pairs = list(zip(student.hidden, chosen, strict=True))
     objective = {
         "signal": {"hidden_states": {"pool": "mean"}},
-        "alignment": {"linear": {"sides": "both", "width": 5, "maps": "concatenated"}},
+        "mapping": {"uniform": {"meet": "concatenated"}},
+        "alignment": {"linear": {"sides": "both", "width": 5}},
         "distance": "normalized_squared",
     }
     maps = (linear(case[f"W_{s}"][None], case[f"b_{s}"][None]) for s in ("student", "teacher"))
-    aligner = Aligner(*maps, concatenates=True)
+    aligner = Aligner(*maps)
     case.check("masked.squared_mean_over_batch", term(objective, student, teacher, pairs, aligner))
     released = term({**objective, "padding": "included"}, student, teacher, pairs, aligner)
     case.check("as_released.glmkd_sum", released, 1 / len(case.mask))
@@ -278,8 +282,8 @@ def consistency(case: Case, objective: dict, padding: str) -> torch.Tensor:
     clean.attention[1] = record(case["student_clean_q"], case["student_clean_k"])
     lam = case.parameters["lambda"]
     targets = [
-        Target(clean, case.mask, share=lam),
-        Target(clean, case.mask.flip(0), share=1 - lam, partner=True),
+        Target(clean, places(case.mask), share=lam),
+        Target(clean, places(case.mask.flip(0)), share=1 - lam, partner=True),
     ]
     spec = {**objective, "target": "student", "padding": padding}
     return case.parameters["ramp"] * term(spec, mix, clean, [(1, 1)], targets=targets)
@@ -377,3 +381,101 @@ def test_initialisations(depths, name, key):
             INITIALISATIONS[name]().choose(S, T, random.Random(0))
         return
     assert INITIALISATIONS[name]().choose(S, T, random.Random(0)) == [block + 1 for block in expected]
+
+
+TOGETHER = {"first_token": "first", "mean_pooled": "mean"}
+
+
+@pytest.mark.parametrize(("kind", "pool"), TOGETHER.items())
+def test_rkd(kind, pool):
+    case = Case("rkd")
+    student, teacher = (Captured(case.mask, hidden={1: case[f"{side}_hidden"]}) for side in ("student", "teacher"))
+    prefix = "reference" if pool == "first" else "masked"
+    for relation, name, all_, some in (
+        ("pair_distances", "distance", "B2", "pairs"),
+        ("angles", "angle", "B3", "distinct_triples"),
+    ):
+        objective = {"signal": {"hidden_states": {"pool": pool}}, "distance": "huber"}
+        own = {**objective, "relate": {relation: {"over": "batch"}}}
+        every = {**objective, "relate": {relation: {"over": "batch", "degenerate": "included"}}}
+        case.check(f"{prefix}.{kind}_{name}_mean_over_{some}", term(own, student, teacher, [(1, 1)]))
+        whole = term(every, student, teacher, [(1, 1)])
+        case.check(f"{prefix}.{kind}_{name}_mean_over_{all_}", whole)
+        if pool == "first":
+            case.check(f"as_released.torchdistill_{name}_first_token", whole)
+    if pool == "first":
+        own = {"signal": {"hidden_states": {"pool": pool}}, "distance": "huber", "relate": "pair_distances"}
+        case.check("as_released.tkc_distance_first_token", term(own, student, teacher, [(1, 1)]))
+
+
+def test_contextual_kd_between_words():
+    case = Case("ckd_contextual_words")
+    student, teacher = hidden(case, "student_hidden"), hidden(case, "teacher_hidden")
+    pairs = [(i, i) for i in range(len(case["student_hidden"]))]
+    rows = {"signal": "hidden_states", "relate": {"cosines": {"over": "tokens"}}, "distance": "kl"}
+    case.check("masked.pair_mean_over_rows", term({**rows, "layers": "mean"}, student, teacher, pairs))
+    triples = {"signal": "hidden_states", "relate": {"angles": {"over": "tokens"}}, "layers": "mean"}
+    case.check("masked.triple_mean_over_distinct_triples", term(triples, student, teacher, pairs))
+
+
+def test_contextual_kd_between_layers():
+    case = Case("ckd_contextual_layers")
+    student, teacher = hidden(case, "student_hidden"), hidden(case, "teacher_hidden")
+    pairs = [(i, i) for i in range(len(case["student_hidden"]))]
+    rows = {"signal": "hidden_states", "relate": {"cosines": {"over": "layers"}}, "distance": "kl"}
+    case.check("masked.pair_mean_over_rows", term(rows, student, teacher, pairs))
+    triples = {"relate": {"angles": {"over": "layers", "degenerate": "included"}}, "signal": "hidden_states"}
+    case.check("masked.triple_released_normaliser", term(triples, student, teacher, pairs))
+    case.check("as_released.triple", term(triples, student, teacher, pairs))
+
+
+def whole(case: Case, objective: dict, S: int, T: int, first: int = 1) -> tuple[torch.Tensor, BoundObjective]:
+    """The value over all of a mapping's own groups, and the objective that has it."""
+    student, teacher = hidden(case, "student_hidden", first), hidden(case, "teacher_hidden", first)
+    shapes = (ModelShape(S, 6, 1, 6), ModelShape(T, 6, 1, 6))
+    bound = BoundObjective("term", Objective.model_validate(objective), *shapes, Classes(), seed=0)
+    units = bound.count([places(case.mask)], 0, 0)
+    target = Target(teacher, places(case.mask))
+    compared = bound.compared(0, 0)
+    return bound.against(student, [target], None, compared, torch.ones_like(units), units).value, bound
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_alp_kd(detached):
+    case = Case("alp_kd")
+    mapping = {"attended": {"detached": detached}}
+    objective = {"signal": {"hidden_states": {"pool": "first"}}, "mapping": mapping, "distance": "mse"}
+    name = "reference.loss_sum_over_layers" + "_alpha_detached" * detached
+    case.check(name, whole(case, objective, 3, 5, 0)[0])
+    if not detached:
+        case.check("as_released.glmkd_sum_over_layers", whole(case, objective, 3, 5, 0)[0])
+        with_embeddings = {**objective, "mapping": {"attended": {"embeddings": True}}, "layers": "mean"}
+        case.check("reference.with_embeddings_mean_over_layers", whole(case, with_embeddings, 3, 5, 0)[0])
+        case.check("as_released.h2d_with_embeddings_mean", whole(case, with_embeddings, 3, 5, 0)[0])
+
+
+@pytest.mark.parametrize("masses", ["uniform", "given"])
+def test_bert_emd(masses):
+    case = Case("bert_emd")
+    objective = {"signal": "hidden_states", "mapping": "optimal_transport", "distance": "mse"}
+    spec = Objective.model_validate(objective)
+    bound = BoundObjective("term", spec, ModelShape(3, 6, 1, 6), ModelShape(6, 6, 1, 6), Classes(), seed=0)
+    if masses == "given":
+        for side in ("student", "teacher"):
+            getattr(bound.mapping_state, side).copy_(torch.tensor(case.parameters[f"{side}_masses"]))
+    student, teacher = hidden(case, "student_hidden", 1), hidden(case, "teacher_hidden", 1)
+    units = bound.count([places(case.mask)], 0, 0)
+    target = Target(teacher, places(case.mask))
+    value = bound.against(student, [target], None, bound.compared(0, 0), torch.ones_like(units), units).value
+    case.check(f"masked.{masses}_loss", value)
+    bound.mapping_state.finish_step()
+    for side in ("student", "teacher"):
+        case.check(f"masked.{masses}_updated_{side}_masses", getattr(bound.mapping_state, side))
+    plan = Masses(3, 6, learnt=True)
+    if masses == "given":
+        for side in ("student", "teacher"):
+            getattr(plan, side).copy_(torch.tensor(case.parameters[f"{side}_masses"]))
+    found = plan.transport(torch.tensor(case.data["expected"]["masked.cost"], dtype=torch.float64).flatten()).view(3, 6)
+    torch.testing.assert_close(found.sum(1), plan.student, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.sum(0), plan.teacher, rtol=0, atol=1e-12)
+    case.check(f"masked.{masses}_plan", found)

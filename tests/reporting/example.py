@@ -11,6 +11,7 @@ from layerstill.data.regimes import Regime
 from layerstill.data.tasks import Split, Task
 from layerstill.evaluation.noise import noise_shares
 from layerstill.evaluation.predictions import prediction_tensors
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.training.checkpoint import write_tensors
 
@@ -75,7 +76,7 @@ def write_predictions(folder: Path, score: float, seed: int) -> None:
     logits = np.zeros((EXAMPLES, 2), np.float32)
     logits[np.arange(EXAMPLES), np.where(right, labels, 1 - labels)] = 1 + seed
     split = Split([(f"text {i}",) for i in range(EXAMPLES)], labels.tolist())
-    write_tensors(folder / "predictions.safetensors", prediction_tensors(logits, split))
+    write_tensors(folder / "predictions.safetensors", prediction_tensors(logits, split, Classes()))
 
 
 def noisy_regime(rate: float, seed: int) -> dict[str, Any]:

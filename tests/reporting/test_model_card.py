@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from layerstill.data.tasks import Task
 from layerstill.evaluation.predictions import load_predictions
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.reporting.model_card import CARD_MARK, is_hub_id, model_card, plain
 from layerstill.training.arguments import Options
@@ -70,9 +71,7 @@ def result_data(**more):
 
 
 def card(**more):
-    return model_card(
-        result_data(**more), Recipe.load("kd"), {"max_length": 64, "data_fingerprint": "f"}, "classification"
-    )
+    return model_card(result_data(**more), Recipe.load("kd"), {"max_length": 64, "data_fingerprint": "f"}, Classes())
 
 
 def test_a_student_comes_with_its_card(student):
@@ -148,7 +147,7 @@ def test_names_from_outside_stay_text():
 def test_the_recipe_cannot_leave_its_fence():
     data = Recipe.load("kd").to_data() | {"name": "```<b>"}
     recipe = Recipe.from_data(data)
-    text = model_card(result_data(), recipe, {"max_length": 64, "data_fingerprint": "f"}, "classification")
+    text = model_card(result_data(), recipe, {"max_length": 64, "data_fingerprint": "f"}, Classes())
     assert "<b>" not in rendered(text.split("---\n", 2)[2])
     assert "````yaml" in text
 
@@ -168,7 +167,7 @@ def test_a_regime_is_part_of_the_card():
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_recipe_has_words(name):
-    text = model_card(result_data(), Recipe.load(name), {"max_length": 64, "data_fingerprint": "f"}, "classification")
+    text = model_card(result_data(), Recipe.load(name), {"max_length": 64, "data_fingerprint": "f"}, Classes())
     objectives = [n for s in Recipe.load(name).stages for n in s.objectives]
     assert all(f"- **{plain(n)}**: " in text for n in objectives)
     assert "{" not in text.split("```yaml")[0].split("## Training")[1]

@@ -53,9 +53,14 @@ def test_a_run_is_looked_at_with_the_sample_and_the_regime_it_was_trained_on(run
     assert len(task.splits["dev"]) == 8
     found = json.loads((run / "diagnostics.json").read_text("utf-8"))
     assert found["made_with"]["gap"]["data"] == task_fingerprint(task)
-    model, tokenizer = load_fine_tuned(str(run)), load_tokenizer(str(run), load_fine_tuned(str(run)).config)
+    model, tokenizer = (
+        load_fine_tuned(str(run), task.head),
+        load_tokenizer(str(run), load_fine_tuned(str(run), task.head).config),
+    )
     for split in ("train", "dev"):
-        right = predict(model.eval(), tokenizer, task.splits[split], 32).argmax(-1) == task.splits[split].labels
+        right = (
+            predict(model.eval(), tokenizer, task.splits[split], 32, task.head).argmax(-1) == task.splits[split].labels
+        )
         assert found["gap"]["accuracy"][split] == pytest.approx(np.mean(right))
 
 

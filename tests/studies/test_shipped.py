@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from layerstill.heads import Classes
 from layerstill.studies.expand import expand
 from layerstill.studies.file import load_study
 from layerstill.studies.job import with_steps
@@ -34,7 +35,7 @@ def test_a_study_file_expands_to_runs_that_fit(file, quick):
     runs = expand(study, file.parent)
     config = tiny_config("bert", layers=6, width=48, heads=12, labels=2)
     for recipe in {run.recipe.hash: run.recipe for run in runs}.values():
-        refuse_misfits(recipe, config, config, 3, 0, False)
+        refuse_misfits(recipe, config, config, 3, 0, Classes())
     names = {run.coordinates["recipe"] for run in runs}
     assert {"finetune", "kd"} <= names, "the controls belong to every comparison"
     # Equal updates for every arm.

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from transformers import TrainerCallback
 
 from layerstill.cli import main
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training import stages
@@ -77,10 +78,10 @@ def own_loop(folder: Path, processes: int, process: int) -> None:
     quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     teacher = tiny_model(**quiet)
     recipe = Recipe.load("tinybert")
-    module = DistillationModule(build_student(teacher, 2, recipe.student, 0), teacher, recipe.stages[0], 0, False)
+    module = DistillationModule(build_student(teacher, 2, recipe.student, 0), teacher, recipe.stages[0], 0, Classes())
     data = batch(8, lengths=[9, 4, 6, 9, 3, 5, 8, 7])
     module.freeze_unreached(data)
-    units = module.count_units(data["attention_mask"]) / processes
+    units = module.count_units(data) / processes
     own = {name: values[share(8, processes, process)] for name, values in data.items()}
     if processes > 1:
         mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (processes,))

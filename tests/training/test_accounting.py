@@ -57,7 +57,7 @@ def test_the_record_counts_real_tokens_padding_and_operations(tmp_path):
     task = Task.from_files("classification", tmp_path)
     teacher = str(save_tiny(tmp_path / "teacher"))
     recipe = Recipe.load("kd").limited(2, 8, 1e-3)
-    tokens = 2 * sum(encode(task.splits["train"], tiny_tokenizer(), 32).dataset["length"])
+    tokens = 2 * sum(encode(task.splits["train"], tiny_tokenizer(), 32, task.head).dataset["length"])
     for where in ("off", str(tmp_path / "cache")):
         options = Options(max_length=32, progress=False, precision="fp32", cache=CacheOptions(where))
         train = run.distill(teacher, task, recipe, 2, tmp_path / f"s-{len(where)}", options).data["train"]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from layerstill.heads import Classes
 from layerstill.knowledge import bound_objective, products, signals
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
@@ -21,7 +22,7 @@ def module_for(recipe: str, stage: int = 0, family: str = "bert", **config) -> D
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    module = DistillationModule(student, teacher, loaded.stages[stage], seed=0, regression=False).double()
+    module = DistillationModule(student, teacher, loaded.stages[stage], seed=0, head=Classes()).double()
     module.clock.epoch, module.clock.epochs = 1, 2
     return module.train()
 
@@ -147,7 +148,7 @@ def test_maps_with_windows_a_direction_or_a_bias_are_no_mere_products(family, at
         {"stages": [{"epochs": 1, "learning_rate": 1, "objectives": {k: PRODUCTS[k] for k in ("attention", "keys")}}]}
     )
     teacher = tiny_model(family)
-    module = DistillationModule(build_student(teacher, 2, recipe.student, 0), teacher, recipe.stages[0], 0, False)
+    module = DistillationModule(build_student(teacher, 2, recipe.student, 0), teacher, recipe.stages[0], 0, Classes())
     assert [o.by_factors for o in module.objectives] == [attention, True]
 
 
@@ -174,7 +175,7 @@ def test_a_batch_in_parts_gives_the_loss_and_gradient_of_the_whole(recipe, stage
 def parts_give_the_whole(module):
     data = batch(rows=4, lengths=[9, 3, 6, 8])
     whole = loss_and_gradients(module, data)
-    units = module.count_units(data["attention_mask"])
+    units = module.count_units(data)
     terms: dict = {}
     module.zero_grad()
     for rows in (slice(0, 1), slice(1, 4)):
@@ -235,7 +236,7 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn(recipe):
     teacher = tiny_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).double()
     loaded = Recipe.load(recipe, ("student.initialisation=first-k",))
     student = build_student(teacher, 4, loaded.student, seed=0)
-    module = DistillationModule(student, teacher, loaded.stages[0], seed=0, regression=False).double()
+    module = DistillationModule(student, teacher, loaded.stages[0], seed=0, head=Classes()).double()
     data = batch()
     terms, _ = module.terms(data)
     for name, term in terms.items():

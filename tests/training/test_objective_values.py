@@ -99,8 +99,8 @@ def test_the_value_does_not_depend_on_batches_and_the_cache_is_not_asked(task):
     torch.manual_seed(0)
     module = DistillationModule(tiny_model(layers=2, seed=1), teacher, stage, 0, False).double()
     teacher.double()
-    data = encode(task.splits["dev"], tiny_tokenizer(), 32).dataset
-    collate = Collator(tiny_tokenizer())
+    data = encode(task.splits["dev"], tiny_tokenizer(), 32, task.head).dataset
+    collate = Collator(tiny_tokenizer(), task.head)
 
     class NoCache:
         def read(self, content, mask):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from layerstill.data.tasks import Task
 from layerstill.families import recorder_of
+from layerstill.heads import Classes
 from layerstill.knowledge.capture import CapturePlan
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
@@ -30,7 +31,7 @@ def bf16_against_fp32(recipe: str, stage: int, family: str) -> tuple[list[dict[s
         torch.manual_seed(1)
         student = build_student(teacher, 2, loaded.student, seed=0)
         module = DistillationModule(
-            student, with_weights_in(teacher, dtype), loaded.stages[stage], 0, regression=False
+            student, with_weights_in(teacher, dtype), loaded.stages[stage], 0, head=Classes()
         ).train()
         module.clock.epoch, module.clock.epochs = 1, 2
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):

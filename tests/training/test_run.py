@@ -13,7 +13,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 from layerstill.data.tasks import Task
 from layerstill.errors import ObjectiveError, UserError
-from layerstill.evaluation.metrics import score
 from layerstill.recipe import Recipe
 from layerstill.training import stages
 from layerstill.training.arguments import Options
@@ -51,8 +50,8 @@ def test_a_distilled_student_is_a_plain_model_folder_with_its_record(teacher, ta
     assert student.config.id2label == {0: "bad", 1: "fine", 2: "good"}
     assert AutoTokenizer.from_pretrained(tmp_path / "s")("good film")["input_ids"]
     assert not (tmp_path / "s" / "checkpoints").exists()
-    assert set(load_file(tmp_path / "s" / "aligners.safetensors")) == {
-        f"random layers.{side}.{part}" for side in ("student", "teacher") for part in ("weight", "bias")
+    assert set(load_file(tmp_path / "s" / "objectives.safetensors")) == {
+        f"random layers.aligner.{side}.{part}" for side in ("student", "teacher") for part in ("weight", "bias")
     }
     assert not list((tmp_path / "s").rglob("*.bin"))
     assert not list((tmp_path / "s").rglob("*.pt*"))
@@ -198,7 +197,7 @@ def test_f1_is_about_the_same_class_whatever_the_models_order(tmp_path):
     task = Task.glue("mrpc", tmp_path)
     swapped = task.with_label_order(("equivalent", "not_equivalent"))
     logits, gold = np.random.default_rng(0).normal(size=(12, 2)), np.array(task.splits["dev"].labels)
-    assert score(task, logits, gold) == score(swapped, logits[:, ::-1], np.array(swapped.splits["dev"].labels))
+    assert task.score(logits, gold) == swapped.score(logits[:, ::-1], swapped.gold("dev"))
 
 
 def test_labels_that_differ_in_case_only_are_taken_for_the_same(teacher, task, tmp_path, caplog):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
+from layerstill.heads import Classes
 from layerstill.knowledge import bound_objective
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
@@ -36,7 +37,7 @@ def task(tmp_path):
 
 @pytest.fixture
 def data(task):
-    return encode(task.splits["train"], tiny_tokenizer(), 32).dataset
+    return encode(task.splits["train"], tiny_tokenizer(), 32, task.head).dataset
 
 
 def module_for(recipe: str, stage: int, family: str = "bert") -> DistillationModule:
@@ -44,7 +45,7 @@ def module_for(recipe: str, stage: int, family: str = "bert") -> DistillationMod
     teacher = tiny_model(family, **no_dropout(family))
     torch.manual_seed(1)
     student = build_student(teacher, 2, loaded.student, seed=0)
-    return DistillationModule(student, teacher, loaded.stages[stage], seed=0, regression=False).train()
+    return DistillationModule(student, teacher, loaded.stages[stage], seed=0, head=Classes()).train()
 
 
 def cacheable():
@@ -64,9 +65,9 @@ def test_a_cached_teacher_teaches_what_a_live_one_does(recipe, stage, family, da
     module = module_for(recipe, stage, family)
     contents = Contents.of(module.objectives)
     cache = TeacherCache(tmp_path / "cache", "teacher", contents)
-    assert cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU) == len(set(data["content"]))
+    assert cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU) == len(set(data["content"]))
     reopened = TeacherCache(tmp_path / "cache", "teacher", contents)
-    batch = Collator(tiny_tokenizer())([data[i] for i in (3, 0, 11, 7)])
+    batch = Collator(tiny_tokenizer(), Classes())([data[i] for i in (3, 0, 11, 7)])
     results = []
     for used in (None, cache, reopened):
         module.cache = used
@@ -91,10 +92,12 @@ def test_a_teacher_cached_in_bf16_is_the_live_one_of_a_training_in_bf16(data, tm
     exact, cache = TeacherCache(tmp_path, "t", contents), TeacherCache(tmp_path, "t", contents, "bf16")
     assert cache.folder != exact.folder
     few = data.select([3, 0, 11, 7])
-    exact.fill(few, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
+    exact.fill(few, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
     with_weights_in(module.teacher, torch.bfloat16)
-    cache.fill(few, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
-    batch = Collator(tiny_tokenizer())([few[i] for i in sorted(range(4), key=lambda i: -len(few[i]["input_ids"]))])
+    cache.fill(few, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+    batch = Collator(tiny_tokenizer(), Classes())(
+        [few[i] for i in sorted(range(4), key=lambda i: -len(few[i]["input_ids"]))]
+    )
     terms = {}
     for name, used in (("live", None), ("bf16", cache), ("fp32", exact)):
         module.cache = used
@@ -112,8 +115,8 @@ def test_relations_in_parts_need_only_the_vectors_that_a_cache_holds(of, distanc
     monkeypatch.setattr(Recipe, "load", lambda name: recipe)
     module = module_for("relations", 0)
     module.cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
-    module.cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
-    batch = Collator(tiny_tokenizer())([data[i] for i in (3, 0, 11, 7)])
+    module.cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+    batch = Collator(tiny_tokenizer(), Classes())([data[i] for i in (3, 0, 11, 7)])
     whole = module(**batch)["loss"]
     monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", 0)
     monkeypatch.setattr(bound_objective, "PART_ELEMENTS", 2 * batch["input_ids"].shape[1] ** 2)
@@ -124,7 +127,7 @@ def test_of_attention_only_what_is_read_is_stored(data, tmp_path):
     for recipe, names in (("att-kl", {"query", "key"}), ("att-kl+val-kl", {"query", "key", "value"})):
         module = module_for(recipe, 0)
         cache = TeacherCache(tmp_path, recipe, Contents.of(module.objectives))
-        cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
+        cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
         stored = load_file(next(cache.folder.glob("shard-*.safetensors")))
         assert {n.split(".")[0] for n in stored} - {"lengths", "content", "checksum", "logits"} == names
 
@@ -132,12 +135,12 @@ def test_of_attention_only_what_is_read_is_stored(data, tmp_path):
 def test_padding_is_not_stored_and_pooled_states_are_small(data, tmp_path):
     module = module_for("rail-kd-l", 0)
     cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
-    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
+    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
     stored = load_file(next(cache.folder.glob("shard-*.safetensors")))
     assert {n.split(".")[0] for n in stored} == {"pooled", "logits", "lengths", "content", "checksum"}
     module = module_for("hid-seq", 0)
     cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
-    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
+    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
     stored = load_file(next(cache.folder.glob("shard-*.safetensors")))
     assert stored["hidden.2"].shape == (int(stored["lengths"].sum()), 48)
 
@@ -153,7 +156,7 @@ def test_a_filling_that_was_stopped_goes_on_and_runs_share_what_is_there(data, t
         asked.append(len(mask))
         return module.ask_teacher(plan, inputs, mask)
 
-    contents, collator = Contents.of(module.objectives), Collator(tiny_tokenizer())
+    contents, collator = Contents.of(module.objectives), Collator(tiny_tokenizer(), Classes())
     with pytest.raises(KeyboardInterrupt):
         TeacherCache(tmp_path, "t", contents).fill(data, teacher, collator, CPU)
     cache = TeacherCache(tmp_path, "t", contents)
@@ -165,7 +168,7 @@ def test_a_filling_that_was_stopped_goes_on_and_runs_share_what_is_there(data, t
 
 def test_what_is_missing_foreign_or_damaged_is_refused(data, tmp_path):
     module = module_for("kd", 0)
-    contents, collator = Contents.of(module.objectives), Collator(tiny_tokenizer())
+    contents, collator = Contents.of(module.objectives), Collator(tiny_tokenizer(), Classes())
     cache = TeacherCache(tmp_path, "t", contents)
     cache.fill(data.select(range(3)), module.ask_teacher, collator, CPU)
     batch = collator([data[i] for i in (0, 9)])
@@ -308,8 +311,8 @@ def test_what_fp16_would_not_hold_is_kept(data, tmp_path):
     with torch.no_grad():
         module.teacher.bert.encoder.layer[1].output.LayerNorm.weight[0] = 9e4
     cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives), "bf16")
-    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
-    batch = Collator(tiny_tokenizer())([data[0], data[1]])
+    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+    batch = Collator(tiny_tokenizer(), Classes())([data[0], data[1]])
     read = cache.read(batch["content"], batch["attention_mask"].bool())
     assert 65504 < read.hidden[2].abs().max() < float("inf")
 
@@ -321,7 +324,7 @@ def test_a_teacher_that_is_not_finite_is_not_kept(data, tmp_path):
         module.teacher.bert.encoder.layer[1].output.LayerNorm.weight[0] = float("nan")
     cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
     with pytest.raises(UserError, match="the teacher's hidden.2 is not finite on some of the examples"):
-        cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer()), CPU)
+        cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
     assert not list(cache.folder.glob("shard-*"))
 
 

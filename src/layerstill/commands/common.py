@@ -38,17 +38,16 @@ def say(notices: list[str]) -> None:
 
 def read_task(name: str, data: Path | None, dev: Path | None, texts: str | None, label: str, limit: int | None) -> Any:
     """The task of `--task` and the options that go with it."""
-    from layerstill.data.tasks import KINDS, Task
+    from layerstill.data.tasks import Task
+    from layerstill.heads import HEADS
 
     own = {"--dev": dev, "--text-columns": texts, "--label-column": None if label == "label" else label}
     unused = [option for option, value in own.items() if value is not None]
-    if name not in KINDS and (unused or (name == "tickets" and data is not None)):
-        raise UserError(
-            f"--task {name} takes no {(unused or ['--data'])[0]}; that is for --task classification or regression"
-        )
+    if name not in HEADS and (unused or (name == "tickets" and data is not None)):
+        raise UserError(f"--task {name} takes no {(unused or ['--data'])[0]}; that is for --task {', '.join(HEADS)}")
     if name == "tickets":
         task = Task.demo()
-    elif name in KINDS:
+    elif name in HEADS:
         if data is None:
             raise UserError(f"--task {name} needs --data: a folder with train and dev files, or one file")
         task = Task.from_files(name, data, dev, names(texts), label)

@@ -72,7 +72,7 @@ def diagnose(
     """
     setup(quiet or json_)
     from layerstill import diagnostics
-    from layerstill.data.classes import fit_all
+    from layerstill.data.label_agreement import fit_all
     from layerstill.data.regimes import Regime
     from layerstill.reporting.diagnostics import print_diagnostics, progress_bar
     from layerstill.studies.job import ood_of_run

@@ -89,7 +89,7 @@ def distill(
 ) -> None:
     """Distil a fine-tuned teacher into a student with fewer layers.
 
-    The output folder is an ordinary model folder: `AutoModelForSequenceClassification.from_pretrained(OUTPUT)`.
+    The output folder is an ordinary model folder, which transformers loads without layerstill.
     A run that was interrupted goes on when the same command is given again. Several processes share every batch:
     `torchrun --nproc_per_node 2 -m layerstill distill ...`
     """

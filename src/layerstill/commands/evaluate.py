@@ -43,22 +43,20 @@ def evaluate(
     set, both in the classes of the set.
     """
     setup(quiet or json_)
-    import numpy as np
-
-    from layerstill.data.classes import fit_all
     from layerstill.data.encode import usable_length
+    from layerstill.data.label_agreement import agree_on_labels, fit_all
     from layerstill.errors import nearest
     from layerstill.evaluation.ood import score_ood
     from layerstill.evaluation.predict import evaluate_split
     from layerstill.reporting.ood import print_ood
-    from layerstill.training.models import adopt_padding, agree_on_labels, load_fine_tuned, load_tokenizer
+    from layerstill.training.models import adopt_padding, load_fine_tuned, load_tokenizer
 
     own_file = data is not None and data.is_file() and dev is None and split == "dev"
     the_task = read_task(task, data, data if own_file else dev, text_columns, label_column, None)
     if split not in the_task.splits:
         raise UserError(f"--split {split}: {nearest(split, the_task.splits)}")
     sets = read_ood_sets(the_task, ood, ood_labels, text_columns, label_column)
-    loaded = load_fine_tuned(model)
+    loaded = load_fine_tuned(model, the_task.head)
     tokenizer = load_tokenizer(model, loaded.config)
     adopt_padding(loaded, tokenizer)
     the_task, notices = agree_on_labels(the_task, loaded.config, f"model {model}", subset=True)
@@ -66,8 +64,7 @@ def evaluate(
     say([*notices, *the_task.notices, *(notice for ood_set in fitted for notice in ood_set.notices)])
     usable_length(max_length, tokenizer, loaded.config)
     metrics, logits = evaluate_split(loaded, tokenizer, the_task, split, max_length)
-    gold = np.array(the_task.splits[split].labels)
-    block = score_ood(loaded, tokenizer, the_task, fitted, max_length, logits, gold)
+    block = score_ood(loaded, tokenizer, the_task, fitted, max_length, logits, the_task.gold(split))
     data_out = {"model": model, "task": the_task.name, "split": split, "examples": len(logits), "metrics": metrics}
     data_out["ood"] = block
     if json_:

@@ -78,8 +78,8 @@ def plan(
     import torch
 
     from layerstill.data.checks import data_counts, data_notices, supplementary_notices
-    from layerstill.data.classes import fit_all
     from layerstill.data.encode import mean_tokens, usable_length
+    from layerstill.data.label_agreement import agree_on_labels, fit_all
     from layerstill.data.regimes import other_regime
     from layerstill.plan import make_plan
     from layerstill.reporting.plan import plan_data, print_plan
@@ -88,7 +88,6 @@ def plan(
     from layerstill.training.cache_choice import CacheOptions
     from layerstill.training.compiling import refuse_compiling
     from layerstill.training.models import (
-        agree_on_labels,
         load_config,
         load_tokenizer,
         refuse_other_tokens,
@@ -102,8 +101,8 @@ def plan(
     the_task = read_task(task, data, dev, text_columns, label_column, train_examples)
     the_task = in_regime(the_task, few_samples, label_noise, regime, seed)
     sets = read_ood_sets(the_task, ood, ood_labels, text_columns, label_column)
-    config = load_config(teacher)
-    require_head(teacher, config)
+    config = load_config(teacher, the_task.head)
+    require_head(teacher, config, the_task.head)
     if compile_:
         refuse_compiling(config)
     the_task, notices = agree_on_labels(the_task, config, f"teacher {teacher}")
@@ -111,14 +110,14 @@ def plan(
     notices += [notice for ood_set in fit_all(sets, the_task) for notice in ood_set.notices]
     tokenizer = load_tokenizer(teacher, config)
     usable_length(max_length, tokenizer, config)
-    source = config if init_from is None else load_config(init_from)
+    source = config if init_from is None else load_config(init_from, the_task.head)
     if init_from is not None:
         refuse_other_tokens(init_from, source, config, tokenizer.get_vocab())
     examples = len(the_task.splits["train"])
-    regression = the_task.kind == "regression"
     vocabulary = student_vocabulary(the_recipe, tokenizer, the_task, config, extra)
-    bound = (the_recipe, config, source, student_layers, regression, seed)
-    tokens = mean_tokens(the_task.splits["train"], vocabulary.tokenizer if vocabulary else tokenizer, max_length)
+    bound = (the_recipe, config, source, student_layers, the_task.head, seed)
+    own = vocabulary.tokenizer if vocabulary else tokenizer
+    tokens = mean_tokens(the_task.splits["train"], own, max_length, the_task.head)
     arithmetic = arithmetic_of(precision or "auto")
     counts = extra and len(extra.texts), tokens
     made = make_plan(

@@ -71,13 +71,13 @@ def _measure(folder: Path, runs: list[Any]) -> None:
     from layerstill.evaluation.latency import latency_ms
     from layerstill.reporting.speed import LATENCY_FILE, one_of_each
     from layerstill.training.checkpoint import write_json
-    from layerstill.training.models import load_fine_tuned, load_tokenizer
+    from layerstill.training.models import load_tokenizer, load_with_its_head
 
     places = one_of_each(runs)
     if not places:
         raise UserError(f"--latency: no run below {folder} has its model.safetensors")
     texts = [text[:1] for text in Task.demo().splits["dev"].texts[:20]]
-    models = {kind: load_fine_tuned(str(place)) for kind, place in places.items()}
+    models = {kind: load_with_its_head(str(place)) for kind, place in places.items()}
     tokenizers = {kind: load_tokenizer(str(place), models[kind].config) for kind, place in places.items()}
     times: dict[str, list[float]] = {kind: [] for kind in places}
     for _ in range(3):

@@ -20,7 +20,7 @@ def data_counts(task: Task) -> dict[str, int]:
     counts = {f"{name} in train": sum(key in train for key in keys[name]) for name in keys if name != "train"}
     counts["train contradicting"] = _contradicting(keys["train"], task.splits["train"])
     counts |= {f"{name} empty": sum(not all(key) for key in keys[name]) for name in keys}
-    if task.kind == "classification":
+    if task.head.single:
         counts["classes without examples"] = len(task.labels) - len(set(task.splits["train"].labels))
     return {name: count for name, count in counts.items() if count}
 
@@ -54,9 +54,10 @@ def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
     name, labels = task.metrics[0], task.splits["dev"].labels
     value = metrics[name]
     if name == "accuracy":
-        counts = np.bincount(labels, minlength=len(task.labels))
+        gold = np.concatenate([np.ravel(one) for one in task.gold("dev")])
+        counts = np.bincount(gold[gold >= 0], minlength=len(task.labels))
         share = counts.max() / counts.sum()
-        limit = share + 2 * np.sqrt(share * (1 - share) / len(labels))
+        limit = share + 2 * np.sqrt(share * (1 - share) / counts.sum())
         guess = f"always saying {task.labels[int(counts.argmax())]!r}, {share:.4f}"
     else:
         limit = 2 / np.sqrt(len(labels))
@@ -76,6 +77,6 @@ def _key(texts: tuple[str, ...]) -> Key:
 def _contradicting(keys: list[Key], split: Split) -> int:
     labels = defaultdict(set)
     for key, label in zip(keys, split.labels, strict=True):
-        labels[key].add(label)
+        labels[key].add(repr(label))
     times = Counter(keys)
     return sum(times[key] for key, different in labels.items() if len(different) > 1)

@@ -4,13 +4,17 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
+import torch
 from transformers import DataCollatorWithPadding, PretrainedConfig, PreTrainedTokenizerBase
 
 from layerstill.data.tasks import Split
 from layerstill.errors import UserError
 from layerstill.families import family_of
+from layerstill.heads import Head
+from layerstill.heads.head import IGNORED
 
 SHORTEST = 4
 """Tokens of the shortest pair: two of text, two that mark begin and end."""
@@ -18,13 +22,18 @@ SHORTEST = 4
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split as token ids: columns `id`, `content`, `input_ids`, ..., `labels` if it has them; how many were cut."""
+    """A split as token ids: columns `id`, `content`, `input_ids`, ..., `labels` if it has them; how many were cut.
+
+    Where tokens have logits there is `counted`, too: 1 at the first piece of each word, which has the word's label.
+    """
 
     dataset: datasets.Dataset
     truncated: int
     tokens: int
     unknown: int
     """How many of the tokens the vocabulary does not have."""
+    lost_words: int = 0
+    """How many words were cut off with their labels."""
 
     def notices(self, name: str, max_length: int) -> list[str]:
         """What happened to the texts of the split `name`, where it is worth a line."""
@@ -32,6 +41,7 @@ class Encoded:
         if self.truncated:
             notices.append(
                 f"{self.truncated} of {len(self.dataset)} {name} texts are longer than {max_length} tokens, cut"
+                + (f"; {self.lost_words} words with their labels are lost" if self.lost_words else "")
             )
         if self.unknown > self.tokens / 4:
             notices.append(
@@ -41,18 +51,41 @@ class Encoded:
         return notices
 
 
-def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, head: Head) -> Encoded:
     """Tokenise a split without padding; texts longer than `max_length` tokens are cut and counted."""
-    columns = list(map(list, zip(*split.texts, strict=True)))
-    full = tokenizer(*columns, truncation=False, verbose=False)["input_ids"]
-    cut = tokenizer(*columns, truncation=True, max_length=max_length)
+    words = _words_of(split) if head.per_token else None
+    columns = [words] if words is not None else list(map(list, zip(*split.texts, strict=True)))
+    split_up = {"is_split_into_words": True} if words is not None else {}
+    full = tokenizer(*columns, truncation=False, verbose=False, **split_up)["input_ids"]
+    cut = tokenizer(*columns, truncation=True, max_length=max_length, **split_up)
     data = {name: cut[name] for name in tokenizer.model_input_names if name in cut and name != "attention_mask"}
     lengths = [len(ids) for ids in data["input_ids"]]
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in data["input_ids"])
     data |= {"id": list(range(len(split))), "length": lengths, "content": content_hashes(data)}
-    data |= {"labels": split.labels} if split.labels else {}
+    lost = 0
+    if words is None:
+        data |= {"labels": split.labels} if split.labels else {}
+    else:
+        first = [_first_pieces(cut.word_ids(i)) for i in range(len(words))]
+        data["counted"] = [[int(word is not None) for word in row] for row in first]
+        lost = sum(len(row) for row in words) - sum(map(sum, data["counted"]))
+        if split.labels:
+            pairs = zip(first, split.labels, strict=True)
+            data["labels"] = [[IGNORED if w is None else tags[w] for w in row] for row, tags in pairs]
     truncated = sum(len(ids) > max_length for ids in full)
-    return Encoded(datasets.Dataset.from_dict(data), truncated, sum(lengths), unknown)
+    return Encoded(datasets.Dataset.from_dict(data), truncated, sum(lengths), unknown, lost)
+
+
+def _words_of(split: Split) -> list[list[str]]:
+    """The words of each example; of texts without labels what white space sets apart."""
+    if split.labels:
+        return [list(words) for words in split.texts]
+    return [[word for text in texts for word in text.split()] for texts in split.texts]
+
+
+def _first_pieces(word_ids: Sequence[int | None]) -> list[int | None]:
+    """The number of the word at its first piece, None at every other token."""
+    return [None if i and word == word_ids[i - 1] else word for i, word in enumerate(word_ids)]
 
 
 def content_hashes(tokens: Mapping[str, Sequence[Sequence[int]]]) -> list[int]:
@@ -79,23 +112,38 @@ def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: Pretr
 
 
 class Collator:
-    """Pads a batch to its longest example, on the right; the mask says which tokens are real."""
+    """Pads a batch to its longest example, on the right; the mask says which tokens are real.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    Labels are padded as the head says; texts without labels need none.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, head: Head | None = None) -> None:
         # Decoders' tokenizers may pad on the left, which would move the positions that their models count from 0.
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.padding_side = "right"
         self._pad = DataCollatorWithPadding(tokenizer)
+        self._head = head
 
     def __call__(self, rows: list[dict]) -> dict:
         rows = [{name: value for name, value in row.items() if name != "length"} for row in rows]
         # Hashes stay numbers of Python: on a device, reading them would have to wait for it.
-        content = {"content": [row.pop("content") for row in rows]} if "content" in rows[0] else {}
-        return dict(self._pad(rows)) | content
+        apart: dict[str, Any] = {
+            name: [row.pop(name) for row in rows] for name in ("content", "counted", "labels") if name in rows[0]
+        }
+        batch: dict[str, Any] = dict(self._pad(rows))
+        tokens = batch["input_ids"].shape[1]
+        if "counted" in apart:
+            apart["counted"] = torch.tensor([[*row, *[0] * (tokens - len(row))] for row in apart["counted"]])
+        if "labels" in apart:
+            assert self._head is not None
+            apart["labels"] = self._head.pad_labels(apart["labels"], tokens)
+        return batch | apart
 
 
-def mean_tokens(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, sample: int = 1000) -> float:
+def mean_tokens(
+    split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, head: Head, sample: int = 1000
+) -> float:
     """Mean length in tokens of at most `sample` examples, spread evenly over the split."""
     step = max(len(split) // sample, 1)
     some = Split(split.texts[::step][:sample], split.labels[::step][:sample])
-    return encode(some, tokenizer, max_length).tokens / len(some)
+    return encode(some, tokenizer, max_length, head).tokens / len(some)

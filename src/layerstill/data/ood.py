@@ -119,6 +119,7 @@ def read_ood(
     UserError for what cannot be read, with file and line.
     """
     name, path = split_spec(spec)
+    task.head.refuse_far_sets(f"--ood {name}", task.name)
     layout = layout_of(name)
     if layout is None:
         return _read_own(name, path, task, gold or {}, text_columns, label_column)
@@ -214,7 +215,7 @@ def _read_own(
     columns = text_columns or _first_there(table, (*of_task, *usual), name)
     texts = texts_of(table, columns, f"--ood {name}")
     written = table.column(label_column, f"--ood {name}")
-    if task.kind == "regression":
+    if not task.head.named:
         return OodSet(name, texts, scores_of(table, written))
     labels = [str(label) for label in written]
     _refuse_unused(gold, labels, table.path)

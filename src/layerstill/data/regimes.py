@@ -82,7 +82,7 @@ class Regime(Spec):
         """The task with its training examples changed; `seed` is the run's, used if the regime's is `run`.
 
         The new task has `regime`, the record of what was done, and under label noise `clean_labels`. UserError for
-        what a task cannot have: noise or classes in a regression, more examples than there are, a class without any.
+        what a task cannot have: noise where there are no classes, more examples than there are, a class without any.
         """
         if not (self.noisy or self.keep or self.long_tail or self.few_samples):
             return task
@@ -108,19 +108,9 @@ class Regime(Spec):
         there = len(task.splits["train"])
         if self.few_samples and self.few_samples > there:
             raise UserError(f"regime few_samples {self.few_samples}: train of {task.name} has {there} examples")
-        if task.kind == "regression":
-            asked = {
-                "label_noise": self.label_noise,
-                "transitions": self.transitions,
-                "keep": self.keep,
-                "long_tail": self.long_tail,
-                "stratified": self.stratified,
-            }
-            if name := next((n for n, value in asked.items() if value), None):
-                raise UserError(
-                    f"regime {name}: it is about classes, and task {task.name} has scores; "
-                    "a regression can only have few_samples, drawn plainly"
-                )
+        for name in ("label_noise", "transitions", "keep", "long_tail", "stratified"):
+            if getattr(self, name):
+                task.head.refuse_classes(f"regime {name}", task.name, "it can only have few_samples, drawn plainly")
         named = {("keep", name) for name in self.keep} | {("transitions", name) for name in self.transitions}
         named |= {("transitions", to) for row in self.transitions.values() for to in row}
         for setting, name in sorted(named):
@@ -160,7 +150,7 @@ class Regime(Spec):
             generator(seed, "regime", "few samples").shuffle(order)
             left = set(kept)
             chosen = sorted([i for i in order if i in left][: self.few_samples])
-        if task.kind == "classification":
+        if task.head.single:
             how = f"{len(chosen)} of {len(labels)} training examples are left, and none"
             _refuse_vanished(task, labels, [labels[i] for i in chosen], how)
         return chosen
@@ -195,7 +185,7 @@ class Regime(Spec):
             "seed": seed,
             "examples": {"before": len(train), "after": len(labels)},
         }
-        if task.kind == "classification":
+        if task.head.single:
             stages = {"before": train.labels, "drawn": clean, "after": labels}
             record["classes"] = {
                 stage: {name: some.count(i) for i, name in enumerate(task.labels)} for stage, some in stages.items()

@@ -1,27 +1,30 @@
 """Tasks: texts with labels in splits, from GLUE folders, own files, the hub or the demo that comes along."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from layerstill.data.columns import guess_texts, not_text, scores_of, short, texts_of
+from layerstill.data.columns import guess_texts, scores_of, texts_of
 from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
+from layerstill.data.labels import READERS, Written
 from layerstill.errors import UserError, nearest
+from layerstill.heads import HEADS, Classes, Head, Scores, head_named
 
-Kind = Literal["classification", "regression"]
 NOTHING = "no such file or folder"
-KINDS: dict[str, Kind] = {"classification": "classification", "regression": "regression"}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Examples: one or two texts each, and a class number or a score."""
+    """Examples: one or two texts each and a label, as the head of the task has it.
+
+    That is a class number, a score, a 0 or 1 for each label, or the numbers of tags; these belong to an example whose
+    texts are its words.
+    """
 
     texts: list[tuple[str, ...]]
-    labels: list[int] | list[float]
+    labels: list[Any]
     """Empty for texts without labels."""
 
     def __len__(self) -> int:
@@ -33,10 +36,11 @@ class Task:
     """What a model should learn: splits `train`, `dev` and perhaps others, label names and metrics."""
 
     name: str
-    kind: Kind
+    head: Head
+    """What its models are asked for; a word of `HEADS` stands for the head of that name."""
     splits: dict[str, Split]
     labels: tuple[str, ...] = ()
-    """Names of the classes in order; empty for regression."""
+    """Names of the outputs in order; empty for scores."""
     metrics: tuple[str, ...] = ("accuracy",)
     """Names of metrics; the first one decides which of several evaluations is best."""
     positive: str | None = None
@@ -48,17 +52,20 @@ class Task:
     clean_labels: list[int] | None = None
     """The training labels as they were before label noise; None without noise."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", head_named(self.head))
+
     @classmethod
     def glue(cls, name: str, path: str | Path | None = None) -> "Task":
         """One of the nine GLUE tasks from a folder in the official layout, or from the hub without a path."""
         if name not in GLUE:
-            raise UserError(f"unknown task {name!r}: {nearest(name, [*GLUE, 'classification', 'regression'])}")
+            raise UserError(f"unknown task {name!r}: {nearest(name, [*GLUE, *HEADS])}")
         return _glue_from_hub(name) if path is None else _glue_from_folder(name, Path(path))
 
     @classmethod
     def from_files(
         cls,
-        kind: str,
+        head: str | Head,
         path: str | Path,
         dev: str | Path | None = None,
         text_columns: tuple[str, ...] = (),
@@ -66,11 +73,11 @@ class Task:
     ) -> "Task":
         """Own files: a folder with `train.*` and `dev.*` (and perhaps `test.*`), or one file of training examples.
 
+        `head` is a head or its word, `classification` say.
         Without a dev file, a tenth of the training examples is held out, the same tenth every time.
         """
-        if kind not in KINDS:
-            raise UserError(f"unknown kind of task {kind!r}: {nearest(kind, KINDS)}")
-        return _own_files(KINDS[kind], Path(path), None if dev is None else Path(dev), text_columns, label_column)
+        found = head_named(head)
+        return _own_files(found, Path(path), None if dev is None else Path(dev), text_columns, label_column)
 
     @classmethod
     def demo(cls) -> "Task":
@@ -81,11 +88,27 @@ class Task:
         return replace(task, name="tickets", notices=())
 
     def with_label_order(self, names: tuple[str, ...]) -> "Task":
-        """The same task with its classes numbered as `names`, which has them all, has them."""
-        number = {i: names.index(name) for i, name in enumerate(self.labels)}
-        splits = {s: Split(split.texts, [number[int(y)] for y in split.labels]) for s, split in self.splits.items()}
-        clean = None if self.clean_labels is None else [number[y] for y in self.clean_labels]
+        """The same task with its outputs numbered as `names`, which has them all, has them."""
+        places = [names.index(name) for name in self.labels]
+
+        def moved(labels: list[Any]) -> list[Any]:
+            return self.head.renumbered(labels, places, len(names))
+
+        splits = {s: Split(split.texts, moved(split.labels)) for s, split in self.splits.items()}
+        clean = None if self.clean_labels is None else moved(self.clean_labels)
         return replace(self, splits=splits, labels=names, clean_labels=clean)
+
+    def gold(self, split: str) -> Any:
+        """The labels of a split as `score` takes them."""
+        return self.head.gold(self.splits[split].labels)
+
+    def score(self, logits: Any, gold: Any = None) -> dict[str, float]:
+        """All metrics on logits as the head joins them, against gold labels as it has them; without, those of dev."""
+        return self.score_decisions(self.head.decide(logits), self.gold("dev") if gold is None else gold)
+
+    def score_decisions(self, decided: Any, gold: Any) -> dict[str, float]:
+        """All metrics on what the head decided."""
+        return self.head.score(self.metrics, self.labels, decided, gold, self.positive)
 
     def limited(self, train: int | None) -> "Task":
         """The same task with at most the first `train` training examples; UserError after a regime."""
@@ -110,6 +133,11 @@ class GlueTask:
     positive: str | None = None
     dev: str = "dev"
     header: tuple[str, ...] | None = None
+
+    @property
+    def head(self) -> Head:
+        """Classes, or scores where there are no names."""
+        return Classes() if self.labels else Scores()
 
 
 def _named(*names: str) -> dict[str, str]:
@@ -180,8 +208,7 @@ def _glue_from_folder(name: str, path: Path) -> Task:
         texts = texts_of(table, spec.texts, f"task {name}")
         written = table.column(spec.label, f"task {name}")
         splits[split] = Split(texts, scores_of(table, written) if not spec.labels else _numbers(table, written, spec))
-    kind: Kind = "classification" if spec.labels else "regression"
-    return Task(name, kind, splits, tuple(spec.labels.values()), spec.metrics, spec.positive)
+    return Task(name, spec.head, splits, tuple(spec.labels.values()), spec.metrics, spec.positive)
 
 
 def _numbers(table: Table, written: list, spec: GlueTask) -> list[int]:
@@ -207,40 +234,31 @@ def _glue_from_hub(name: str) -> Task:
     for split, there in {"train": "train", "dev": "validation_matched" if name == "mnli" else "validation"}.items():
         rows = data[there]
         splits[split] = Split(list(zip(*(rows[c] for c in columns), strict=True)), list(rows["label"]))
-    kind: Kind = "classification" if spec.labels else "regression"
-    return Task(name, kind, splits, tuple(spec.labels.values()), spec.metrics, spec.positive)
+    return Task(name, spec.head, splits, tuple(spec.labels.values()), spec.metrics, spec.positive)
 
 
-def _own_files(kind: Kind, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+    if head.word not in READERS:
+        raise UserError(f"--task {head.word}: own files are read for {', '.join(READERS)}; make the Task in Python")
     files = find_files(path, dev)
     tables = {split: read_table(file) for split, file in files.items()}
-    notices = [notice for table in tables.values() for notice in table.notices]
     text_columns = text_columns or guess_texts(tables["train"], label_column)
     texts = {s: texts_of(t, text_columns, "--text-columns") for s, t in tables.items()}
     written = {s: t.column(label_column, "--label-column") for s, t in tables.items()}
     if label_column in text_columns:
         raise UserError(f"column {label_column!r} is both text and label; set --text-columns and --label-column")
-    names: tuple[str, ...] = ()
-    if kind == "regression":
-        splits = {s: Split(texts[s], scores_of(t, written[s])) for s, t in tables.items()}
-    else:
-        names, spelling = _label_names(tables["train"], written["train"], label_column)
-        notices += spelling
-        if len(names) > len(set(texts["train"])):
-            raise UserError(
-                f"{tables['train'].path}: column {label_column!r} holds {len(names)} different labels for "
-                f"{len(set(texts['train']))} different texts in {', '.join(text_columns)}; are the columns swapped? "
-                "Set --text-columns and --label-column"
-            )
-        splits = {s: Split(texts[s], _classes(t, written[s], names)) for s, t in tables.items()}
-    if kind == "regression" and len(splits.get("dev", splits["train"])) < 2:
-        raise UserError(f"{files.get('dev')}: a correlation needs at least 2 rows, the dev split has 1")
-    metrics = ("pearson", "spearman") if kind == "regression" else ("accuracy", "f1_macro")
+    labels = READERS[head.word](Written(tables, texts, written, text_columns, label_column))
+    notices = [*(notice for table in tables.values() for notice in table.notices), *labels.notices]
+    splits = {s: Split(texts[s], labels.splits[s]) for s in tables}
+    if (rows := len(splits.get("dev", splits["train"]))) < head.fewest:
+        raise UserError(
+            f"{files.get('dev')}: a correlation needs at least {head.fewest} rows, the dev split has {rows}"
+        )
     if "dev" not in splits:
         refuse_copies(tables["train"])
-        splits, notice = _hold_out(splits, kind)
+        splits, notice = _hold_out(splits, head)
         notices.append(notice)
-    return Task(kind, kind, splits, names, metrics, notices=tuple(notices))
+    return Task(head.word, head, splits, labels.names, head.metrics, notices=tuple(notices))
 
 
 def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str, Path]:
@@ -264,76 +282,18 @@ def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str
     return files
 
 
-def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, ...], list[str]]:
-    """The classes in order, and notices."""
-    for line, value in zip(table.lines, written, strict=True):
-        if not _names_a_class(value):
-            raise UserError(
-                f"{table.path} line {line}: label {short(value)} names no class; "
-                "use strings or whole numbers, or --task regression for scores"
-            )
-    names = {str(value) for value in written}
-    whole = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
-    ordered = tuple(sorted(names, key=lambda name: (int(name), name)) if whole else sorted(names))
-    if len(ordered) < 2:
-        raise UserError(
-            f"{table.path}: column {column!r} holds a single class, {ordered[0]!r}; there is nothing to learn"
-        )
-    if len(ordered) > max(20, len(written) // 2):
-        raise UserError(
-            f"{table.path}: column {column!r} holds {len(ordered)} different labels in {len(written)} rows; "
-            "is it the text column? Set --text-columns and --label-column"
-        )
-    bare = [name.strip() for name in ordered]
-    if len(set(bare)) < len(bare):
-        twice = next(name for name in bare if bare.count(name) > 1)
-        several = [name for name in ordered if name.strip() == twice]
-        raise UserError(
-            f"{table.path}: labels {' and '.join(map(repr, several))} differ in white space only; write them the same"
-        )
-    folded = [name.casefold() for name in ordered]
-    alike = [name for name in ordered if folded.count(name.casefold()) > 1]
-    notice = f"{table.path}: labels {', '.join(alike)} differ in upper and lower case only and are taken for different"
-    return ordered, [notice] if alike else []
-
-
-def _names_a_class(value: object) -> bool:
-    """Whether a label is a name or a whole number; numbers with a fraction, nan and empty cells are not."""
-    if not isinstance(value, str):
-        return isinstance(value, int)  # true and false too
-    if not value.strip() or not_text(value):
-        return False
-    try:
-        float(value)
-    except ValueError:
-        return True
-    return re.fullmatch(r"-?\d+", value) is not None
-
-
-def _classes(table: Table, written: list, names: tuple[str, ...]) -> list[int]:
-    number = {name: i for i, name in enumerate(names)}
-    for line, value in zip(table.lines, written, strict=True):
-        if str(value) not in number:
-            known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
-            raise UserError(
-                f"{table.path} line {line}: label {short(value)} is not in train, which has {known}; "
-                "add examples of it to train, or mend the label"
-            )
-    return [number[str(value)] for value in written]
-
-
-def _hold_out(splits: dict[str, Split], kind: Kind) -> tuple[dict[str, Split], str]:
+def _hold_out(splits: dict[str, Split], head: Head) -> tuple[dict[str, Split], str]:
     from sklearn.model_selection import train_test_split
 
     train = splits["train"]
-    if len(train) < (20 if kind == "regression" else 10):
+    if len(train) < 10 * head.fewest:
         raise UserError(
             f"split dev is missing, and {len(train)} training rows are too few to hold a tenth out; give --dev"
         )
-    rarest = min(Counter(train.labels).values())
-    classes = (
-        train.labels if kind == "classification" and rarest >= 2 and len(train) >= 20 * len(set(train.labels)) else None
-    )
+    classes = None
+    if head.single:
+        rarest = min(Counter(train.labels).values())
+        classes = train.labels if rarest >= 2 and len(train) >= 20 * len(set(train.labels)) else None
     keep, held = train_test_split(range(len(train)), test_size=0.1, random_state=0, stratify=classes)
     parts = {
         s: Split([train.texts[i] for i in at], [train.labels[i] for i in at])

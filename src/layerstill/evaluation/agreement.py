@@ -1,14 +1,18 @@
 """How often a student says what its teacher says, right or wrong."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from layerstill.data.label_agreement import refuse_other_labels
 from layerstill.data.tasks import Split
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import predict
+from layerstill.heads import Head
 from layerstill.randomness import generator
+
+SCORES_DIFFER = "scores are never quite equal, so no share of equal ones says anything"
 
 
 class Reader(NamedTuple):
@@ -18,9 +22,9 @@ class Reader(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     max_length: int
 
-    def predict(self, split: Split) -> np.ndarray:
-        """Logits `(n, C)` in the order of the split."""
-        return predict(self.model, self.tokenizer, split, self.max_length)
+    def predict(self, split: Split, head: Head) -> Any:
+        """Logits in the order of the split, as the head joins them: `(n, C)` for classes."""
+        return predict(self.model, self.tokenizer, split, self.max_length, head)
 
 
 def sample_of(split: Split, examples: int, seed: int, name: str) -> Split:
@@ -31,27 +35,19 @@ def sample_of(split: Split, examples: int, seed: int, name: str) -> Split:
     return Split([split.texts[i] for i in rows], [split.labels[i] for i in rows])
 
 
-def agreement(first: np.ndarray, second: np.ndarray) -> float:
-    """Share of examples for which two models' logits `(n, C)`, classes in the same order, have the same maximum."""
-    return float((first.argmax(-1) == second.argmax(-1)).mean())
+def agreement(first: Any, second: Any, head: Head) -> float:
+    """Share of labels that two models' logits, joined by the head and outputs in the same order, decide alike."""
+    if not head.named:
+        raise UserError(f"agreement: {SCORES_DIFFER}")
+    decided = [np.concatenate([np.ravel(said) for said in head.decide(logits)]) for logits in (first, second)]
+    return float((decided[0] == decided[1]).mean())
 
 
-def agreement_with_teacher(student: Reader, teacher: Reader, split: Split) -> dict[str, float]:
-    """`teacher`: share of examples with equal predictions (Stanton et al., arXiv 2106.05945), and how many `examples`.
+def agreement_with_teacher(student: Reader, teacher: Reader, split: Split, head: Head) -> dict[str, float]:
+    """`teacher`: share of labels decided alike (Stanton et al., arXiv 2106.05945), and how many `examples`.
 
-    Each model reads the texts with its own tokenizer. UserError for models whose classes are not the same.
+    Each model reads the texts with its own tokenizer. UserError for models whose labels are not the same.
     """
-    refuse_other_classes(student.model.config, teacher.model.config)
-    return {"teacher": agreement(student.predict(split), teacher.predict(split)), "examples": len(split)}
-
-
-def refuse_other_classes(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-    """UserError unless both models give the same classes in the same order."""
-    mine, theirs = student.id2label, teacher.id2label
-    if mine != theirs:
-        raise UserError(
-            f"the student knows the classes {', '.join(map(str, mine.values()))}, the teacher "
-            f"{', '.join(map(str, theirs.values()))}; agreement needs the same ones in the same order"
-        )
-    if len(mine) == 1:
-        raise UserError("agreement is a share of equal classes, and these models give scores")
+    refuse_other_labels(student.model.config, teacher.model.config)
+    share = agreement(student.predict(split, head), teacher.predict(split, head), head)
+    return {"teacher": share, "examples": len(split)}

@@ -15,8 +15,9 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from layerstill.evaluation.flatness import Tick, example_losses
+from layerstill.evaluation.flatness import Tick, labels_in
 from layerstill.evaluation.predict import Batch
+from layerstill.heads import Head
 from layerstill.randomness import named_seed
 
 log = logging.getLogger("layerstill")
@@ -103,12 +104,12 @@ class Hessian:
         return float(np.mean(estimates)), float(np.std(estimates, ddof=1) / np.sqrt(probes))
 
 
-def hessian_of(model: nn.Module, batches: list[Batch], regression: bool, tick: Tick = lambda: None) -> Hessian:
-    """The Hessian of the mean loss over all examples, of a model in evaluation mode."""
-    examples = sum(len(batch.places) for batch in batches)
+def hessian_of(model: nn.Module, batches: list[Batch], head: Head, tick: Tick = lambda: None) -> Hessian:
+    """The Hessian of the mean loss over all labels, of a model in evaluation mode."""
+    count = labels_in(batches, head)
 
     def part(batch: Batch) -> Tensor:
-        return example_losses(model(**batch.inputs).logits, batch.labels, regression).sum() / examples
+        return head.errors(model(**batch.inputs).logits, batch.known["labels"]).sum() / count
 
     model.eval().requires_grad_(True)
     return Hessian([partial(part, batch) for batch in batches], list(model.parameters()), tick)

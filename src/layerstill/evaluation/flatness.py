@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from layerstill.evaluation.predict import Batch
+from layerstill.heads import Head
 from layerstill.randomness import named_seed
 
 SIGMAS = (0.0, 0.01, 0.02, 0.05, 0.1)
@@ -134,21 +134,19 @@ def slice_2d(
     return {"alpha": list(alpha), "beta": list(beta), "loss": surface}
 
 
-def example_losses(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
-    """The task's loss of each example `(B,)` on logits `(B, C)`: cross-entropy, or the squared error of a score."""
-    if regression:
-        return (logits.squeeze(-1) - labels.to(logits)) ** 2
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
 @torch.no_grad()
-def mean_loss(model: nn.Module, batches: list[Batch], regression: bool) -> float:
-    """The task's loss over all examples, as the model stands."""
+def mean_loss(model: nn.Module, batches: list[Batch], head: Head) -> float:
+    """The task's loss over all labels, as the model stands."""
     sums = [
-        example_losses(model(**batch.inputs).logits.float(), batch.labels, regression).sum(dtype=torch.float64)
+        head.errors(model(**batch.inputs).logits.float(), batch.known["labels"]).sum(dtype=torch.float64)
         for batch in batches
     ]
-    return float(torch.stack(sums).sum()) / sum(len(batch.places) for batch in batches)
+    return float(torch.stack(sums).sum()) / labels_in(batches, head)
+
+
+def labels_in(batches: list[Batch], head: Head) -> int:
+    """How many labels there are that have an error."""
+    return sum(int(head.labelled(batch.known["labels"]).sum()) for batch in batches)
 
 
 def _finite(value: float) -> float | None:

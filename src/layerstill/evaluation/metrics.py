@@ -7,8 +7,6 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics
 
-from layerstill.data.tasks import Task
-
 
 def _correlation(function: Callable) -> Callable[[np.ndarray, np.ndarray], float]:
     def correlate(labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -29,26 +27,3 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "spearman": _correlation(stats.spearmanr),
 }
 """Each takes gold labels and predictions `(n,)`; correlations of constant predictions count as 0."""
-
-
-def decide(logits: np.ndarray, kind: str) -> np.ndarray:
-    """Predictions from logits `(n, C)`: the largest class, or the score itself for regression."""
-    return logits[:, 0] if kind == "regression" else logits.argmax(-1)
-
-
-def score(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """All metrics of a task on logits `(n, C)` whose classes are numbered as the task's are."""
-    return score_decisions(task, decide(logits, task.kind), labels)
-
-
-def score_decisions(task: Task, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """All metrics of a task on predicted classes or scores `(n,)`."""
-    scores = {}
-    for name in task.metrics:
-        pair = (labels, predicted)
-        if name == "f1" and task.positive is not None:
-            # The numbers of classes follow the model, so it is the name that says which class F1 is about.
-            positive = task.labels.index(task.positive)
-            pair = (labels == positive, predicted == positive)
-        scores[name] = METRICS[name](*pair)
-    return scores

@@ -6,7 +6,6 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerstill.data.tasks import Split, Task
-from layerstill.evaluation.metrics import decide
 from layerstill.evaluation.predict import predict
 
 
@@ -20,7 +19,7 @@ def recall_of_noise(
     if not wrong:
         return noise_shares(np.array([]), np.array([]), np.array([]))
     split = Split([train.texts[i] for i in wrong], [train.labels[i] for i in wrong])
-    predicted = decide(predict(model, tokenizer, split, max_length), task.kind)
+    predicted = task.head.decide(predict(model, tokenizer, split, max_length, task.head))
     return noise_shares(predicted, np.array(split.labels), np.array([clean[i] for i in wrong]))
 
 

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from layerstill.data.classes import FittedSet
 from layerstill.data.encode import encode
+from layerstill.data.label_agreement import FittedSet
 from layerstill.data.tasks import Task
-from layerstill.evaluation.metrics import decide, score_decisions
 from layerstill.evaluation.predict import predict_encoded
 
 
@@ -20,20 +19,21 @@ def score_ood(
     task: Task,
     sets: Sequence[FittedSet],
     max_length: int,
-    logits: np.ndarray,
-    labels: np.ndarray,
+    logits: Any,
+    labels: Any,
 ) -> dict[str, Any]:
     """The block `ood` of `result.json`: for each set its metrics, the gap, numbers of examples, and parts.
 
-    `logits (n, C)` and `labels (n,)` are those of the in-domain split. The gap is the in-domain score minus the score
-    on the set, both in the classes of the set, so that two-way scores are not compared with three-way ones.
+    `logits` `(n, C)` and gold `labels` `(n,)` are those of the in-domain split. The gap is the in-domain score minus
+    the score on the set, both in the classes of the set, so that two-way scores are not compared with three-way ones.
     """
     block = {}
+    head = task.head
     for ood in sets:
-        encoded = encode(ood.split, tokenizer, max_length)
-        predicted = _as_scored(decide(predict_encoded(model, tokenizer, encoded), task.kind), ood)
-        gold = np.array(ood.split.labels)
-        in_domain = _score(task, ood, _as_scored(decide(logits, task.kind), ood), _as_scored(labels, ood))
+        encoded = encode(ood.split, tokenizer, max_length, head)
+        predicted = _as_scored(head.decide(predict_encoded(model, tokenizer, encoded, head)), ood)
+        gold = head.gold(ood.split.labels)
+        in_domain = _score(task, ood, _as_scored(head.decide(logits), ood), _as_scored(labels, ood))
         metrics = _score(task, ood, predicted, gold)
         entry: dict[str, Any] = {
             "metrics": metrics,
@@ -62,4 +62,4 @@ def _score(task: Task, ood: FittedSet, predicted: np.ndarray, gold: np.ndarray, 
     scored = replace(task, labels=ood.labels, positive=task.positive if task.positive in ood.labels else None)
     if part and ood.labels and len(set(gold.tolist())) == 1:
         scored = replace(scored, metrics=("accuracy",))
-    return score_decisions(scored, predicted, gold)
+    return scored.score_decisions(predicted, gold)

@@ -1,7 +1,7 @@
 """Run a model over a split: sorted by length so that little is padded, returned in the original order."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from layerstill.data.encode import Collator, Encoded, encode
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
-from layerstill.evaluation.metrics import score
+from layerstill.heads import Head
 
 
 class Batch(NamedTuple):
@@ -21,7 +21,13 @@ class Batch(NamedTuple):
     """Where they stand in the split."""
     inputs: dict[str, Tensor]
     """What the model is called with, `attention_mask` `(B, N)` among it."""
-    labels: Tensor
+    known: dict[str, Tensor]
+    """What else the head reads: `labels` if the split has them, `counted` `(B, N)` where tokens have logits."""
+
+    @property
+    def whole(self) -> dict[str, Tensor]:
+        """All of it, as heads read a batch."""
+        return self.inputs | self.known
 
 
 def stream_batches(
@@ -29,23 +35,25 @@ def stream_batches(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     device: torch.device | str,
+    head: Head,
     batch_size: int = 64,
 ) -> Iterator[Batch]:
     """A split batch by batch on a device, the longest texts first."""
-    return _stream(encode(split, tokenizer, max_length), tokenizer, device, batch_size)
+    return _stream(encode(split, tokenizer, max_length, head), tokenizer, device, head, batch_size)
 
 
 def _stream(
-    encoded: Encoded, tokenizer: PreTrainedTokenizerBase, device: torch.device | str, batch_size: int
+    encoded: Encoded, tokenizer: PreTrainedTokenizerBase, device: torch.device | str, head: Head, batch_size: int
 ) -> Iterator[Batch]:
     data = encoded.dataset
     order = np.argsort(data["length"], kind="stable")[::-1]
-    collate = Collator(tokenizer)
+    collate = Collator(tokenizer, head)
     for start in range(0, len(order), batch_size):
         batch = collate([data[int(i)] for i in order[start : start + batch_size]])
-        places, labels = [int(i) for i in batch.pop("id")], batch.pop("labels").to(device)
+        places = [int(i) for i in batch.pop("id")]
         del batch["content"]
-        yield Batch(places, {name: values.to(device) for name, values in batch.items()}, labels)
+        known = {name: batch.pop(name).to(device) for name in ("labels", "counted") if name in batch}
+        yield Batch(places, {name: values.to(device) for name, values in batch.items()}, known)
 
 
 def batches_of(
@@ -53,49 +61,57 @@ def batches_of(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     device: torch.device | str,
+    head: Head,
     batch_size: int = 64,
 ) -> list[Batch]:
     """All of `stream_batches`, for splits that are read many times."""
-    return list(stream_batches(split, tokenizer, max_length, device, batch_size))
+    return list(stream_batches(split, tokenizer, max_length, device, head, batch_size))
 
 
 @torch.no_grad()
-def logits_of(model: PreTrainedModel, batches: Iterable[Batch]) -> np.ndarray:
-    """Logits `(n, C)` of every example in its place, in evaluation mode; UserError if one is not finite."""
+def logits_of(model: PreTrainedModel, batches: Iterable[Batch], head: Head) -> Any:
+    """Logits of every example in its place, as the head joins them (`(n, C)` for classes), in evaluation mode.
+
+    UserError if one is not finite.
+    """
     training = model.training
     model.eval()
     found: dict[int, np.ndarray] = {}
     for batch in batches:
-        out = model(**batch.inputs).logits.float().cpu().numpy()
-        found.update(zip(batch.places, out, strict=True))
+        rows = head.rows(model(**batch.inputs).logits, batch.whole)
+        found.update(zip(batch.places, rows, strict=True))
     model.train(training)
-    logits = np.stack([found[place] for place in range(len(found))])
     # NaN has a largest element too, so a ruined model would get a score that looks like one.
-    if broken := int((~np.isfinite(logits)).any(-1).sum()):
+    if broken := sum(not np.isfinite(row).all() for row in found.values()):
         raise UserError(
-            f"the model's outputs are not finite for {broken} of {len(logits)} texts, so it has no score; "
+            f"the model's outputs are not finite for {broken} of {len(found)} texts, so it has no score; "
             "its training went out of bounds: lower the learning rate"
         )
-    return logits
+    return head.join([found[place] for place in range(len(found))])
 
 
 def predict(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, batch_size: int = 64
-) -> np.ndarray:
-    """Logits `(n, C)` of every example, in the order of the split; UserError if one is not finite."""
-    return predict_encoded(model, tokenizer, encode(split, tokenizer, max_length), batch_size)
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    split: Split,
+    max_length: int,
+    head: Head,
+    batch_size: int = 64,
+) -> Any:
+    """Logits of every example, in the order of the split, as the head joins them; UserError if one is not finite."""
+    return predict_encoded(model, tokenizer, encode(split, tokenizer, max_length, head), head, batch_size)
 
 
 def predict_encoded(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: Encoded, batch_size: int = 64
-) -> np.ndarray:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: Encoded, head: Head, batch_size: int = 64
+) -> Any:
     """`predict` on a split that is token ids already."""
-    return logits_of(model, _stream(encoded, tokenizer, model.device, batch_size))
+    return logits_of(model, _stream(encoded, tokenizer, model.device, head, batch_size), head)
 
 
 def evaluate_split(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, split: str, max_length: int
-) -> tuple[dict[str, float], np.ndarray]:
-    """The task's metrics on a split, and the logits they were computed from."""
-    logits = predict(model, tokenizer, task.splits[split], max_length)
-    return score(task, logits, np.array(task.splits[split].labels)), logits
+) -> tuple[dict[str, float], Any]:
+    """The task's metrics on a split, and the logits they were computed from, as its head joins them."""
+    logits = predict(model, tokenizer, task.splits[split], max_length, task.head)
+    return task.score(logits, task.gold(split)), logits

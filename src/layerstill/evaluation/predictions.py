@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 
 from layerstill.data.tasks import Split
 from layerstill.evaluation.metrics import METRICS
+from layerstill.heads import Head
 
 PREDICTIONS_FILE = "predictions.safetensors"
 MOST_CELLS = 16
@@ -49,11 +51,21 @@ class Predictions:
         return values - values.mean() + whole
 
 
-def prediction_tensors(logits: np.ndarray, split: Split) -> dict[str, torch.Tensor]:
-    """The tensors of `predictions.safetensors`; `logits` are in the order of the split."""
+def prediction_tensors(logits: Any, split: Split, head: Head) -> dict[str, torch.Tensor]:
+    """The tensors of `predictions.safetensors`; `logits` are in the order of the split, as the head joins them.
+
+    Where tokens have logits, those of all examples stand one after the other, and `lengths` says how many each has.
+    """
     digests = (hashlib.blake2b(json.dumps(t).encode(), digest_size=8).digest() for t in split.texts)
     ids = [int.from_bytes(digest, "big") >> 1 for digest in digests]
-    return {"logits": torch.as_tensor(logits), "labels": torch.tensor(split.labels), "ids": torch.tensor(ids)}
+    if not head.per_token:
+        return {"logits": torch.as_tensor(logits), "labels": torch.tensor(split.labels), "ids": torch.tensor(ids)}
+    return {
+        "logits": torch.as_tensor(np.concatenate(logits)),
+        "lengths": torch.tensor([len(row) for row in logits]),
+        "labels": torch.as_tensor(np.concatenate(head.gold(split.labels))),
+        "ids": torch.tensor(ids),
+    }
 
 
 def load_predictions(folder: Path) -> Predictions | None:

@@ -1,5 +1,8 @@
 """Heads: what a model is asked for. One file a kind of output; everything that depends on it is answered there."""
 
+from typing import Any
+
+from layerstill.errors import UserError, nearest
 from layerstill.heads.classes import Classes
 from layerstill.heads.head import Head
 from layerstill.heads.multilabel import MultiLabel
@@ -14,4 +17,18 @@ HEADS: dict[str, type[Head]] = {
 }
 """Heads by the name that `--task` gives them."""
 
-__all__ = ["HEADS", "Classes", "Head", "MultiLabel", "Scores", "Tokens"]
+__all__ = ["HEADS", "Classes", "Head", "MultiLabel", "Scores", "Tokens", "head_named", "head_of"]
+
+
+def head_named(word: str | Head) -> Head:
+    """The head of a word with its defaults, or a head as it is; UserError for an unknown word."""
+    if isinstance(word, Head):
+        return word
+    if word not in HEADS:
+        raise UserError(f"unknown kind of task {word!r}: {nearest(word, HEADS)}")
+    return HEADS[word]()
+
+
+def head_of(config: Any) -> Head | None:
+    """The head that a model has, by its configuration; None if it has none that is known."""
+    return next((made for head in HEADS.values() if (made := head()).fits(config)), None)

@@ -15,6 +15,7 @@ class Classes(Head):
     """Softmax over classes; cross-entropy, per example."""
 
     word: ClassVar[str] = "classification"
+    gives: ClassVar[str] = "one class a text"
     problem_type: ClassVar[str | None] = "single_label_classification"
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerstill.errors import UserError
 from layerstill.knowledge.distances import Distance
 from layerstill.schema import Spec
 
@@ -23,6 +24,8 @@ class Head(Spec):
 
     word: ClassVar[str]
     """Its name in `--task`, in records and in messages."""
+    gives: ClassVar[str]
+    """What an example has, in messages: `one class a text`."""
     architecture: ClassVar[str] = "ForSequenceClassification"
     """How the names of its models in `config.json` end."""
     problem_type: ClassVar[str | None] = None
@@ -33,6 +36,12 @@ class Head(Spec):
     """Outputs have names (classes, tags), so that teacher and task can be compared by them."""
     single: ClassVar[bool] = True
     """Exactly one label an example, so that classes can be counted, drawn, made rare or made wrong."""
+    far_sets: ClassVar[bool] = True
+    """Out-of-domain sets can be scored."""
+    fewest: ClassVar[int] = 1
+    """Rows of dev that its metrics need."""
+    pipeline: ClassVar[str] = "text-classification"
+    """What the hub calls its models."""
 
     @property
     def auto_class(self) -> Any:
@@ -62,6 +71,25 @@ class Head(Spec):
 
     def _says_so(self, config: Any) -> bool:
         return config.problem_type in (None, self.problem_type)
+
+    # What data ask.
+
+    def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
+        """The labels of a split when output i has become output `places[i]` of so many."""
+        return [places[int(label)] for label in labels]
+
+    def refuse_classes(self, what: str, task: str, way_out: str) -> None:
+        """UserError where `what` is about the one class of every example, and task `task` has none."""
+        if not self.single:
+            raise UserError(f"{what}: it is about classes, and task {task} has {self.gives}; {way_out}")
+
+    def refuse_far_sets(self, what: str, task: str) -> None:
+        """UserError where sets of another domain cannot be scored."""
+        if not self.far_sets:
+            raise UserError(
+                f"{what}: it is read as one class or one score a text, and task {task} has {self.gives}; "
+                "leave this set out"
+            )
 
     # What training asks.
 
@@ -98,6 +126,10 @@ class Head(Spec):
     def join(self, rows: Sequence[np.ndarray]) -> Any:
         """`rows` of all examples as what `decide` takes: `(n, C)`, or the list where tokens have logits."""
         return np.stack(rows)
+
+    def gathered(self, logits: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
+        """What a Trainer has gathered over batches, padded with -100, as `decide` and `score` take it."""
+        return logits, labels
 
     def decide(self, logits: Any) -> Any:
         """Decisions from `join`ed logits, one an example."""

@@ -1,6 +1,7 @@
 """Several labels: every example, of one or two texts, has any number of them."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,13 +18,24 @@ class MultiLabel(Head):
     """A sigmoid for each label; binary cross-entropy, per example and label. Unknown labels are negative numbers."""
 
     word: ClassVar[str] = "multilabel"
+    gives: ClassVar[str] = "any number of labels a text"
     problem_type: ClassVar[str | None] = "multi_label_classification"
     single: ClassVar[bool] = False
+    far_sets: ClassVar[bool] = False
     threshold: Number = Field(default=0.5, gt=0, lt=1)
     """A label is given from this probability on."""
 
     def _says_so(self, config: object) -> bool:
         return getattr(config, "problem_type", None) == self.problem_type  # without it a head means one class
+
+    def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
+        moved = []
+        for row in labels:
+            new: list[Any] = [0] * outputs
+            for place, value in zip(places, row, strict=True):
+                new[place] = value
+            moved.append(new)
+        return moved
 
     def labelled(self, labels: Tensor) -> Tensor:
         return labels >= 0
@@ -36,7 +48,7 @@ class MultiLabel(Head):
     def distance(self, distance: Distance) -> Distance:
         return distance.for_labels()
 
-    def pad_labels(self, labels: list, tokens: int) -> Tensor:
+    def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:
         return torch.tensor(labels, dtype=torch.float32)
 
     def decide(self, logits: np.ndarray) -> np.ndarray:

@@ -16,9 +16,11 @@ class Scores(Head):
     """One output; squared error, per example. A score of nan is one that is not known."""
 
     word: ClassVar[str] = "regression"
+    gives: ClassVar[str] = "scores"
     problem_type: ClassVar[str | None] = "regression"
     named: ClassVar[bool] = False
     single: ClassVar[bool] = False
+    fewest: ClassVar[int] = 2  # of a correlation
 
     def outputs(self, labels: Sequence[str]) -> int:
         return 1

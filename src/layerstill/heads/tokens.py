@@ -22,12 +22,18 @@ class Tokens(Head):
     """
 
     word: ClassVar[str] = "tokens"
+    gives: ClassVar[str] = "a tag a word"
     architecture: ClassVar[str] = "ForTokenClassification"
     per_token: ClassVar[bool] = True
     single: ClassVar[bool] = False
+    far_sets: ClassVar[bool] = False
+    pipeline: ClassVar[str] = "token-classification"
 
     def _says_so(self, config: Any) -> bool:
         return True
+
+    def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
+        return [[tag if tag == IGNORED else places[tag] for tag in row] for row in labels]
 
     def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:
         return torch.tensor([[*row, *[IGNORED] * (tokens - len(row))] for row in labels])
@@ -44,6 +50,13 @@ class Tokens(Head):
 
     def join(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(rows)
+
+    def gathered(self, logits: np.ndarray, labels: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        known = [row != IGNORED for row in labels]
+        return (
+            [row[at] for row, at in zip(logits, known, strict=True)],
+            [row[at] for row, at in zip(labels, known, strict=True)],
+        )
 
     def decide(self, logits: list[np.ndarray]) -> list[np.ndarray]:
         return [row.argmax(-1) for row in logits]

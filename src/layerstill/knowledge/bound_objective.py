@@ -16,7 +16,7 @@ from layerstill.knowledge.capture import Captured, CapturePlan, MapName
 from layerstill.knowledge.counting import Places, Reach
 from layerstill.knowledge.distances import Distance
 from layerstill.knowledge.gathering import gather_rows, mean_of_processes
-from layerstill.knowledge.mappings import Group, layer_name
+from layerstill.knowledge.mappings import Group, MappingState, layer_name
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.precision import wide
 from layerstill.knowledge.products import Product, squared_error
@@ -110,8 +110,9 @@ class BoundObjective(nn.Module):
         self._refuse_unequal_heads()
         self._refuse_blind_tokens()
         self.by_factors = self._compares_products()
-        mapped = spec.mapping is not None and self.source is not None
-        self.mapping_state = spec.mapping.state(student.layers, self.source.layers) if mapped else None
+        self.mapping_state: MappingState | None = None
+        if spec.mapping is not None and self.source is not None:
+            self.mapping_state = spec.mapping.state(student.layers, self.source.layers)
 
     def _layers(self) -> tuple[list[int], list[int]]:
         if self.spec.mapping is None:
@@ -275,8 +276,9 @@ class BoundObjective(nn.Module):
     ) -> Term:
         """The term against captured tensors.
 
-        `units` `(targets, comparisons)` are what `count` says of this batch, and `scale` its share of the whole optimiser
-        step, so that sums over micro-batches and processes give the mean over all of them: the one place that divides.
+        `units` `(targets, comparisons)` are what `count` says of this batch, and `scale` its share of the whole
+        optimiser step, so that sums over micro-batches and processes give the mean over all of them: the one place that
+        divides.
         `together` says that other processes are at the same step and have rows of it.
         """
         mapping, spread = self.spec.mapping, None
@@ -299,8 +301,9 @@ class BoundObjective(nn.Module):
 
     def _weighed(self, costs: Tensor, together: bool) -> Tensor:
         """The costs of all groups, with weights that the mapping makes from those of the whole step."""
+        assert self.spec.mapping is not None
         whole = costs.detach()
-        weights = self.spec.mapping.weigh(mean_of_processes(whole) if together else whole, self.mapping_state)
+        weights: Tensor = self.spec.mapping.weigh(mean_of_processes(whole) if together else whole, self.mapping_state)
         return (weights * costs).sum()
 
     def _check_count(self, count: Tensor, units: Tensor) -> None:

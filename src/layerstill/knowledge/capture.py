@@ -61,8 +61,8 @@ VECTORS = ("query", "key", "value")
 
 @dataclass(frozen=True)
 class Kept:
-    """What a teacher cache holds of each example: whole hidden states and logits of a capture plan, of its attention only
-    the vectors `(layer, name)` that are read, and pooled hidden states `(layer, pool)`."""
+    """What a teacher cache holds of each example: whole hidden states and logits of a capture plan, of its attention
+    only the vectors `(layer, name)` that are read, and pooled hidden states `(layer, pool)`."""
 
     plan: CapturePlan = CapturePlan()
     pooled: frozenset[tuple[int, str]] = frozenset()

@@ -123,7 +123,7 @@ class Cosine(Distance):
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
         s, t = (wide(x).masked_fill(~mask, 0) for x in (student, teacher))
         zero = (s == 0).all(-1, keepdim=True), (t == 0).all(-1, keepdim=True)
-        cosine = F.cosine_similarity(*(x.masked_fill(z, 1) for x, z in zip((s, t), zero, strict=True)), dim=-1)
+        cosine = F.cosine_similarity(s.masked_fill(zero[0], 1), t.masked_fill(zero[1], 1), dim=-1)
         one, both = (zero[0] | zero[1]).squeeze(-1), (zero[0] & zero[1]).squeeze(-1)
         return _rows(1 - cosine.masked_fill(one, 0).masked_fill(both, 1), mask, s.shape)
 

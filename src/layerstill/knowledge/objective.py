@@ -1,6 +1,6 @@
 """An objective: which signal is compared, between which layers, in which space, and by which distance.
 
-    term = weight(t) * sum over groups g of  DISTANCE( relate(align_S(signal_S[g])), relate(align_T(signal_T[g])) ) / count
+    term = weight(t) * sum over groups g of  DISTANCE( relate(align(S[g])), relate(align(T[g])) ) / count
 
 These are the recipe's words; `bound_objective` binds them to two models.
 """

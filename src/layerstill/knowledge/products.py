@@ -56,7 +56,9 @@ class _SquaredError(torch.autograd.Function):
     ) -> Tensor:
         size, heads, n, _ = left.shape
         wanted = any(ctx.needs_input_grad)
-        gradients = [torch.empty(left.shape, dtype=wide_type(left.dtype), device=left.device) for _ in range(2 * wanted)]
+        gradients = [
+            torch.empty(left.shape, dtype=wide_type(left.dtype), device=left.device) for _ in range(2 * wanted)
+        ]
         sums = []
         rows, maps = max(part // (heads * n**2), 1), max(part // n**2, 1)
         for start in range(0, size, rows):
@@ -102,4 +104,3 @@ def _of_difference(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, 
     if a.shape[-1] == c.shape[-1]:
         return torch.cat([a - c, c], -1), torch.cat([b, b - d], -1)
     return torch.cat([a, -c], -1), torch.cat([b, d], -1)
-

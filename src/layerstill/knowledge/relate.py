@@ -1,4 +1,4 @@
-"""Relations: compare not the vectors but what they are to each other, over the tokens of a text, its layers or the batch.
+"""Relations: compare not the vectors but what they are to each other, over tokens, layers or the batch.
 
 A relation turns `n` vectors `(..., n, d)`, of which a mask `(..., n)` says which count, into numbers between them and
 the mask of these. Student and teacher may have other widths. `count` says beforehand how many there are.
@@ -24,7 +24,7 @@ class Relate(Spec):
     """What the vectors are: one an example of the whole batch (of all processes), the tokens of each example, or the
     paired layers of each token or example."""
     degenerate: Literal["excluded", "included"] = "excluded"
-    """Whether numbers between a vector and itself count, which are always equal (released code has them in its mean)."""
+    """Whether numbers between a vector and itself count, which are always equal (released code counts them)."""
 
     def __call__(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers `(..., n, n)` (or more axes) between vectors `(..., n, d)`, and which of them count."""
@@ -76,7 +76,7 @@ class Angles(Relate):
 
 
 class Cosines(Relate):
-    """Cosines between vectors, `(..., i, j)` (Contextual KD, arXiv 2109.08359); with distance kl each row is softmaxed."""
+    """Cosines between vectors, `(..., i, j)` (Contextual KD, arXiv 2109.08359); distance kl softmaxes each row."""
 
     def __call__(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         units = unit_rows(x, mask[..., None])

@@ -40,6 +40,7 @@ class Signal(Spec):
     """Whether it is the head's output, whose distance the head has a say in."""
     maps: ClassVar[bool] = False
     """Whether it is token-by-token maps `(B, heads, N, N)`, which are large and may be compared in parts."""
+
     @property
     def relation_heads(self) -> int | None:
         """For maps: into how many heads vectors are cut anew; None: the model's own."""

@@ -5,8 +5,8 @@ import shlex
 from typing import Any
 
 from layerstill.data.regimes import Regime
-from layerstill.data.tasks import KINDS
 from layerstill.errors import UserError
+from layerstill.heads import HEADS
 from layerstill.recipe import Recipe
 from layerstill.reporting.figures import get
 from layerstill.reporting.runs import RunRecord
@@ -52,7 +52,7 @@ def _task(run: RunRecord, settings: dict[str, Any], remarks: list[str]) -> list[
     source = _study_task(run, name)
     kind = str(get(source, "kind") or name)
     words: list[Any] = ["--task", kind, *([] if kind == "tickets" else ["--data", "DATA"])]
-    if kind in KINDS:
+    if kind in HEADS:
         columns, label = get(source, "text_columns"), get(source, "label_column")
         words += ["--dev", "DEV"] if get(source, "dev") else []
         words += ["--text-columns", ",".join(map(str, columns))] if isinstance(columns, list) and columns else []

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from layerstill.heads import Head
 from layerstill.recipe import Recipe
 
 CARD_MARK = "<!-- written by layerstill -->"
@@ -14,10 +15,10 @@ _NOT_PLAIN = re.compile(r"([\\`*_\[\]<>#|~&$]|:(?=//)|(?<=www)\.)")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-def model_card(result: dict[str, Any], recipe: Recipe, settings: dict[str, Any], kind: str) -> str:
+def model_card(result: dict[str, Any], recipe: Recipe, settings: dict[str, Any], head: Head) -> str:
     """Markdown with YAML front matter.
 
-    `result` is `result.json`, `settings` is `run.json`, `kind` is classification or regression. A pure function of
+    `result` is `result.json`, `settings` is `run.json`, `head` what the model is asked for. A pure function of
     these: no date and nothing that was measured by the clock, so that the same run gives the same card.
     """
     environment = Environment(
@@ -34,7 +35,7 @@ def model_card(result: dict[str, Any], recipe: Recipe, settings: dict[str, Any],
     selected = metrics.pop("selected", "last")
     student = result["student"]
     return environment.get_template("model_card.md.j2").render(
-        front=front_matter(source, recipe.needs_teacher, kind),
+        front=front_matter(source, recipe.needs_teacher, head),
         mark=CARD_MARK,
         result=result,
         distilled=recipe.needs_teacher,
@@ -45,7 +46,8 @@ def model_card(result: dict[str, Any], recipe: Recipe, settings: dict[str, Any],
         stages=[(number, stage, objective_words(stage)) for number, stage in enumerate(recipe.to_data()["stages"], 1)],
         metrics=[(name, value, result["teacher_metrics"].get(name)) for name, value in metrics.items()],
         selected=selected,
-        kind=kind,
+        kind=head.word,
+        auto_class=f"AutoModel{head.architecture}",
         settings=settings,
         regime=_flat(result.get("regime") or {}),
         ood=[(name, found) for name, found in (result.get("ood") or {}).items()],
@@ -53,13 +55,13 @@ def model_card(result: dict[str, Any], recipe: Recipe, settings: dict[str, Any],
     )
 
 
-def front_matter(source: str, distilled: bool, kind: str) -> str:
+def front_matter(source: str, distilled: bool, head: Head) -> str:
     """The YAML block that the hub reads; what is not known (the licence, say) is left out."""
     data: dict[str, Any] = {"library_name": "transformers"}
     if is_hub_id(source):
         data["base_model"] = source
-    data["pipeline_tag"] = "text-classification"
-    data["tags"] = ["layerstill", *(["knowledge-distillation"] if distilled else []), f"text-{kind}"]
+    data["pipeline_tag"] = head.pipeline
+    data["tags"] = ["layerstill", *(["knowledge-distillation"] if distilled else []), f"text-{head.word}"]
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 

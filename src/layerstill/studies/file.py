@@ -92,7 +92,7 @@ class TaskSource(Spec):
     """Where a task's data are, if its name does not say it all."""
 
     kind: str | None = None
-    """`classification`, `regression`, `tickets` or a GLUE task; without it, the task's name."""
+    """`tickets`, a GLUE task, or for own files the word of a head (`classification`); without it, the task's name."""
     data: str | None = None
     dev: str | None = None
     text_columns: list[str] = Field(default_factory=list)

@@ -11,8 +11,9 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from layerstill.data.supplementary import read_supplementary
-from layerstill.data.tasks import GLUE, KINDS, Task
+from layerstill.data.tasks import GLUE, Task
 from layerstill.errors import UserError
+from layerstill.heads import HEADS
 from layerstill.recipe import Recipe
 from layerstill.studies.expand import Planned, expand, find_recipe, tuned
 from layerstill.studies.file import Arm, Settings, Study, TaskSource
@@ -95,7 +96,7 @@ class Plan:
         start = self._start(s)
         source = config if start is None else start[2]
         try:
-            refuse_misfits(run.recipe, config, source, s.student_layers, s.seed, task.kind == "regression")
+            refuse_misfits(run.recipe, config, source, s.student_layers, s.seed, task.head)
         except UserError as error:
             raise UserError(f"study {self.study.name}, {where}: {error}") from None
 
@@ -237,7 +238,7 @@ class Plan:
         source = self.study.tasks.get(name, TaskSource())
         kind = source.kind or name
         data = None if self.data is None else str(self.data)
-        if source.data is not None or kind in KINDS:
+        if source.data is not None or kind in HEADS:
             data = None if source.data is None else str(self.file_folder / source.data)
         return {
             "name": name,

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from layerstill.data.regimes import Regime
-from layerstill.data.tasks import KINDS, Split, Task
+from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
+from layerstill.heads import HEADS
 from layerstill.randomness import generator
 from layerstill.recipe import validated
 from layerstill.schema import Spec
@@ -41,7 +42,7 @@ def read_source(where: dict[str, Any]) -> Task:
     kind, data = where["kind"], where["data"]
     if kind == "tickets":
         task = Task.demo()
-    elif kind in KINDS:
+    elif kind in HEADS:
         if data is None:
             raise UserError(
                 f"tasks.{where['name']}: kind {kind} needs data: a folder with train and dev files, or one file"
@@ -85,7 +86,7 @@ def hold_out(task: Task, share: float) -> Task:
     kept = [i for i in range(len(train)) if i not in held]
     splits = {"train": _pick(train, kept), "dev": _pick(train, sorted(held))}
     # Made anew, because what a task remembers of its regime is about the whole train split.
-    return Task(task.name, task.kind, splits, task.labels, task.metrics, task.positive)
+    return Task(task.name, task.head, splits, task.labels, task.metrics, task.positive)
 
 
 def task_of(job: dict[str, Any]) -> Task:

@@ -4,15 +4,14 @@ import copy
 import hashlib
 import logging
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -22,6 +21,7 @@ from transformers import (
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import depth_of, family_of
+from layerstill.heads import Classes, Head, head_of
 from layerstill.training.weights import first_line, held_elements, refuse_folder
 
 log = logging.getLogger("layerstill")
@@ -31,8 +31,11 @@ DEEPEST = 1000
 SPECIAL = ("bos", "eos", "cls", "sep", "unk", "mask")
 
 
-def load_config(name: str) -> PretrainedConfig:
-    """Configuration of a local folder or a hub id; UserError if no model of a proven family can be built from it."""
+def load_config(name: str, head: Head | None = None) -> PretrainedConfig:
+    """Configuration of a local folder or a hub id; UserError if no model of a proven family can be built from it.
+
+    The model is one with this head, or without one a bare body.
+    """
     refuse_folder(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -45,11 +48,11 @@ def load_config(name: str) -> PretrainedConfig:
         code = "it asks for code of its own, which is never run: " if "custom code" in str(error) else ""
         raise UserError(f"model {name}: {where}{code}{first_line(error)}") from None
     family_of(config)
-    _refuse_unbuildable(name, config)
+    _refuse_unbuildable(name, config, AutoModel if head is None else head.auto_class)
     return config
 
 
-def _refuse_unbuildable(name: str, config: PretrainedConfig) -> None:
+def _refuse_unbuildable(name: str, config: PretrainedConfig, auto_class: Any) -> None:
     """UserError unless the configuration describes a model, and one of about the size of the weights beside it."""
     depth = depth_of(config)
     if not 0 < depth <= DEEPEST:
@@ -74,7 +77,7 @@ def _refuse_unbuildable(name: str, config: PretrainedConfig) -> None:
         )
     try:
         with torch.device("meta"):
-            parameters = AutoModelForSequenceClassification.from_config(copy.deepcopy(config)).num_parameters()
+            parameters = auto_class.from_config(copy.deepcopy(config)).num_parameters()
     except Exception as error:  # sizes and names go unchecked into whatever module reads them first
         kind = type(error).__name__
         raise UserError(f"model {name}: config.json describes no model ({kind}: {first_line(error)})") from None
@@ -176,34 +179,38 @@ def refuse_other_tokens(name: str, config: PretrainedConfig, teacher: Pretrained
 
 def load_for_finetuning(name: str, task: Task) -> PreTrainedModel:
     """A pre-trained model with a head for the task: its own if it has one with as many outputs, else a new one."""
-    config = load_config(name)
-    config.num_labels = 1 if task.kind == "regression" else len(task.labels)
-    config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
-    if task.labels:
-        config.id2label = dict(enumerate(task.labels))
-        config.label2id = {label: i for i, label in enumerate(task.labels)}
-    return _load(name, config, new_head=True)
+    config = load_config(name, task.head)
+    task.head.describe(config, task.labels)
+    return _load(name, config, task.head, new_head=True)
 
 
-def require_head(name: str, config: PretrainedConfig) -> None:
-    """UserError for a model without a task head."""
-    if not any("ForSequenceClassification" in a for a in _architectures(config)):
+def require_head(name: str, config: PretrainedConfig, head: Head) -> None:
+    """UserError for a model that does not have this head."""
+    if head.fits(config):
+        return
+    found = head_of(config)
+    if found is None:
         raise UserError(
             f"model {name} has no task head ({', '.join(_architectures(config)) or 'no architecture named'}); "
             "fine-tune it first: layerstill finetune"
         )
-    if config.problem_type == "multi_label_classification":
-        raise UserError(
-            f"model {name}: its head gives each text any number of labels (problem_type {config.problem_type}); only "
-            "tasks with one label a text can be distilled"
-        )
+    raise UserError(
+        f"model {name}: its head gives {found.gives} (problem_type {config.problem_type}), and the task has "
+        f"{head.gives}; use --task {found.word}, or fine-tune it on this task first: layerstill finetune"
+    )
 
 
-def load_fine_tuned(name: str) -> PreTrainedModel:
-    """A model with a trained task head; UserError if it has none."""
+def load_fine_tuned(name: str, head: Head) -> PreTrainedModel:
+    """A model with this head, trained; UserError if it has none or another."""
+    config = load_config(name, head)
+    require_head(name, config, head)
+    return _load(name, config, head, new_head=False)
+
+
+def load_with_its_head(name: str) -> PreTrainedModel:
+    """A model with whatever head it has; UserError if it has none."""
     config = load_config(name)
-    require_head(name, config)
-    return _load(name, config, new_head=False)
+    return load_fine_tuned(name, head_of(config) or Classes())
 
 
 def load_masked_lm(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -236,9 +243,9 @@ def _architectures(config: PretrainedConfig) -> list[Any]:
     return [named] if isinstance(named, str) else list(named)
 
 
-def _load(name: str, config: PretrainedConfig, new_head: bool) -> PreTrainedModel:
+def _load(name: str, config: PretrainedConfig, head: Head, new_head: bool) -> PreTrainedModel:
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = head.auto_class.from_pretrained(
             name,
             config=config,
             use_safetensors=True,
@@ -283,50 +290,6 @@ def _look_at_foreign(name: str, config: PretrainedConfig, foreign: list[str], ne
             len(foreign),
             foreign[0],
         )
-
-
-def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool = False) -> tuple[Task, list[str]]:
-    """The task with its classes in the model's order, and notices; UserError if they are different classes.
-
-    Upper and lower case are not told apart. `subset`: the data need not have all of the model's classes.
-    """
-    if task.kind == "regression":
-        if config.num_labels != 1:
-            raise UserError(
-                f"{who} has {config.num_labels} outputs, but task {task.name} is a regression with one score"
-            )
-        return task, []
-    theirs = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    task, notices = _in_their_case(task, theirs, who)
-    if theirs == task.labels:
-        return task, notices
-    if subset and set(task.labels) < set(theirs):
-        return task.with_label_order(theirs), notices
-    if len(theirs) != len(task.labels):
-        raise UserError(
-            f"{who} knows {len(theirs)} labels ({', '.join(theirs)}), the data have {len(task.labels)} "
-            f"({', '.join(task.labels)}); fine-tune the teacher on this task"
-        )
-    if all(name == f"LABEL_{i}" for i, name in enumerate(theirs)):
-        return task, [f"{who} does not name its labels; taking them in the order {', '.join(task.labels)}"]
-    if set(theirs) == set(task.labels):
-        notices.append(f"label order of {who} differs from the data's; using {', '.join(theirs)}")
-        return task.with_label_order(theirs), notices
-    raise UserError(
-        f"{who} knows the labels {', '.join(theirs)}, the data have {', '.join(task.labels)}; "
-        "fine-tune the teacher on this task, or rename the labels in the data"
-    )
-
-
-def _in_their_case(task: Task, theirs: tuple[str, ...], who: str) -> tuple[Task, list[str]]:
-    """The task with label names that differ from the model's in upper and lower case only written as the model's."""
-    folded = {name.casefold(): name for name in theirs}
-    names = tuple(folded.get(name.casefold(), name) for name in task.labels)
-    if names == task.labels or len(folded) < len(theirs) or len(set(names)) < len(names):
-        return task, []
-    positive = None if task.positive is None else folded.get(task.positive.casefold(), task.positive)
-    notice = f"{who} writes its labels {', '.join(theirs)}; taking the data's {', '.join(task.labels)} for the same"
-    return replace(task, labels=names, positive=positive), [notice]
 
 
 def fingerprint(name: str, config: PretrainedConfig) -> str:

@@ -23,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.families import recorder_of, shape_of
-from layerstill.heads.head import Head
+from layerstill.heads import Head
 from layerstill.knowledge.alignment import Aligner
 from layerstill.knowledge.bound_objective import BoundObjective, Target, Term, shared_maps
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
@@ -167,7 +167,7 @@ class DistillationModule(nn.Module):
         return self
 
     def owned(self) -> dict[str, Tensor]:
-        """What the objectives own, maps and memories, by `objective.part`: what a checkpoint holds beside the student."""
+        """What the objectives own, maps and memories, by `objective.part`; checkpoints hold it beside the student."""
         return {f"{o.name}.{key}": value for o in self.terms_of_stage for key, value in o.state_dict().items()}
 
     def take_over(self, owned: dict[str, Tensor]) -> None:
@@ -216,8 +216,8 @@ class DistillationModule(nn.Module):
             keywords = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", {})
             if keywords.get("use_reentrant") and getattr(module, "gradient_checkpointing", False):
                 raise UserError(
-                    "gradient checkpointing with use_reentrant=True records queries, keys and values without gradients, "
-                    'so they would teach nothing; use gradient_checkpointing_kwargs={"use_reentrant": False}'
+                    "gradient checkpointing with use_reentrant=True records queries, keys and values without "
+                    'gradients, so they would teach nothing; set gradient_checkpointing_kwargs={"use_reentrant": False}'
                 )
 
     def _terms(self, batch: dict[str, Any], units: Tensor | None) -> tuple[dict[str, Term], Tensor | None]:
@@ -370,8 +370,8 @@ class DistillationModule(nn.Module):
             objectives = list(self.average["objectives"])  # type: ignore[arg-type, call-overload]  # a ModuleList
         return next(o.aligner for o in objectives if o.name == name)
 
-    def _draw(self, view: View) -> Mixing | None:
-        return view.draw(generator(self.seed, "mixup", self.clock.step))
+    def _draw(self, view: View | None) -> Mixing | None:
+        return None if view is None else view.draw(generator(self.seed, "mixup", self.clock.step))
 
     def _run(
         self, recorder: Recorder, plan: CapturePlan, inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None

@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 from layerstill.data.encode import Collator, encode, usable_length
+from layerstill.data.label_agreement import agree_on_labels
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import recorder_of
 from layerstill.knowledge.capture import Captured, CapturePlan
-from layerstill.heads import HEADS
 from layerstill.recipe import Recipe
 from layerstill.students.build import student_config
 from layerstill.training.arguments import Options, arithmetic_of, dtype_of
 from layerstill.training.cache_choice import cache_key, choose_cache
 from layerstill.training.models import (
     adopt_padding,
-    agree_on_labels,
     fingerprint,
     load_config,
     load_fine_tuned,
@@ -54,15 +53,14 @@ def fill_cache(
 
     UserError if no stage can read its teacher from a cache; the log says why.
     """
-    config = load_config(teacher)
-    require_head(teacher, config)
+    config = load_config(teacher, task.head)
+    require_head(teacher, config, task.head)
     task, _ = agree_on_labels(task, config, f"teacher {teacher}")
-    regression = task.kind == "regression"
-    refuse_misfits(recipe, config, config, student_layers, options.seed, regression)
+    refuse_misfits(recipe, config, config, student_layers, options.seed, task.head)
     tokenizer = load_tokenizer(teacher, config)
     usable_length(options.max_length, tokenizer, config)
     vocabulary = student_vocabulary(recipe, tokenizer, task, config)
-    model = load_fine_tuned(teacher)
+    model = load_fine_tuned(teacher, task.head)
     adopt_padding(model, tokenizer)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recorder, kept = recorder_of(with_weights_in(model, dtype_of(options.precision)).eval().to(device)), None
@@ -75,7 +73,7 @@ def fill_cache(
             inputs = {**inputs, "input_ids": kept[inputs["input_ids"]]}
         return recorder.run(plan, inputs, mask)
 
-    train = encode(task.splits["train"], tokenizer, options.max_length)
+    train = encode(task.splits["train"], tokenizer, options.max_length, task.head)
     student = student_config(config, student_layers, recipe.student, options.seed)
     key = cache_key(fingerprint(teacher, config), vocabulary.kept if vocabulary else None)
     arithmetic = arithmetic_of(options.precision)
@@ -84,12 +82,12 @@ def fill_cache(
         if stage.data != "task":
             log.info("stage %d: its supplementary texts are not cached ahead", number)
             continue
-        objectives = bind_objectives(stage, student, config, HEADS["regression" if regression else "classification"](), options.seed)
+        objectives = bind_objectives(stage, student, config, task.head, options.seed)
         own = Path(options.cache.where)
         cache = choose_cache(objectives, config, key, train, float("inf"), options.cache, own, arithmetic)
         if cache is None:
             continue
-        new = cache.fill(train.dataset, ask, Collator(tokenizer), device, options.progress)
+        new = cache.fill(train.dataset, ask, Collator(tokenizer, task.head), device, options.progress)
         size = sum(path.stat().st_size for path in cache.folder.glob("shard-*")) / 1e6
         different = len(set(train.dataset["content"]))
         filled.append(Filled(number, str(cache.contents), cache.folder, different, new, size))

@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from layerstill.data.checks import chance_notices, data_counts, data_notices, supplementary_notices
-from layerstill.data.classes import fit_all
 from layerstill.data.encode import usable_length
+from layerstill.data.label_agreement import agree_on_labels, fit_all
 from layerstill.data.ood import OodSet
 from layerstill.data.regimes import other_regime
 from layerstill.data.supplementary import Supplementary
@@ -23,7 +23,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.families import depth_of, family_of
-from layerstill.heads import HEADS
+from layerstill.heads import Head
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
@@ -31,7 +31,6 @@ from layerstill.training.arguments import Options, dtype_of
 from layerstill.training.compiling import refuse_compiling
 from layerstill.training.models import (
     adopt_padding,
-    agree_on_labels,
     fingerprint,
     load_config,
     load_fine_tuned,
@@ -70,12 +69,12 @@ def distill(
     interrupted and returns what is finished.
     """
     recipe.agree_on_supplementary(supplementary is not None)
-    config = load_config(teacher)
-    require_head(teacher, config)
+    config = load_config(teacher, task.head)
+    require_head(teacher, config, task.head)
     task, notices = agree_on_labels(task, config, f"teacher {teacher}")
     fitted = fit_all(ood, task)
-    source_config = config if init_from is None else load_config(init_from)
-    refuse_misfits(recipe, config, source_config, student_layers, options.seed, task.kind == "regression")
+    source_config = config if init_from is None else load_config(init_from, task.head)
+    refuse_misfits(recipe, config, source_config, student_layers, options.seed, task.head)
     if options.compile:
         refuse_compiling(config)
     tokenizer = load_tokenizer(teacher, config)
@@ -100,7 +99,7 @@ def distill(
     }
     # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
     set_seed(options.seed)  # a source without a head for this task gets a random one
-    teacher_model = load_fine_tuned(teacher)
+    teacher_model = load_fine_tuned(teacher, task.head)
     source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
     for model in (teacher_model, source):
         adopt_padding(model, tokenizer)
@@ -132,7 +131,7 @@ def finetune(
     ood: Sequence[OodSet] = (),
 ) -> Result:
     """Fine-tune `model` (folder or hub id) on a task: the recipe `finetune`; `ood` as in `distill`."""
-    config = load_config(model)
+    config = load_config(model, task.head)
     recipe = recipe or Recipe.load("finetune")
     if recipe.needs_teacher:
         raise UserError("finetune takes a recipe without a teacher; use distill")
@@ -175,7 +174,7 @@ def student_vocabulary(
 
 
 def refuse_misfits(
-    recipe: Recipe, teacher: PretrainedConfig, source: PretrainedConfig, depth: int, seed: int, regression: bool
+    recipe: Recipe, teacher: PretrainedConfig, source: PretrainedConfig, depth: int, seed: int, head: Head
 ) -> None:
     """UserError for a depth or an objective that two models cannot meet, before anything is loaded or written."""
     total = depth_of(source)
@@ -184,7 +183,6 @@ def refuse_misfits(
         raise UserError(f"--student-layers {depth}: {whose} has {total} layers; choose 1 to {total}")
     student = student_config(source, depth, recipe.student, seed)
     for stage in recipe.stages:
-        head = HEADS["regression" if regression else "classification"]()
         for objective in bind_objectives(stage, student, teacher, head, seed):
             with torch.random.fork_rng(devices=[]):
                 objective.build()

@@ -15,17 +15,15 @@ from transformers import (
     set_seed,
 )
 
-from layerstill.data.classes import FittedSet
 from layerstill.data.encode import Collator, Encoded, encode
+from layerstill.data.label_agreement import FittedSet
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
-from layerstill.evaluation.metrics import score
 from layerstill.evaluation.noise import recall_of_noise
 from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.evaluation.predictions import PREDICTIONS_FILE, prediction_tensors
 from layerstill.families import depth_of, embeddings_of
-from layerstill.heads import HEADS
 from layerstill.recipe import Recipe, Stage
 from layerstill.reporting.model_card import model_card
 from layerstill.training import processes
@@ -74,7 +72,7 @@ class StagedRun:
         if self.supplementary is not None:
             splits["supplementary"] = self.supplementary.split
         limit = self.options.max_length
-        encoded = {name: encode(split, self.tokenizer, limit) for name, split in splits.items()}
+        encoded = {name: encode(split, self.tokenizer, limit, self.task.head) for name, split in splits.items()}
         note([notice for name, split in encoded.items() for notice in split.notices(name, limit)])
         for number, stage in enumerate(self.recipe.stages, 1):
             done = self.folder.checkpoints / f"stage-{number}-done"
@@ -100,7 +98,7 @@ class StagedRun:
         self.student.requires_grad_(True)
         self.student.save_pretrained(self.folder.path)
         self.tokenizer.save_pretrained(self.folder.path)
-        self.folder.write_card(model_card(record, self.recipe, self.folder.settings, self.task.kind))
+        self.folder.write_card(model_card(record, self.recipe, self.folder.settings, self.task.head))
         self.folder.finish(record)
 
     def _train_stage(self, number: int, stage: Stage, train: Encoded, dev: Encoded) -> None:
@@ -115,7 +113,7 @@ class StagedRun:
         seed = self.options.seed + 1000 * (number - 1)
         set_seed(seed)
         module = DistillationModule(
-            self.student, self.teacher, stage, self.options.seed, HEADS[self.task.kind](), self.teacher_tokens
+            self.student, self.teacher, stage, self.options.seed, self.task.head, self.teacher_tokens
         )
         module.cache, filling = self._filled_cache(module, stage, train)
         trainer = DistillationTrainer(
@@ -124,7 +122,7 @@ class StagedRun:
             train_dataset=train.dataset,
             eval_dataset=dev.dataset.select(np.argsort(dev.dataset["length"])[::-1]),
             compile_layers=self.options.compile,
-            data_collator=Collator(self.tokenizer),
+            data_collator=Collator(self.tokenizer, self.task.head),
             processing_class=self.tokenizer,
             compute_metrics=self._metrics,
             callbacks=[
@@ -150,7 +148,7 @@ class StagedRun:
             return None, 0.0
         steps = steps_of(stage, len(train.dataset), self.options.max_steps)
         cache = choose_cache(
-            module.objectives,
+            module.terms_of_stage,
             self.teacher.config,
             cache_key(self.folder.settings["teacher_fingerprint"], self.teacher_tokens),
             train,
@@ -166,7 +164,7 @@ class StagedRun:
                 cache.fill(
                     train.dataset,
                     module.to(device).ask_teacher,
-                    Collator(self.tokenizer),
+                    Collator(self.tokenizer, self.task.head),
                     torch.device(device),
                     self.options.progress,
                 )
@@ -190,7 +188,7 @@ class StagedRun:
 
     def _metrics(self, predictions: Any) -> dict[str, float]:
         logits, labels = np.asarray(predictions.predictions), np.asarray(predictions.label_ids)
-        return score(self.task, logits, labels)
+        return self.task.score(*self.task.head.gathered(logits, labels))
 
     def _regime(self) -> dict[str, Any]:
         """The record of the regime, and under label noise what the student made of the wrong labels."""
@@ -200,9 +198,10 @@ class StagedRun:
         return self.task.regime | {"student": student}
 
     def _record(self) -> dict[str, Any]:
-        limit, gold = self.options.max_length, np.array(self.task.splits["dev"].labels)
+        limit, gold = self.options.max_length, self.task.gold("dev")
         metrics, logits = evaluate_split(self.student, self.tokenizer, self.task, "dev", limit)
-        write_tensors(self.folder.path / PREDICTIONS_FILE, prediction_tensors(logits, self.task.splits["dev"]))
+        tensors = prediction_tensors(logits, self.task.splits["dev"], self.task.head)
+        write_tensors(self.folder.path / PREDICTIONS_FILE, tensors)
         precision = arithmetic_of(self.options.precision)
         peak = matmul_peak(self.student.device, dtype_of(self.options.precision))
         return {

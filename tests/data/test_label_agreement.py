@@ -2,7 +2,7 @@
 
 import pytest
 
-from layerstill.data.classes import fit, fit_all, meaning
+from layerstill.data.label_agreement import fit, fit_all, meaning
 from layerstill.data.ood import OodSet
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError

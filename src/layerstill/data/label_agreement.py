@@ -1,7 +1,13 @@
-"""Whether the classes of a test set are a model's under other names, or can be made so by taking classes together."""
+"""Whether task, models and test sets speak of the same labels, and what is done where they do not quite.
+
+A task takes over the order and the spelling of a model; the classes of a test set may be a model's under other names,
+or can be made so by taking classes together.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from transformers import PretrainedConfig
 
 from layerstill.data.ood import OodSet
 from layerstill.data.tasks import Split, Task
@@ -35,6 +41,58 @@ class FittedSet:
     notices: tuple[str, ...] = ()
 
 
+def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool = False) -> tuple[Task, list[str]]:
+    """The task with its outputs in the model's order, and notices; UserError if they are different ones.
+
+    Upper and lower case are not told apart. `subset`: the data need not have all of the model's labels.
+    """
+    if not task.head.named:
+        if config.num_labels != (wanted := task.head.outputs(task.labels)):
+            raise UserError(f"{who} has {config.num_labels} outputs, but task {task.name} has {wanted}, for its scores")
+        return task, []
+    theirs = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    task, notices = _in_their_case(task, theirs, who)
+    if theirs == task.labels:
+        return task, notices
+    if subset and set(task.labels) < set(theirs):
+        return task.with_label_order(theirs), notices
+    if len(theirs) != len(task.labels):
+        raise UserError(
+            f"{who} knows {len(theirs)} labels ({', '.join(theirs)}), the data have {len(task.labels)} "
+            f"({', '.join(task.labels)}); fine-tune the teacher on this task"
+        )
+    if all(name == f"LABEL_{i}" for i, name in enumerate(theirs)):
+        return task, [f"{who} does not name its labels; taking them in the order {', '.join(task.labels)}"]
+    if set(theirs) == set(task.labels):
+        notices.append(f"label order of {who} differs from the data's; using {', '.join(theirs)}")
+        return task.with_label_order(theirs), notices
+    raise UserError(
+        f"{who} knows the labels {', '.join(theirs)}, the data have {', '.join(task.labels)}; "
+        "fine-tune the teacher on this task, or rename the labels in the data"
+    )
+
+
+def _in_their_case(task: Task, theirs: tuple[str, ...], who: str) -> tuple[Task, list[str]]:
+    """The task with label names that differ from the model's in upper and lower case only written as the model's."""
+    folded = {name.casefold(): name for name in theirs}
+    names = tuple(folded.get(name.casefold(), name) for name in task.labels)
+    if names == task.labels or len(folded) < len(theirs) or len(set(names)) < len(names):
+        return task, []
+    positive = None if task.positive is None else folded.get(task.positive.casefold(), task.positive)
+    notice = f"{who} writes its labels {', '.join(theirs)}; taking the data's {', '.join(task.labels)} for the same"
+    return replace(task, labels=names, positive=positive), [notice]
+
+
+def refuse_other_labels(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    """UserError unless both models give the same labels in the same order."""
+    mine, theirs = student.id2label, teacher.id2label
+    if mine != theirs:
+        raise UserError(
+            f"the student knows the labels {', '.join(map(str, mine.values()))}, the teacher "
+            f"{', '.join(map(str, theirs.values()))}; agreement needs the same ones in the same order"
+        )
+
+
 def meaning(name: str) -> str:
     """One name for all spellings of a class."""
     plain = name.strip().casefold().replace("-", "_").replace(" ", "_")
@@ -61,7 +119,7 @@ def fit(ood: OodSet, task: Task) -> FittedSet:
     if ood.left_out:
         total = ood.left_out + len(ood.labels)
         notices.append(f"ood {ood.name}: {ood.left_out} of {total} rows have no usable gold label and are left out")
-    if task.kind == "regression":
+    if not task.head.named:
         scores = [float(score) for score in ood.labels]
         return FittedSet(ood.name, Split(ood.texts, scores), (), (), ood.parts, tuple(notices))
     names, of_class, of_gold = _scored_classes(ood, task)
@@ -81,8 +139,11 @@ def _refuse_other_shapes(ood: OodSet, task: Task) -> None:
             f"--ood {ood.name}: its examples are {words[gives - 1]}, those of task {task.name} {words[takes - 1]}; "
             "leave this set out"
         )
-    if task.kind == "regression" and isinstance(ood.labels[0], str):
-        raise UserError(f"--ood {ood.name}: it has classes, and task {task.name} has scores; leave this set out")
+    task.head.refuse_far_sets(f"--ood {ood.name}", task.name)
+    if not task.head.named and isinstance(ood.labels[0], str):
+        raise UserError(
+            f"--ood {ood.name}: it has classes, and task {task.name} has {task.head.gives}; leave this set out"
+        )
 
 
 def _scored_classes(ood: OodSet, task: Task) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, int]]:

@@ -1,0 +1,114 @@
+"""Labels of own files: what is written in a column, as a head learns from it. One reader for each kind of output."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from layerstill.data.columns import not_text, scores_of, short
+from layerstill.data.files import Table
+from layerstill.errors import UserError
+
+
+@dataclass(frozen=True)
+class Written:
+    """Own files as they were read, by split."""
+
+    tables: dict[str, Table]
+    texts: dict[str, list[tuple[str, ...]]]
+    labels: dict[str, list]
+    """The label column."""
+    text_columns: tuple[str, ...]
+    label_column: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a head learns from."""
+
+    splits: dict[str, list[Any]]
+    names: tuple[str, ...] = ()
+    """Of the outputs, in order."""
+    notices: tuple[str, ...] = ()
+
+
+def read_scores(written: Written) -> Labels:
+    """A finite number a row."""
+    return Labels({s: scores_of(table, written.labels[s]) for s, table in written.tables.items()})
+
+
+def read_classes(written: Written) -> Labels:
+    """The name of a class, or a whole number, a row; the classes are those of train."""
+    train, column = written.tables["train"], written.label_column
+    names, notices = _label_names(train, written.labels["train"], column)
+    different = len(set(written.texts["train"]))
+    if len(names) > different:
+        raise UserError(
+            f"{train.path}: column {column!r} holds {len(names)} different labels for "
+            f"{different} different texts in {', '.join(written.text_columns)}; are the columns swapped? "
+            "Set --text-columns and --label-column"
+        )
+    splits = {s: _classes(table, written.labels[s], names) for s, table in written.tables.items()}
+    return Labels(splits, names, tuple(notices))
+
+
+READERS: dict[str, Callable[[Written], Labels]] = {"classification": read_classes, "regression": read_scores}
+"""By the word of the head."""
+
+
+def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, ...], list[str]]:
+    """The classes in order, and notices."""
+    for line, value in zip(table.lines, written, strict=True):
+        if not _names_a_class(value):
+            raise UserError(
+                f"{table.path} line {line}: label {short(value)} names no class; "
+                "use strings or whole numbers, or --task regression for scores"
+            )
+    names = {str(value) for value in written}
+    whole = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
+    ordered = tuple(sorted(names, key=lambda name: (int(name), name)) if whole else sorted(names))
+    if len(ordered) < 2:
+        raise UserError(
+            f"{table.path}: column {column!r} holds a single class, {ordered[0]!r}; there is nothing to learn"
+        )
+    if len(ordered) > max(20, len(written) // 2):
+        raise UserError(
+            f"{table.path}: column {column!r} holds {len(ordered)} different labels in {len(written)} rows; "
+            "is it the text column? Set --text-columns and --label-column"
+        )
+    bare = [name.strip() for name in ordered]
+    if len(set(bare)) < len(bare):
+        twice = next(name for name in bare if bare.count(name) > 1)
+        several = [name for name in ordered if name.strip() == twice]
+        raise UserError(
+            f"{table.path}: labels {' and '.join(map(repr, several))} differ in white space only; write them the same"
+        )
+    folded = [name.casefold() for name in ordered]
+    alike = [name for name in ordered if folded.count(name.casefold()) > 1]
+    notice = f"{table.path}: labels {', '.join(alike)} differ in upper and lower case only and are taken for different"
+    return ordered, [notice] if alike else []
+
+
+def _names_a_class(value: object) -> bool:
+    """Whether a label is a name or a whole number; numbers with a fraction, nan and empty cells are not."""
+    if not isinstance(value, str):
+        return isinstance(value, int)  # true and false too
+    if not value.strip() or not_text(value):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return re.fullmatch(r"-?\d+", value) is not None
+
+
+def _classes(table: Table, written: list, names: tuple[str, ...]) -> list[int]:
+    number = {name: i for i, name in enumerate(names)}
+    for line, value in zip(table.lines, written, strict=True):
+        if str(value) not in number:
+            known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
+            raise UserError(
+                f"{table.path} line {line}: label {short(value)} is not in train, which has {known}; "
+                "add examples of it to train, or mend the label"
+            )
+    return [number[str(value)] for value in written]
