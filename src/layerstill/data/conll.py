@@ -77,6 +77,13 @@ def read_tagged(path: Path, word_column: str | None = None, tag_column: str | No
     return replace(sentences, tags=tags, notices=(*sentences.notices, *notices))
 
 
+def column_of_words(table: Table, columns: Sequence[str]) -> str | None:
+    """The one column, asked for or of a usual name, that holds a list of words in every row; None without one."""
+    wanted = columns or [name for name in WORDS if name in table.columns]
+    lists = [name for name in wanted if all(isinstance(value, list) for value in table.columns.get(name, [None]))]
+    return lists[0] if len(wanted) == len(lists) == 1 else None
+
+
 def words_of(table: Table, column: str | None, option: str) -> list[tuple[str, ...]]:
     """A column of lists as the words of sentences; `option` is what asked for it. Empty lists stay."""
     name = _named(table, column, WORDS, option)

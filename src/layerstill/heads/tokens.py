@@ -26,6 +26,7 @@ class Tokens(Head):
     architecture: ClassVar[str] = "ForTokenClassification"
     per_token: ClassVar[bool] = True
     single: ClassVar[bool] = False
+    some: ClassVar[bool] = True
     far_sets: ClassVar[bool] = False
     pipeline: ClassVar[str] = "token-classification"
 
@@ -96,6 +97,9 @@ class Tokens(Head):
             shares["precision_entities"] = right, said
             shares["recall_entities"] = right, there
         return {name: shares[name] for name in metrics}
+
+    def metrics_of(self, labels: Sequence[str]) -> tuple[str, ...]:
+        return self.metrics if any(name.startswith("B-") for name in labels) else ("accuracy_tokens",)
 
     @property
     def metrics(self) -> tuple[str, ...]:
