@@ -47,8 +47,8 @@ class Encoded:
             )
         if self.bare_words:
             notices.append(
-                f"{self.bare_words} words of the {name} texts are nothing to the tokenizer, such as control characters; "
-                "they are read as unknown tokens"
+                f"{self.bare_words} words of the {name} texts are no token to the tokenizer, control characters say; "
+                "they are read as unknown"
             )
         if self.unknown > self.tokens / 4:
             notices.append(
