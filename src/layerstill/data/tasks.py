@@ -112,6 +112,10 @@ class Task:
         """All metrics on what the head decided."""
         return self.head.score(self.metrics, self.labels, decided, gold, self.positive)
 
+    def by_label(self, logits: Any, split: str) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support by name of what the head decides on a split, if it has them."""
+        return self.head.by_label(self.labels, self.head.decide(logits), self.gold(split))
+
     def limited(self, train: int | None) -> "Task":
         """The same task with at most the first `train` training examples; UserError after a regime."""
         if train is None:
@@ -248,10 +252,9 @@ def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str
     tables = {split: read_table(file) for split, file in files.items()}
     text_columns = text_columns or guess_texts(tables["train"], label_column)
     texts = {s: texts_of(t, text_columns, "--text-columns") for s, t in tables.items()}
-    written = {s: t.column(label_column, "--label-column") for s, t in tables.items()}
     if label_column in text_columns:
         raise UserError(f"column {label_column!r} is both text and label; set --text-columns and --label-column")
-    labels = READERS[head.word](Written(tables, texts, written, text_columns, label_column))
+    labels = READERS[head.word](Written(tables, texts, text_columns, label_column))
     notices = [*(notice for table in tables.values() for notice in table.notices), *labels.notices]
     splits = {s: Split(texts[s], labels.splits[s]) for s in tables}
     if (rows := len(splits.get("dev", splits["train"]))) < head.fewest:

@@ -74,6 +74,10 @@ class Head(Spec):
     def _says_so(self, config: Any) -> bool:
         return config.problem_type in (None, self.problem_type)
 
+    def record(self) -> dict[str, Any]:
+        """What `result.json` says of it: its word and its settings."""
+        return {"kind": self.word, **self.model_dump()}
+
     # What data ask.
 
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
@@ -92,6 +96,10 @@ class Head(Spec):
                 f"{what}: it is read as one class or one score a text, and task {task} has {self.gives}; "
                 "leave this set out"
             )
+
+    def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
+        """Which of so many outputs no label of a split is about."""
+        return sorted(set(range(outputs)) - set(labels))
 
     # What training asks.
 
@@ -154,6 +162,23 @@ class Head(Spec):
     def metrics_of(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Those of `metrics` that outputs of these names can have."""
         return self.metrics
+
+    def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray | None:
+        """What each example adds to a metric, `(n,)`, with the metric as mean, if that is kept with the predictions."""
+        return None
+
+    def at(self, threshold: float) -> "Head":
+        """The same head deciding at another threshold; UserError where nothing is decided by one."""
+        raise UserError(f"--threshold: task {self.word} decides without one; it is for --task multilabel")
+
+    def tuned(self, logits: Any, gold: Any, metric: str) -> "Head":
+        """The same head deciding at the threshold that is best for a metric on these logits; UserError as `at`."""
+        return self.at(0.5)
+
+    @property
+    def rule(self) -> str:
+        """How an output is decided, in a sentence, where its user must know."""
+        return ""
 
     @property
     def metrics(self) -> tuple[str, ...]:

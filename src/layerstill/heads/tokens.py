@@ -36,6 +36,9 @@ class Tokens(Head):
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
         return [[tag if tag == IGNORED else places[tag] for tag in row] for row in labels]
 
+    def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
+        return super().absent([tag for row in labels for tag in row], outputs)
+
     def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:
         return torch.tensor([[*row, *[IGNORED] * (tokens - len(row))] for row in labels])
 

@@ -198,6 +198,7 @@ def refuse_misfits(
 def _settings(task: Task, recipe: Recipe, options: Options, ood: Sequence[OodSet]) -> dict[str, Any]:
     return {
         "task": task.name,
+        **task.head.model_dump(),
         **({"regime": task.regime} if task.regime else {}),
         **({"ood": {ood_set.name: ood_set.fingerprint for ood_set in ood}} if ood else {}),
         "data_fingerprint": task_fingerprint(task),
