@@ -99,7 +99,7 @@ def test_distil_plan_and_cache(recipe, place, call, tmp_path):
     card = (tmp_path / "live" / "README.md").read_text("utf-8")
     assert "pipeline_tag: token-classification" in card
     assert "AutoModelForTokenClassification" in card
-    status, out, err = call(f"plan {place}/teacher {words(place)} {SHORT} --recipe {recipe}")
+    status, _out, err = call(f"plan {place}/teacher {words(place)} {SHORT} --recipe {recipe}")
     assert status == 0, err
     if recipe == "finetune":
         return
@@ -282,7 +282,7 @@ def test_a_teacher_from_outside_agrees_by_names_whatever_their_order(place, call
 def test_a_teacher_from_outside_may_know_more_tags_than_the_data_have(place, call, tmp_path):
     names = ("B-PLACE", "I-PLACE", *TAGS)
     larger = outside(place, tmp_path / "larger", names)
-    status, out, err = call(f"distill {larger} {words(place)} {SHORT} --recipe kd --output {tmp_path}/s")
+    status, _out, err = call(f"distill {larger} {words(place)} {SHORT} --recipe kd --output {tmp_path}/s")
     assert status == 0, err
     assert "also knows B-PLACE, I-PLACE" in err
     assert tuple(AutoModelForTokenClassification.from_pretrained(tmp_path / "s").config.id2label.values()) == names
