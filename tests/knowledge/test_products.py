@@ -18,7 +18,7 @@ def random_product(seed, width, scale, tokens=9, dtype=torch.float64):
 
 def squared_error_of_maps(student, teacher, tokens):
     """The slow twin: makes both maps."""
-    (a, b), (c, d) = student.factors(tokens), teacher.factors(tokens)
+    (a, b), (c, d) = (product.factors(tokens, student.left.dtype) for product in (student, teacher))
     return ((a @ b.mT - (c @ d.mT).detach()) ** 2).sum()
 
 
