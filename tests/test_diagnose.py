@@ -398,7 +398,7 @@ def test_what_is_damaged_or_held_by_another_is_refused(fresh, place, capsys):
 def test_a_teacher_of_other_classes_is_refused_before_anything_is_computed(fresh, place, tmp_path, capsys):
     save_tiny(tmp_path / "five", labels=5)
     message = refused(f"diagnose {fresh} {data(place)} --teacher {tmp_path}/five", capsys)
-    assert "the student knows the classes bad, fine, good, the teacher class 0, class 1" in message
+    assert "the student knows the labels bad, fine, good, the teacher class 0, class 1" in message
     assert not (fresh / "diagnostics.json").exists()
     assert run_cli(f"diagnose {fresh} {data(place)} --teacher {tmp_path}/five --parts cka --quiet") == 0
 

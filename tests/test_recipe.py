@@ -68,7 +68,7 @@ def test_python_words_and_yaml_words_are_the_same():
         ),
         (
             minimal(distance={"kl": {"temperature": 0}}),
-            "distance.kl.temperature: Input should be greater than 0, got 0",
+            "distance.kl.temperature: Input should be greater than or equal to 0.01, got 0",
         ),
         (minimal(distance={"kl": {"temperature": ".inf"}}), "distance.kl.temperature"),
         (minimal(distance={"kl": {}, "mse": {}}), r"a distance is a name or one \{name: settings\} pair"),

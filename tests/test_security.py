@@ -80,7 +80,7 @@ def test_the_scan_sees_what_it_should(code):
 
 
 def test_the_yaml_loader_makes_plain_data_only():
-    from layerstill.recipe import _Loader
+    from layerstill.yaml_files import _Loader
 
     made = {tag for tag in _Loader.yaml_constructors if tag is not None}
     assert made == {f"tag:yaml.org,2002:{w}" for w in "null bool int float str seq map".split()}

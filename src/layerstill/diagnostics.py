@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
+from layerstill.atomic import write_json
 from layerstill.data.encode import usable_length
 from layerstill.data.label_agreement import agree_on_labels, refuse_other_labels
 from layerstill.data.tasks import Split, Task
@@ -26,7 +27,7 @@ from layerstill.evaluation.flatness import Tick, mean_loss
 from layerstill.evaluation.predict import Batch, batches_of, logits_of
 from layerstill.evaluation.similarity import FEWEST, layer_similarity, pooled_states
 from layerstill.heads import Head
-from layerstill.training.checkpoint import write_json
+from layerstill.result import RESULT_FILE
 from layerstill.training.lock import FolderLock
 from layerstill.training.models import (
     adopt_padding,
@@ -239,7 +240,7 @@ def _agreed_before(before: dict[str, Any], wanted: dict[str, Any]) -> dict[str, 
 
 def run_settings(folder: Path) -> dict[str, Any]:
     """What a finished run was made with; UserError for a folder that holds none."""
-    if not (folder / "result.json").is_file():
+    if not (folder / RESULT_FILE).is_file():
         raise UserError(f"run {folder}: no result.json in it; give the output folder of a finished distill or finetune")
     try:
         settings = json.loads((folder / RUN_FILE).read_text("utf-8"))

@@ -77,6 +77,6 @@ def test_padding_goes_to_the_right_whatever_the_tokenizer_does_by_itself():
     tokenizer = tiny_tokenizer()
     tokenizer.padding_side = "left"
     rows = [{"input_ids": [2, 5, 3], "labels": 0}, {"input_ids": [2, 5, 6, 7, 3], "labels": 1}]
-    batch = Collator(tokenizer)(rows)
+    batch = Collator(tokenizer, Classes())(rows)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert tokenizer.padding_side == "left", "the user's tokenizer is left as it was"

@@ -13,8 +13,9 @@ from layerstill.knowledge.distances import DISTANCES
 from layerstill.knowledge.mappings import MAPPINGS
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.signals import SIGNALS
-from layerstill.recipe import Optimiser, Stage, StudentSpec
+from layerstill.recipe import Optimiser, Stage
 from layerstill.schema import OneOf
+from layerstill.students.spec import StudentSpec
 
 LONG = os.environ.get("LAYERSTILL_FUZZ") == "long"
 

@@ -4,16 +4,18 @@ import logging
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from layerstill import distill, finetune
 from layerstill.data.tasks import Task
 from layerstill.evaluation.predictions import load_predictions
 from layerstill.heads import Classes
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.reporting.model_card import CARD_MARK, is_hub_id, model_card, plain
+from layerstill.result import Record
 from layerstill.training.arguments import Options
-from layerstill.training.run import distill, finetune
 from tests.reporting.example import noisy_regime
 from tests.tiny import save_tiny, write_csv
 
@@ -50,7 +52,7 @@ def rendered(markdown: str) -> str:
 
 
 def result_data(**more):
-    return {
+    data = {
         "recipe": "kd",
         "recipe_hash": "abc",
         "teacher": "org/teacher",
@@ -67,7 +69,8 @@ def result_data(**more):
         "ood": {},
         "train": {"steps": 7, "examples": 224, "precision": "fp32"},
         "environment": {"torch": "2.13.0+cpu"},
-    } | more
+    }
+    return Record.model_validate(data | more)
 
 
 def card(**more):
@@ -132,6 +135,19 @@ def test_a_hub_id_is_the_base_model(tmp_path, monkeypatch):
         assert not is_hub_id(no_id), no_id
 
 
+def test_the_hub_reads_the_scores():
+    ood = {"far": {"metrics": {"accuracy": 0.5}, "gap": {"accuracy": 0.2}}}
+    text = card(metrics={"accuracy": 0.7, "f1": 0.6, "selected": "last"}, ood=ood)
+    found = ModelCard(text).data.eval_results
+    assert [(r.dataset_name, r.dataset_split, r.metric_type, r.metric_value) for r in found] == [
+        ("mrpc", "dev", "accuracy", 0.7),
+        ("mrpc", "dev", "f1", 0.6),
+        ("far", None, "accuracy", 0.5),
+    ]
+    assert {r.task_type for r in found} == {"text-classification"}
+    assert ModelCard(text).data.model_name == "kd on mrpc"
+
+
 def test_names_from_outside_stay_text():
     text = card(recipe=EVIL, task=EVIL + "\n# heading", ood={EVIL: {"metrics": {EVIL: 0.5}, "gap": {EVIL: 0.1}}})
     front, body = parts(text)
@@ -140,7 +156,7 @@ def test_names_from_outside_stay_text():
         assert markup not in html, markup
     assert html.count("<h1>") == 1
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; [x](http://e.invalid) **b** | `c` _d_ # e") >= 4
-    assert set(front) == {"library_name", "base_model", "pipeline_tag", "tags"}
+    assert set(front) == {"library_name", "base_model", "pipeline_tag", "tags", "model-index"}
     assert plain("a\x1b[31m\nb") == "a \\[31m b"
 
 

@@ -9,12 +9,13 @@ import pytest
 
 from layerstill.data.regimes import Regime
 from layerstill.errors import UserError
-from layerstill.recipe import Recipe, read_settings
+from layerstill.recipe import Recipe
 from layerstill.reporting.arms import cells, compare_all, pareto, rankings
 from layerstill.reporting.command import command_of
 from layerstill.reporting.figures import Section, comparison_plots
 from layerstill.reporting.other_data import out_of_domain, regimes
 from layerstill.reporting.runs import read_runs, word
+from layerstill.yaml_files import read_settings
 from tests.reporting.example import noisy_regime, result, write_predictions, write_run
 
 

@@ -6,9 +6,9 @@ from transformers import AutoModelForSequenceClassification
 
 from layerstill.errors import UserError
 from layerstill.families import layers_of
-from layerstill.recipe import StudentSpec
 from layerstill.students.build import build_student
 from layerstill.students.initialisation import parse_initialisation
+from layerstill.students.spec import StudentSpec
 from tests.tiny import FAMILIES, batch, tiny_model
 
 

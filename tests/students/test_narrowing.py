@@ -8,8 +8,8 @@ from transformers import AutoModelForSequenceClassification
 
 from layerstill.errors import UserError
 from layerstill.families import FAMILIES as PROVEN
-from layerstill.recipe import StudentSpec
 from layerstill.students.build import build_student
+from layerstill.students.spec import StudentSpec
 from tests.tiny import FAMILIES, batch, tiny_model
 
 NARROWABLE = [name for name in FAMILIES if PROVEN[name].widths is not None]

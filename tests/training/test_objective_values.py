@@ -97,7 +97,7 @@ def test_the_value_does_not_depend_on_batches_and_the_cache_is_not_asked(task):
     teacher = tiny_model()
     stage = Recipe.load("rail-kd-l").stages[0]
     torch.manual_seed(0)
-    module = DistillationModule(tiny_model(layers=2, seed=1), teacher, stage, 0, False).double()
+    module = DistillationModule(tiny_model(layers=2, seed=1), teacher, stage, 0, task.head).double()
     teacher.double()
     data = encode(task.splits["dev"], tiny_tokenizer(), 32, task.head).dataset
     collate = Collator(tiny_tokenizer(), task.head)

@@ -80,7 +80,7 @@ def in_regime(task: Any, few_samples: int | None, label_noise: float | None, wor
     if not given and not words:
         return task
     from layerstill.data.regimes import Regime
-    from layerstill.recipe import read_settings
+    from layerstill.yaml_files import read_settings
 
     data = read_settings(list(words or ()), "--regime", "regime")
     for name, value in given.items():
@@ -148,18 +148,18 @@ def show(result: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result.data, indent=2))
         return
-    data = result.data
-    student, train, metrics = data["student"], data["train"], dict(data["metrics"])
-    selected = metrics.pop("selected")
-    print(f"{result.folder}: {student['layers']} layers, {student['parameters']:,} parameters")
-    print(f"dev of {data['task']} ({selected} evaluation): {scores(metrics)}")
-    if data["teacher_metrics"]:
-        print(f"teacher:{' ' * 12}{scores(data['teacher_metrics'])}")
-    if data["ood"]:
+    record = result.record
+    student, train = record.student, record.train
+    print(f"{result.folder}: {student.layers} layers, {student.parameters:,} parameters")
+    print(f"dev of {record.task} ({record.selected} evaluation): {scores(record.scores)}")
+    if record.teacher_metrics:
+        print(f"teacher:{' ' * 12}{scores(record.teacher_metrics)}")
+    if record.ood:
         from layerstill.reporting.ood import print_ood
 
-        print_ood(data["ood"])
-    print(f"trained {train['steps']} steps in {train['seconds']:.0f} s, {train['examples_per_second']:.1f} examples/s")
+        print_ood(record.ood)
+    if train.seconds is not None and train.examples_per_second is not None:  # results of other versions may lack them
+        print(f"trained {train.steps} steps in {train.seconds:.0f} s, {train.examples_per_second:.1f} examples/s")
 
 
 def scores(metrics: dict[str, float]) -> str:

@@ -94,7 +94,7 @@ def distill(
     `torchrun --nproc_per_node 2 -m layerstill distill ...`
     """
     setup(quiet or json_)
-    from layerstill.training import run
+    from layerstill import acts
     from layerstill.training.cache_choice import CacheOptions
 
     the_recipe = read_recipe(recipe, set_, init, epochs, batch_size, learning_rate)
@@ -105,4 +105,4 @@ def distill(
     kept = CacheOptions(cache, cache_budget)
     options = read_options(seed, max_length, max_steps, precision, quiet or json_, report_to)
     options = replace(options, cache=kept, compile=compile_)
-    show(run.distill(teacher, the_task, the_recipe, student_layers, output, options, init_from, sets, texts), json_)
+    show(acts.distill(teacher, the_task, the_recipe, student_layers, output, options, init_from, sets, texts), json_)

@@ -64,8 +64,8 @@ def finetune(
 ) -> None:
     """Fine-tune a pre-trained model on a task: this makes a teacher."""
     setup(quiet or json_)
+    from layerstill import acts
     from layerstill.recipe import Recipe
-    from layerstill.training import run
 
     recipe = Recipe.load("finetune", tuple(set_ or ())).limited(epochs, batch_size, learning_rate)
     the_task = read_task(task, data, dev, text_columns, label_column, train_examples)
@@ -73,4 +73,4 @@ def finetune(
     sets = read_ood_sets(the_task, ood, ood_labels, text_columns, label_column)
     options = read_options(seed, max_length, max_steps, precision, quiet or json_, report_to)
     options = replace(options, compile=compile_)
-    show(run.finetune(model, the_task, output, recipe, options, sets), json_)
+    show(acts.finetune(model, the_task, output, recipe, options, sets), json_)

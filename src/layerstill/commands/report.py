@@ -27,6 +27,7 @@ def report(
     The page holds everything it needs: tables to sort and filter, quality against cost, learning curves, out-of-domain
     scores, diagnostics, and the commands that make each run again.
     """
+    from layerstill.atomic import write_text
     from layerstill.reporting.arms import CONTROLS, cells, compare_all
     from layerstill.reporting.choice import choice_of, compared_by, with_main_metric
     from layerstill.reporting.page import PAGE_MARK, report_page
@@ -34,7 +35,6 @@ def report(
     from layerstill.reporting.runs import read_runs
     from layerstill.reporting.speed import known_latency
     from layerstill.reporting.summary import print_summary
-    from layerstill.training.checkpoint import write_text
 
     if output is not None:
         require_matplotlib()
@@ -67,10 +67,10 @@ def _measure(folder: Path, runs: list[Any]) -> None:
     """Write `latency.json`: one model of each kind, three rounds in which they take turns."""
     from statistics import median
 
+    from layerstill.atomic import write_json
     from layerstill.data.tasks import Task
     from layerstill.evaluation.latency import latency_ms
     from layerstill.reporting.speed import LATENCY_FILE, one_of_each
-    from layerstill.training.checkpoint import write_json
     from layerstill.training.models import load_tokenizer, load_with_its_head
 
     places = one_of_each(runs)

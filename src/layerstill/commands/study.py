@@ -86,10 +86,17 @@ def _counted(left: Any) -> str:
 
 def _carry_out(run: Any, folder: Any, jobs: int, ray: str | None, show: bool, summary: str) -> list[dict[str, Any]]:
     from layerstill.reporting.study import StudyProgress
-    from layerstill.studies.pool import LocalPool, Pool, ray_pool
+    from layerstill.studies.pool import LocalPool, Pool
 
     if show:
         print(summary, file=sys.stderr)
+
+    def pool() -> Pool:
+        if ray is None:
+            return LocalPool(jobs, folder.path / "logs")
+        from layerstill.studies.ray import RayPool  # only who asks for Ray imports it
+
+        return RayPool(ray, jobs)
 
     before = signal.getsignal(signal.SIGTERM)
 
@@ -99,8 +106,7 @@ def _carry_out(run: Any, folder: Any, jobs: int, ray: str | None, show: bool, su
         assert this is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
         # Made inside the loop that it works in.
-        pool: Pool = LocalPool(jobs, folder.path / "logs") if ray is None else ray_pool(ray, jobs)
-        return await run.run(pool)
+        return await run.run(pool())
 
     with StudyProgress(sum(run.left().values()), show) as progress:
 
@@ -108,8 +114,7 @@ def _carry_out(run: Any, folder: Any, jobs: int, ray: str | None, show: bool, su
             result = None if reply.error else folder.result(job["folder"])
             what = f"failed: {reply.error}"
             if result is not None:
-                scores = {k: v for k, v in result["metrics"].items() if k != "selected"}
-                what = ", ".join(f"{k} {v:.4f}" for k, v in scores.items()) + f" ({reply.seconds:.0f} s)"
+                what = ", ".join(f"{k} {v:.4f}" for k, v in result.scores.items()) + f" ({reply.seconds:.0f} s)"
             progress.done(job["label"], what)
 
         run.listener = tell

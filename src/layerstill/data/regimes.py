@@ -4,7 +4,6 @@ Few samples and label noise are those of CR-ILD (arXiv 2302.01530): its code shu
 replaces each label with probability r by another class drawn uniformly.
 """
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError, nearest
 from layerstill.randomness import generator
+from layerstill.result import Record
 from layerstill.schema import Number, Spec, problems
 
 Rate = Annotated[Number, Field(ge=0, lt=1)]
@@ -216,12 +216,14 @@ def other_regime(task: Task, teacher: Path) -> list[str]:
     That may be meant, a clean teacher for noisy students, or not: subsets drawn with different seeds.
     """
     try:
-        theirs = json.loads((teacher / "result.json").read_text("utf-8"))["regime"]
-        there = Regime.from_record(theirs).model_dump(mode="json")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, UserError):
-        return []  # not a run's folder, or one from before regimes
+        record = Record.read(teacher, "")
+        if record is None or "regime" not in record.model_fields_set:
+            return []  # not a run's folder, or one from before regimes
+        there = Regime.from_record(record.regime).model_dump(mode="json")
+    except (OSError, UserError):
+        return []
     here = Regime.from_record(task.regime).model_dump(mode="json")
-    if not (theirs and task.regime):
+    if not (record.regime and task.regime):
         there.pop("seed")  # nothing was drawn with one of the two
     differs = [f"{name} {value} there and {here[name]} here" for name, value in there.items() if value != here[name]]
     return [f"the teacher learnt from other training examples: {', '.join(differs)}"] if differs else []

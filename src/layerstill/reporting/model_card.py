@@ -1,24 +1,46 @@
 """The model card: `README.md` of a student's folder, as the Hugging Face hub reads it."""
 
+import json
+import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from layerstill.atomic import write_text
 from layerstill.heads import Head
 from layerstill.recipe import Recipe
+from layerstill.reporting.words import spec_words
+from layerstill.result import Record, Result
+
+log = logging.getLogger("layerstill")
 
 CARD_MARK = "<!-- written by layerstill -->"
 _NOT_PLAIN = re.compile(r"([\\`*_\[\]<>#|~&$]|:(?=//)|(?<=www)\.)")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-def model_card(result: dict[str, Any], recipe: Recipe, settings: dict[str, Any], head: Head) -> str:
+def card_writer(recipe: Recipe, head: Head) -> Callable[[Result], None]:
+    """What writes the card of a run with this recipe and head into the run's folder."""
+
+    def write(result: Result) -> None:
+        path = result.folder / "README.md"
+        if path.is_file() and CARD_MARK not in path.read_text("utf-8", "replace"):
+            log.warning("note: %s is not of this run's making and stays as it is", path)
+            return
+        settings = json.loads((result.folder / "run.json").read_text("utf-8"))
+        write_text(path, model_card(result.record, recipe, settings, head))
+
+    return write
+
+
+def model_card(result: Record, recipe: Recipe, settings: dict[str, Any], head: Head) -> str:
     """Markdown with YAML front matter.
 
-    `result` is `result.json`, `settings` is `run.json`, `head` what the model is asked for. A pure function of
+    `settings` is the content of `run.json`, `head` is what the model is asked for. A pure function of
     these: no date and nothing that was measured by the clock, so that the same run gives the same card.
     """
     environment = Environment(
@@ -30,39 +52,63 @@ def model_card(result: dict[str, Any], recipe: Recipe, settings: dict[str, Any],
         autoescape=False,  # Markdown: every text passes through the filter `plain` or `code`
     )
     environment.filters |= {"plain": plain, "code": code}
-    source = str(result["teacher"] or settings.get("model") or "")
-    metrics = dict(result["metrics"])
-    selected = metrics.pop("selected", "last")
-    student = result["student"]
+    source = str(result.teacher or settings.get("model") or "")
     return environment.get_template("model_card.md.j2").render(
-        front=front_matter(source, recipe.needs_teacher, head),
+        front=front_matter(result, source, recipe.needs_teacher, head),
         mark=CARD_MARK,
         result=result,
         distilled=recipe.needs_teacher,
-        cut=result["teacher"] is not None,
+        cut=result.teacher is not None,
         source=source if is_hub_id(source) else Path(source).name,
-        student=student,
-        init=_init(student["init"]),
+        student=result.student,
+        init=_init(result.student.init),
         stages=[(number, stage, objective_words(stage)) for number, stage in enumerate(recipe.to_data()["stages"], 1)],
-        metrics=[(name, value, result["teacher_metrics"].get(name)) for name, value in metrics.items()],
-        selected=selected,
+        metrics=[(name, value, result.teacher_metrics.get(name)) for name, value in result.scores.items()],
+        selected=result.selected,
         kind=head.word,
         auto_class=f"AutoModel{head.architecture}",
         settings=settings,
-        regime=_flat(result.get("regime") or {}),
-        ood=[(name, found) for name, found in (result.get("ood") or {}).items()],
+        regime=_flat(result.regime),
+        ood=list(result.ood.items()),
         recipe_yaml=recipe.to_yaml(),
     )
 
 
-def front_matter(source: str, distilled: bool, head: Head) -> str:
-    """The YAML block that the hub reads; what is not known (the licence, say) is left out."""
-    data: dict[str, Any] = {"library_name": "transformers"}
-    if is_hub_id(source):
-        data["base_model"] = source
-    data["pipeline_tag"] = head.pipeline
-    data["tags"] = ["layerstill", *(["knowledge-distillation"] if distilled else []), f"text-{head.word}"]
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip("\n")
+def front_matter(result: Record, source: str, distilled: bool, head: Head) -> str:
+    """The YAML block that the hub reads; what is not known (the licence, say) is left out.
+
+    `source` is the teacher or the model that was fine-tuned. The scores are there as the hub's evaluation results.
+    """
+    data = ModelCardData(
+        library_name="transformers",
+        base_model=source if is_hub_id(source) else None,
+        pipeline_tag=head.pipeline,
+        tags=["layerstill", *(["knowledge-distillation"] if distilled else []), f"text-{head.word}"],
+        model_name=f"{result.recipe} on {result.task}",
+        eval_results=[*_evaluations(result.task, result.scores, head), *_out_of_domain(result, head)],
+    )
+    return data.to_yaml().rstrip("\n")
+
+
+def _evaluations(data: str, scores: dict[str, float], head: Head, split: str | None = "dev") -> list[EvalResult]:
+    """Scores on some data, in the hub's form."""
+    return [
+        EvalResult(
+            task_type=head.pipeline,
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split=split,
+            metric_type=name,
+            metric_name=name,
+            metric_value=value,
+        )
+        for name, value in scores.items()
+    ]
+
+
+def _out_of_domain(result: Record, head: Head) -> list[EvalResult]:
+    found = {name: entry.get("metrics") or {} for name, entry in result.ood.items()}
+    return [evaluation for name, scores in found.items() for evaluation in _evaluations(name, scores, head, None)]
 
 
 def is_hub_id(name: str) -> bool:
@@ -104,19 +150,7 @@ def _objective(spec: dict[str, Any]) -> str:
 
 
 def _named(value: Any) -> str:
-    """`{"kl": {"temperature": 2}}` as `kl (temperature 2)`."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if not isinstance(value, dict):
-        return str(value).replace("_", " ")
-    ((name, settings),) = value.items()
-    return f"{name} ({', '.join(f'{key} {_named_setting(v)}' for key, v in settings.items())})".replace("_", " ")
-
-
-def _named_setting(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {v}" for key, v in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return spec_words(value).replace("_", " ")
 
 
 def _init(init: Any) -> str:

@@ -188,7 +188,7 @@ def _regime_value(cell: Cell, key: str) -> float | None:
     result = cell.runs[0].checked
     if key == "label_noise":
         return number(result.regime, key) or 0.0
-    examples, epochs = number(result.train, "examples"), number(result.train, "epochs")
+    examples, epochs = result.train.examples, result.train.epochs
     return number(result.regime, key) or (round(examples / epochs) if examples and epochs else None)
 
 

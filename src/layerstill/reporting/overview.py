@@ -5,7 +5,6 @@ from typing import Any
 
 from layerstill.evaluation.statistics import Summary, summarise
 from layerstill.reporting.arms import Cell, Ranking
-from layerstill.reporting.figures import count, number
 from layerstill.reporting.plots import Table
 from layerstill.reporting.runs import RunRecord
 
@@ -43,8 +42,7 @@ def _run_row(run: RunRecord, latency: dict[str, float]) -> list[Any]:
     return [
         run.name, result.task, arm, run.size, run.start, run.regime, result.seed, score, 100 * run.score, others,
         run.selected, result.student.parameters / 1e6, None if teacher is None else 100 * teacher,
-        count(number(result.train, "steps")), number(result.train, "seconds"),
-        number(result.train, "examples_per_second"), *more, run.status,
+        result.train.steps, result.train.seconds, result.train.examples_per_second, *more, run.status,
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from layerstill.plan import Plan
+from layerstill.reporting.words import spec_words
 
 USUAL_SHARE = 0.5
 """Of the matrix-multiply peak, that training small students reached on the CPUs we measured (docs/evidence.md)."""
@@ -21,24 +22,15 @@ def plan_data(plan: Plan, peak: float) -> dict[str, Any]:
     return data
 
 
-def brief(value: Any) -> str:
-    """A recipe's short form as one word: `{"kl": {"temperature": 2}}` as `kl(temperature 2)`."""
-    if not isinstance(value, dict):
-        return str(value)
-    ((name, settings),) = value.items()
-    return f"{name}({', '.join(f'{key} {_plain(v)}' for key, v in settings.items())})"
-
-
 def _compares(row: dict[str, Any]) -> str:
     """One objective's words, a line each, leaving out what is at its default."""
-    weight = row["weight"]
     lines = [
-        f"{brief(row['signal'])} by {brief(row['distance'] or 'task loss')}",
-        f"weight {_plain(weight) if isinstance(weight, float) else brief(weight)}",
+        f"{spec_words(row['signal'])} by {spec_words(row['distance'] or 'task loss')}",
+        f"weight {spec_words(row['weight'])}",
     ]
     for word, default in (("alignment", "none"), ("target", "teacher"), ("view", "clean"), ("padding", "excluded")):
         if row[word] != default:
-            lines.append(f"{word} {brief(row[word])}")
+            lines.append(f"{word} {spec_words(row[word])}")
     return "\n".join(lines)
 
 
@@ -48,10 +40,6 @@ def _folded(pairs: list[str]) -> str:
     if drawn:
         return "\n".join([*(f"{student} <- drawn" for student, _ in drawn), "from", *drawn[0][1].split(", ")])
     return "\n".join(pairs) or "-"
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _duration(tflop: float, peak: float) -> str:

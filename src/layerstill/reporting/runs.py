@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from layerstill.errors import UserError
+from layerstill.result import RESULT_FILE, Record
 
 Status = Literal["finished", "failed", "unfinished", "damaged"]
 REGIME_SETTINGS = ("few_samples", "stratified", "keep", "long_tail", "label_noise", "noise", "transitions")
@@ -20,28 +21,6 @@ _NO_RUNS_IN = {"checkpoints", "teacher-cache", "cache", "tuning"}
 AXIS = "as named"
 """Stands for what differs between arms whose names say it."""
 _COORDINATES = {"task", "recipe", "seed", "init", "initialisation", "regime"}
-
-
-class _Student(BaseModel):
-    layers: int
-    parameters: int
-    hidden_size: int | None = None
-    init: Any = None
-
-
-class _Result(BaseModel):
-    recipe: str
-    task: str
-    seed: int
-    student: _Student
-    metrics: dict[str, float | str]
-    recipe_hash: str = ""
-    teacher: str | None = None
-    teacher_metrics: dict[str, float] = {}
-    ood: dict[str, dict[str, Any]] = {}
-    regime: dict[str, Any] = {}
-    train: dict[str, Any] = {}
-    environment: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -60,14 +39,14 @@ class RunRecord:
     """The axis whose value stands in the recipe's place, if another one is compared."""
 
     @cached_property
-    def checked(self) -> _Result:
+    def checked(self) -> Record:
         """The result with its fields in their types; only a finished run has one."""
-        return _Result.model_validate(self.result)
+        return Record.model_validate(self.result)
 
     @property
     def metrics(self) -> dict[str, float]:
         """Scores on dev by name; the first one is what runs are compared by."""
-        return {name: float(v) for name, v in self.checked.metrics.items() if isinstance(v, int | float)}
+        return self.checked.scores
 
     @property
     def metric(self) -> str:
@@ -82,7 +61,7 @@ class RunRecord:
     @property
     def selected(self) -> str:
         """`last`, or `best of n`."""
-        return str(self.checked.metrics.get("selected", "last"))
+        return self.checked.selected
 
     @property
     def recipe(self) -> str:
@@ -237,9 +216,9 @@ def _from_folders(folder: Path) -> Iterator[RunRecord]:
         if "records.jsonl" in files:
             folders.clear()  # teachers, tuning and runs: the records say which of them are the study's results
             yield from _from_study(here, name if here != folder else "")
-        elif "result.json" in files:
+        elif RESULT_FILE in files:
             try:
-                data, error = json.loads((here / "result.json").read_text("utf-8")), ""
+                data, error = json.loads((here / RESULT_FILE).read_text("utf-8")), ""
             except (OSError, ValueError, RecursionError) as problem:
                 data, error = None, f"result.json cannot be read: {problem}"
             yield _run(name, here, "finished", data, {}, error)

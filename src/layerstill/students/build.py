@@ -1,7 +1,5 @@
 """Cut a student out of a source model: fewer layers, and if asked for smaller widths."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
@@ -10,13 +8,11 @@ from layerstill.errors import UserError
 from layerstill.families import depth_of, family_of
 from layerstill.randomness import generator
 from layerstill.students.narrowing import Narrowing, narrow_config
+from layerstill.students.spec import StudentSpec
 from layerstill.students.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from layerstill.recipe import StudentSpec
 
-
-def student_config(source: PretrainedConfig, depth: int, spec: "StudentSpec", seed: int) -> PretrainedConfig:
+def student_config(source: PretrainedConfig, depth: int, spec: StudentSpec, seed: int) -> PretrainedConfig:
     """A configuration of its own with `depth` layers and the widths of `spec`; per-layer fields follow the layers.
 
     UserError for what does not fit the source.
@@ -37,7 +33,7 @@ def student_config(source: PretrainedConfig, depth: int, spec: "StudentSpec", se
     return config
 
 
-def chosen_layers(source: PretrainedConfig, depth: int, spec: "StudentSpec", seed: int) -> list[int] | None:
+def chosen_layers(source: PretrainedConfig, depth: int, spec: StudentSpec, seed: int) -> list[int] | None:
     """The source layer of each student layer; None for random weights."""
     return spec.initialisation.choose(depth, depth_of(source), generator(seed, "initialisation"))
 
@@ -45,7 +41,7 @@ def chosen_layers(source: PretrainedConfig, depth: int, spec: "StudentSpec", see
 def build_student(
     source: PreTrainedModel,
     depth: int,
-    spec: "StudentSpec",
+    spec: StudentSpec,
     seed: int,
     labels: PretrainedConfig | None = None,
     vocabulary: Vocabulary | None = None,
@@ -108,7 +104,7 @@ def _new_projector(
 class _Places:
     """Which part of a model each parameter belongs to, and where it goes in the student."""
 
-    def __init__(self, source: PreTrainedModel, layers: list[int] | None, spec: "StudentSpec") -> None:
+    def __init__(self, source: PreTrainedModel, layers: list[int] | None, spec: StudentSpec) -> None:
         self.family = family_of(source.config)
         self.base = f"{source.base_model_prefix}."
         self.stem = f"{self.base}{self.family.layers}."

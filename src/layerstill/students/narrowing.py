@@ -13,7 +13,7 @@ where they are projected. A weight becomes B_out^T W B_in, a bias B_out^T b, the
 
 import copy
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,14 +21,12 @@ from transformers import PretrainedConfig
 
 from layerstill.errors import UserError
 from layerstill.families import FAMILIES, Widths, family_of, shape_of
-
-if TYPE_CHECKING:
-    from layerstill.recipe import StudentSpec
+from layerstill.students.spec import StudentSpec
 
 Space = Literal["hidden", "embedding", "attention", "feed_forward", "heads"]
 
 
-def narrow_config(config: PretrainedConfig, spec: "StudentSpec") -> PretrainedConfig:
+def narrow_config(config: PretrainedConfig, spec: StudentSpec) -> PretrainedConfig:
     """A copy of `config` with the widths that `spec` asks for; UserError for widths that do not fit."""
     asked = {
         "hidden_size": spec.hidden_size,
@@ -63,7 +61,7 @@ def narrow_config(config: PretrainedConfig, spec: "StudentSpec") -> PretrainedCo
     return config
 
 
-def _set_hidden_size(config: PretrainedConfig, spec: "StudentSpec", widths: Widths) -> None:
+def _set_hidden_size(config: PretrainedConfig, spec: StudentSpec, widths: Widths) -> None:
     hidden, heads = config.hidden_size, config.num_attention_heads
     head_width = shape_of(config).inner // heads
     new_hidden = spec.hidden_size or hidden

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from layerstill.errors import UserError, nearest
-from layerstill.recipe import read_yaml_file, validated
+from layerstill.recipe import validated
 from layerstill.schema import Number, Positive, Spec
+from layerstill.yaml_files import read_yaml_file
 
 Task = Annotated[str, Field(min_length=1)]
 MOST_RUNS = 100_000

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from layerstill.atomic import write_json, write_text
 from layerstill.errors import UserError
+from layerstill.result import Record
 from layerstill.studies.file import Study
-from layerstill.training.checkpoint import write_json, write_text
 from layerstill.training.lock import FolderLock
 
 STUDY_FILE, RECORDS_FILE, TUNING_FILE, DURATIONS_FILE = "study.json", "records.jsonl", "tuning.json", "durations.jsonl"
@@ -20,7 +21,7 @@ class StudyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FolderLock(path)
-        self._results: dict[str, dict[str, Any]] = {}
+        self._results: dict[str, Record] = {}
 
     def refuse_others(self, study: Study) -> None:
         """UserError if the folder holds anything but this study."""
@@ -55,16 +56,13 @@ class StudyFolder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.release()
 
-    def result(self, folder: str) -> dict[str, Any] | None:
-        """`result.json` of a finished run, None before."""
+    def result(self, folder: str) -> Record | None:
+        """The record of a finished run, None before."""
         if folder not in self._results:
-            path = Path(folder) / "result.json"
-            if not path.is_file():
+            record = Record.read(Path(folder), f"delete {folder} and the same command makes it anew")
+            if record is None:
                 return None
-            try:
-                self._results[folder] = dict(json.loads(path.read_text("utf-8")))
-            except (ValueError, TypeError):
-                raise UserError(f"{path}: damaged; delete {folder} and the same command makes it anew") from None
+            self._results[folder] = record
         return self._results[folder]
 
     def failure(self, key: str) -> str | None:

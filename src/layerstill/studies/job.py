@@ -7,16 +7,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from layerstill.atomic import write_json
 from layerstill.data.ood import OodSet, read_ood
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.predictions import PREDICTIONS_FILE
 from layerstill.recipe import Recipe
+from layerstill.reporting.model_card import card_writer
+from layerstill.result import Record
 from layerstill.studies.tasks import task_of
 from layerstill.training.arguments import Options, steps_of
 from layerstill.training.cache_choice import CacheOptions
-from layerstill.training.checkpoint import write_json
 from layerstill.training.records import JOB_FILE
 from layerstill.training.run import distill, finetune
 
@@ -44,12 +46,13 @@ def perform(job: Job) -> None:
         cache=CacheOptions(job.get("cache", "off"), job.get("cache_budget", 4.0), job.get("cache_runs")),
     )
     _keep(job)
+    card = card_writer(recipe, task.head)
     if job["kind"] == "teacher":
-        finetune(job["model"], task, job["folder"], recipe, options)
+        finetune(job["model"], task, job["folder"], recipe, options, describe=card)
         return
     more = out_of_domain(job, task) | {"teacher_metrics": scores_on(Path(job["teacher"]), job), "supplementary": texts}
     layers, start = job["student_layers"], job["init_from"]
-    distill(job["teacher"], task, recipe, layers, job["folder"], options, start, **more)
+    distill(job["teacher"], task, recipe, layers, job["folder"], options, start, describe=card, **more)
 
 
 def supplementary_of(job: Job) -> Supplementary | None:
@@ -136,8 +139,8 @@ def scores_on(teacher: Path, job: Job) -> dict[str, float] | None:
     """The scores on dev of a teacher that the study made itself, from its record; None if the job's dev is another."""
     if job["held_out"] is not None or not job["own_teacher"]:
         return None
-    metrics = json.loads((teacher / "result.json").read_text("utf-8"))["metrics"]
-    return {name: value for name, value in metrics.items() if name != "selected"}
+    record = Record.read(teacher, f"delete {teacher} and the same command makes it anew")
+    return record.scores if record is not None else None
 
 
 def forget_model(folder: Path) -> None:

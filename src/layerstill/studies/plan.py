@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 
 from layerstill.data.supplementary import read_supplementary
 from layerstill.data.tasks import GLUE, Task
+from layerstill.demo_model import find_base_model
 from layerstill.errors import UserError
 from layerstill.heads import HEADS
 from layerstill.recipe import Recipe
@@ -278,8 +279,6 @@ class Plan:
     def _model(self, name: str) -> tuple[str, str, PretrainedConfig]:
         """Path, fingerprint and configuration of a model; a folder is looked for beside the study file first."""
         if name not in self._models:
-            from layerstill.demo import find_base_model
-
             beside = self.file_folder / name
             path = find_base_model() if name == "demo" else str(beside) if name and beside.is_dir() else name
             config = load_config(path)

@@ -110,13 +110,6 @@ class LocalPool:
         await asyncio.gather(*(worker.close() for worker in self.workers))
 
 
-def ray_pool(address: str, count: int) -> Pool:
-    """The pool of `--ray`; a function so that only who asks for Ray imports it."""
-    from layerstill.studies.ray import RayPool
-
-    return RayPool(address, count)
-
-
 def first_line(text: Any) -> str:
     """The first line that says anything."""
     return next((line.strip() for line in str(text).splitlines() if line.strip()), "")

@@ -134,7 +134,7 @@ class StudyRun:
         result = self.folder.result(job["folder"])
         assert result is not None
         forget_model(self.plan.output / "tuning" / job["hash"])
-        return float(result["metrics"][metric])
+        return result.scores[metric]
 
     async def _once(self, job: Job) -> Reply | None:
         """Do a job unless it is finished (None) or being done already (its reply)."""
@@ -196,7 +196,7 @@ class StudyRun:
                     return None
                 if result is None:
                     raise JobError(f"tuning run {job['hash']} is not finished")
-                return float(result["metrics"][metric])
+                return result.scores[metric]
 
             try:
                 self._halvings[group] = asyncio.run(halve(tune.candidates(), tune.rungs, self._scorer(group, score)))
@@ -237,7 +237,10 @@ class StudyRun:
             record = {"hash": key, "status": state, "coordinates": run.coordinates, "seed": run.settings.seed}
             if tune and run.group(tune.per) in self._halvings:
                 record["tuned"] = self._halvings[run.group(tune.per)].chosen
-            record |= {"result": result, "error": None if result else self.folder.failure(self._key(run))}
+            record |= {
+                "result": result and result.to_data(),
+                "error": None if result else self.folder.failure(self._key(run)),
+            }
             records.append(record)
         return records
 

@@ -1,9 +1,10 @@
 """The lock of a run folder: held by one process, let go by the kernel when that process dies, however it dies."""
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from layerstill.errors import UserError
 
@@ -16,38 +17,36 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / LOCK_FILE
-        self._descriptor: int | None = None
+        self._lock = FileLock(self.path, timeout=0, thread_local=False)
 
     def take(self) -> None:
         """Take the lock; UserError if a living process has it."""
-        while self._descriptor is None:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
-                os.close(descriptor)
-                raise UserError(
-                    f"--output {self.folder}: process {holder or 'unknown'} is at work in this folder; wait until it "
-                    "has ended, or choose another folder"
-                ) from None
-            if self._is_still_there(descriptor):
-                self._descriptor = descriptor
-            else:  # its holder removed the file between our opening and locking it
-                os.close(descriptor)
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        holder = self._holder()  # before we try, because some versions of filelock empty the file when they open it
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"--output {self.folder}: process {holder or 'unknown'} is at work in this folder; wait until it "
+                "has ended, or choose another folder"
+            ) from None
+        # On Windows the first byte is what is locked, and nobody else can read it: the number comes after it.
+        with self.path.open("r+b", buffering=0) as file:
+            file.truncate(1)
+            file.seek(1)
+            file.write(f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Remove the file and let go."""
-        if self._descriptor is not None:
+        if self._lock.is_locked:
             with contextlib.suppress(OSError):  # in a folder that has become read-only it stays, and binds nobody
-                self.path.unlink()
-            os.close(self._descriptor)
-            self._descriptor = None
+                self.path.unlink()  # before letting go, so that no other process has taken it by then
+            self._lock.release(force=True)
 
-    def _is_still_there(self, descriptor: int) -> bool:
+    def _holder(self) -> str:
+        """The number of the process that wrote the file last; empty if there is none."""
         try:
-            return os.path.samestat(os.fstat(descriptor), self.path.stat())
-        except FileNotFoundError:
-            return False
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(1)
+                return (file.read(32) or b"").decode("ascii", "replace").strip()
+        except OSError:
+            return ""

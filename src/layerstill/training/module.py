@@ -170,17 +170,6 @@ class DistillationModule(nn.Module):
         """What the objectives own, maps and memories, by `objective.part`; checkpoints hold it beside the student."""
         return {f"{o.name}.{key}": value for o in self.terms_of_stage for key, value in o.state_dict().items()}
 
-    def take_over(self, owned: dict[str, Tensor]) -> None:
-        """The inverse of `owned`; every name must be there, and no other."""
-        if owned.keys() != self.owned().keys():
-            raise UserError(
-                f"the objectives of the checkpoint own {', '.join(sorted(owned)) or 'nothing'}, those of the stage "
-                f"{', '.join(sorted(self.owned())) or 'nothing'}; it belongs to another recipe"
-            )
-        for o in self.terms_of_stage:
-            mine = {key: value for key, value in owned.items() if key.startswith(f"{o.name}.")}
-            o.load_state_dict({key.removeprefix(f"{o.name}."): value for key, value in mine.items()})
-
     def forward(self, units: Tensor | None = None, **batch: Any) -> dict[str, Any]:
         """In training mode the stage's `loss`, its `terms` by name and the student's `logits`; else only `logits`.
 

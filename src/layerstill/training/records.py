@@ -3,41 +3,24 @@
 import errno
 import hashlib
 import json
-import logging
 import platform
-import resource
 import shutil
-from dataclasses import dataclass
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
+from layerstill.atomic import write_json, write_text
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.reporting.model_card import CARD_MARK
+from layerstill.result import Record, Result
 from layerstill.training import processes
-from layerstill.training.checkpoint import write_json, write_text
 from layerstill.training.lock import LOCK_FILE, FolderLock
-
-log = logging.getLogger("layerstill")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run gave: `data` is `result.json`, `folder` holds the model."""
-
-    data: dict[str, Any]
-    folder: Path
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The student's scores on the dev set."""
-        return self.data["metrics"]
-
 
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
@@ -141,15 +124,8 @@ class RunFolder:
     @property
     def finished(self) -> Result | None:
         """The result of a run that was completed here before."""
-        path = self.path / "result.json"
-        if not path.is_file():
-            return None
-        try:
-            return Result(dict(json.loads(path.read_text("utf-8"))), self.path)
-        except (ValueError, TypeError):
-            raise UserError(
-                f"{path}: damaged; move it away and the same command goes on, or choose a new folder"
-            ) from None
+        record = Record.read(self.path, "move it away and the same command goes on, or choose a new folder")
+        return None if record is None else Result(record, self.path)
 
     @property
     def checkpoints(self) -> Path:
@@ -161,19 +137,11 @@ class RunFolder:
         """Where this run keeps what its teacher gave away, if it keeps it to itself; removed with the checkpoints."""
         return self.path / "teacher-cache"
 
-    def write_card(self, text: str) -> None:
-        """Write `README.md`, unless there is one that no run has written."""
-        path = self.path / "README.md"
-        if path.is_file() and CARD_MARK not in path.read_text("utf-8", "replace"):
-            log.warning("note: %s is not of this run's making and stays as it is", path)
-            return
-        write_text(path, text)
-
-    def finish(self, data: dict[str, Any]) -> Result:
+    def finish(self, record: Record) -> Result:
         """Write `result.json`, which makes the run a finished one, and remove the checkpoints."""
-        write_json(self.path / "result.json", data)
+        record.write(self.path)
         self._tidy()
-        return Result(data, self.path)
+        return Result(record, self.path)
 
     def _leavings(self) -> list[Path]:
         """What only an unfinished run needs: checkpoints, cache, the lock, files that were being written."""
@@ -260,5 +228,9 @@ def peak_memory_mb() -> float:
 
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(kilobytes / (2**20 if platform.system() == "Darwin" else 2**10), 1)
+    if sys.platform == "win32":
+        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
+    import resource  # which Windows does not have; psutil knows the peak on Windows only
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(used / (2**20 if sys.platform == "darwin" else 2**10), 1)  # bytes on macOS, kilobytes elsewhere

@@ -1,7 +1,7 @@
 """The two acts: `finetune` a model on a task, `distill` a teacher into a student."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from layerstill.evaluation.predict import evaluate_split
 from layerstill.families import depth_of, family_of
 from layerstill.heads import Head
 from layerstill.recipe import Recipe
+from layerstill.result import Result
 from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
 from layerstill.training.arguments import Options, dtype_of
@@ -42,7 +43,7 @@ from layerstill.training.models import (
     with_weights_in,
 )
 from layerstill.training.module import bind_objectives
-from layerstill.training.records import Result, RunFolder, task_fingerprint
+from layerstill.training.records import RunFolder, task_fingerprint
 from layerstill.training.stages import StagedRun, note
 
 log = logging.getLogger("layerstill")
@@ -59,13 +60,15 @@ def distill(
     ood: Sequence[OodSet] = (),
     supplementary: Supplementary | None = None,
     teacher_metrics: dict[str, float] | None = None,
+    describe: Callable[[Result], None] | None = None,
 ) -> Result:
     """Distil a fine-tuned `teacher` (folder or hub id) into a student of `student_layers` layers.
 
     The student is cut from the teacher, or from the model `init_from` (its pre-trained parent, say), as the recipe's
     `student` section says. `supplementary` has the texts of stages with `data: supplementary`; the student is scored on
     the sets `ood`, too. `teacher_metrics` are the teacher's scores on dev, if they are known. `output` becomes a plain
-    model folder with the record of the run beside it. Running the same thing again in the same folder resumes what was
+    model folder with the record of the run beside it, and `describe` may write about the result in that folder, just
+    before the run counts as finished. Running the same thing again in the same folder resumes what was
     interrupted and returns what is finished.
     """
     recipe.agree_on_supplementary(supplementary is not None)
@@ -119,7 +122,7 @@ def distill(
         used = with_weights_in(teacher_model, dtype_of(options.precision)) if recipe.needs_teacher else None
         tokenizer, tokens = (vocabulary.tokenizer, vocabulary.kept) if vocabulary else (tokenizer, None)
         common = (folder, student, used, tokenizer, task, recipe, options)
-        return StagedRun(*common, teacher_metrics, origin, tokens, fitted, supplementary).train()
+        return StagedRun(*common, teacher_metrics, origin, tokens, fitted, supplementary, describe).train()
 
 
 def finetune(
@@ -129,8 +132,9 @@ def finetune(
     recipe: Recipe | None = None,
     options: Options = Options(),
     ood: Sequence[OodSet] = (),
+    describe: Callable[[Result], None] | None = None,
 ) -> Result:
-    """Fine-tune `model` (folder or hub id) on a task: the recipe `finetune`; `ood` as in `distill`."""
+    """Fine-tune `model` (folder or hub id) on a task: the recipe `finetune`; `ood` and `describe` as in `distill`."""
     config = load_config(model, task.head)
     recipe = recipe or Recipe.load("finetune")
     if recipe.needs_teacher:
@@ -155,7 +159,8 @@ def finetune(
         note([*task.notices, *data_notices(task, checks), *special_token_notices(model, config, tokenizer)])
         note([notice for ood_set in fitted for notice in ood_set.notices])
         origin = {"layers": "all", "from": model}
-        return StagedRun(folder, student, None, tokenizer, task, recipe, options, {}, origin, None, fitted).train()
+        common = (folder, student, None, tokenizer, task, recipe, options)
+        return StagedRun(*common, {}, origin, ood=fitted, describe=describe).train()
 
 
 def student_vocabulary(

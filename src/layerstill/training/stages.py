@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import (
     set_seed,
 )
 
+from layerstill.atomic import write_json, write_tensors, write_text
 from layerstill.data.encode import Collator, Encoded, encode
 from layerstill.data.label_agreement import FittedSet
 from layerstill.data.supplementary import Supplementary
@@ -25,25 +27,21 @@ from layerstill.evaluation.predict import evaluate_split
 from layerstill.evaluation.predictions import PREDICTIONS_FILE, prediction_tensors
 from layerstill.families import depth_of, embeddings_of
 from layerstill.recipe import Recipe, Stage
-from layerstill.reporting.model_card import model_card
+from layerstill.result import SELECTED, Record, Result, StudentPart, TrainPart
 from layerstill.training import processes
 from layerstill.training.accounting import Spent, matmul_peak
 from layerstill.training.arguments import Options, arithmetic_of, dtype_of, steps_of, training_arguments
 from layerstill.training.cache_choice import cache_key, choose_cache
-from layerstill.training.checkpoint import (
-    last_checkpoint,
-    load_module,
-    save_module,
-    write_json,
-    write_tensors,
-    write_text,
-)
+from layerstill.training.checkpoint import last_checkpoint, load_module, save_module
 from layerstill.training.module import DistillationModule
-from layerstill.training.records import Result, RunFolder, environment
+from layerstill.training.records import RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
-from layerstill.training.trainer import OBJECTIVES_FILE, DistillationTrainer
+from layerstill.training.trainer import DistillationTrainer
 
 log = logging.getLogger("layerstill")
+
+OBJECTIVES_FILE = "objectives.safetensors"
+"""What the objectives own: maps of alignments, and what mappings remember."""
 
 
 @dataclass
@@ -62,6 +60,8 @@ class StagedRun:
     teacher_tokens: list[int] | None = None
     ood: tuple[FittedSet, ...] = ()
     supplementary: Supplementary | None = None
+    describe: Callable[[Result], None] | None = None
+    """Is handed the result just before the run counts as finished, and may write about it in the folder."""
     spent: Spent = field(default_factory=Spent)
 
     def train(self) -> Result:
@@ -98,7 +98,8 @@ class StagedRun:
         self.student.requires_grad_(True)
         self.student.save_pretrained(self.folder.path)
         self.tokenizer.save_pretrained(self.folder.path)
-        self.folder.write_card(model_card(record, self.recipe, self.folder.settings, self.task.head))
+        if self.describe is not None:
+            self.describe(Result(record, self.folder.path))
         self.folder.finish(record)
 
     def _train_stage(self, number: int, stage: Stage, train: Encoded, dev: Encoded) -> None:
@@ -197,33 +198,33 @@ class StagedRun:
         student = recall_of_noise(self.student, self.tokenizer, self.task, self.options.max_length)
         return self.task.regime | {"student": student}
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> Record:
         limit, gold = self.options.max_length, self.task.gold("dev")
         metrics, logits = evaluate_split(self.student, self.tokenizer, self.task, "dev", limit)
         tensors = prediction_tensors(logits, self.task.splits["dev"], self.task.head)
         write_tensors(self.folder.path / PREDICTIONS_FILE, tensors)
         precision = arithmetic_of(self.options.precision)
         peak = matmul_peak(self.student.device, dtype_of(self.options.precision))
-        return {
-            "recipe": self.recipe.name,
-            "recipe_hash": self.recipe.hash,
-            "teacher": self.folder.settings.get("teacher"),
-            "task": self.task.name,
-            "seed": self.options.seed,
-            "student": {
-                "layers": depth_of(self.student.config),
-                "hidden_size": self.student.config.hidden_size,
-                "parameters": self.student.num_parameters(),
-                "init": self.origin,
-            },
-            "metrics": metrics | {"selected": self.spent.selected[-1]},
-            "teacher_metrics": self.teacher_metrics,
-            "regime": self._regime(),
-            "ood": score_ood(self.student, self.tokenizer, self.task, self.ood, limit, logits, gold),
-            "supplementary": self.supplementary and self.supplementary.record(),
-            "train": self.spent.record(precision, processes.count() * peak),
-            "environment": environment(),
-        }
+        return Record(
+            recipe=self.recipe.name,
+            recipe_hash=self.recipe.hash,
+            teacher=self.folder.settings.get("teacher"),
+            task=self.task.name,
+            seed=self.options.seed,
+            student=StudentPart(
+                layers=depth_of(self.student.config),
+                hidden_size=self.student.config.hidden_size,
+                parameters=self.student.num_parameters(),
+                init=self.origin,
+            ),
+            metrics=metrics | {SELECTED: self.spent.selected[-1]},
+            teacher_metrics=self.teacher_metrics,
+            regime=self._regime(),
+            ood=score_ood(self.student, self.tokenizer, self.task, self.ood, limit, logits, gold),
+            supplementary=self.supplementary.record() if self.supplementary else None,
+            train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
+            environment=environment(),
+        )
 
 
 def note(notices: list[str]) -> None:

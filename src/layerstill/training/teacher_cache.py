@@ -6,7 +6,6 @@ their tokens, so runs, seeds, subsets and studies share what they have in common
 all by one writer at a time; readers map them into memory. An example that is missing is an error, never a zero.
 """
 
-import fcntl
 import hashlib
 import json
 import zlib
@@ -18,18 +17,19 @@ from typing import Any, Literal
 
 import datasets
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from layerstill.atomic import write_json, write_tensors
 from layerstill.data.encode import Collator
 from layerstill.errors import UserError
 from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import VECTORS, AttentionRecord, Captured, CapturePlan, Kept
 from layerstill.knowledge.signals import pool_tokens
-from layerstill.training.checkpoint import write_json, write_tensors
 
 Arithmetic = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -222,14 +222,16 @@ class TeacherCache:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        lock = FileLock(self.folder / "writer.lock", thread_local=False)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / "writer.lock").open("w")
+            lock.acquire()
         except OSError as error:
             raise UserError(f"--cache {self.directory}: cannot be written: {error.strerror}") from None
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
             yield
+        finally:
+            lock.release()
 
     def _compute(
         self, dataset: datasets.Dataset, part: list[int], teacher: Teacher, collator: Collator, device: torch.device
