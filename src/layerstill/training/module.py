@@ -179,6 +179,8 @@ class DistillationModule(nn.Module):
         `units` are the totals of `count_units` over the whole optimiser step (divided by the number of processes,
         whose gradients are averaged); without them the batch is the whole step.
         """
+        if torch.compiler.is_compiling():
+            _refuse_compiling()
         if not self.training:
             mask = batch["attention_mask"]
             return {"logits": self.student(**model_inputs(batch), attention_mask=mask).logits}
@@ -199,6 +201,10 @@ class DistillationModule(nn.Module):
         # By attribute, since the property that asks for it has another name in every other release of transformers.
         checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in self.student.modules())
         return CheapDropout() if self.training and device.type == "cpu" and not checkpoints else nullcontext()
+
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Compute the student's layers again in the backward pass, as `PreTrainedModel` does; the Trainer calls it."""
+        self.student.activation_checkpointing_enable(**settings)
 
     def _refuse_reentrant(self) -> None:
         for module in self.student.modules():
@@ -254,7 +260,9 @@ class DistillationModule(nn.Module):
         if "labels" not in batch:
             raise UserError("the stage compares with gold labels, and the batch has no `labels`")
         labels: Tensor = batch["labels"]
-        return self.head.without_labels(labels) if batch.get("idle") else labels
+        # What has no text is no example, whatever label fills its row.
+        examples = self._places(batch).examples.view(-1, *(1,) * (labels.ndim - 1))
+        return torch.where(examples, labels, self.head.without_labels(labels))
 
     def _counted(self, batch: dict[str, Any], places: Places) -> dict[str, Tensor]:
         """The units of each objective on a batch, `(targets, comparisons)` float64."""
@@ -441,6 +449,15 @@ class DistillationModule(nn.Module):
             Target(captured, places, aligner, mixing.lam),
             Target(captured, places.flip(), aligner, 1 - mixing.lam, partner=True),
         ]
+
+
+@torch.compiler.disable  # the compiler, which cannot trace it, runs it as it is
+def _refuse_compiling() -> None:
+    raise UserError(
+        "torch.compile of a whole DistillationModule: both models are read from inside, which a graph has no place for; "
+        "compile the layers instead, by compile_layers=True of DistillationTrainer or "
+        "layerstill.training.compiling.compiled_layers(student, teacher)"
+    )
 
 
 def model_inputs(batch: dict[str, Any]) -> dict[str, Tensor]:
