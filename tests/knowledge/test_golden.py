@@ -462,7 +462,9 @@ def test_bert_emd(masses):
     bound = BoundObjective("term", spec, ModelShape(3, 6, 1, 6), ModelShape(6, 6, 1, 6), Classes(), seed=0)
     if masses == "given":
         for side in ("student", "teacher"):
-            getattr(bound.mapping_state, side).copy_(torch.tensor(case.parameters[f"{side}_masses"], dtype=torch.float64))
+            getattr(bound.mapping_state, side).copy_(
+                torch.tensor(case.parameters[f"{side}_masses"], dtype=torch.float64)
+            )
     student, teacher = hidden(case, "student_hidden", 1), hidden(case, "teacher_hidden", 1)
     units = bound.count([places(case.mask)], 0, 0)
     target = Target(teacher, places(case.mask))
