@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.families import has_windows, recorder_of, shape_of
-from layerstill.heads import Classes
+from layerstill.heads import Classes, Scores
 from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import CapturePlan
 from layerstill.knowledge.relate import Cosines
@@ -17,7 +17,7 @@ from layerstill.recipe import Recipe, Stage, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training.batches import share
 from layerstill.training.module import DistillationModule
-from tests.tiny import DECODERS, FAMILIES, batch, no_dropout, tiny_config, tiny_model
+from tests.tiny import DECODERS, ENCODERS, FAMILIES, batch, no_dropout, tiny_config, tiny_model
 
 _LOADED = [(name, i, stage) for name in shipped_recipes() for i, stage in enumerate(Recipe.load(name).stages)]
 # Many recipes end in the same stage, which is tested once.
@@ -116,11 +116,11 @@ def may_be_padded_on_the_left(family: str, stage: Stage) -> bool:
     return family in LEFT and not reads_an_edge and not (family in ROTARY and any(s.relation_heads for s in signals))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("name", "number"), STAGES)
+@pytest.mark.parametrize(
+    ("name", "number", "family"),
+    [(*s, f) for s in STAGES for f in (ENCODERS if s[0] in FIRST_TOKENS else FAMILIES)],
+)
 def test_padding_splits_and_order_change_nothing(name, number, family):
-    if family in DECODERS and name in FIRST_TOKENS:
-        pytest.skip("the first token of a causal model says nothing")
     recipe, data, tolerance = Recipe.load(name, HEADS.get(name, ())), five_rows(), TOLERANCES.get(family, 1e-8)
     stage, module = recipe.stages[number], module_of(family, recipe, number)
     counts_padding = any(o.padding == "included" for o in stage.objectives.values())
@@ -276,6 +276,44 @@ def test_what_takes_whole_steps_is_refused_with_accumulation(what):
     }
     with pytest.raises(UserError, match=rf"objective '{what}' {what}.* set accumulation: 1"):
         Recipe.from_data({"stages": [stage]})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["hid-seq", "rail-kd-l", "att-kl", "att-mse", "minilmv2", "cr-ild"])
+def test_padding_takes_no_part_whatever_the_teacher_has_there(name, family, monkeypatch):
+    module, data = module_of(family, Recipe.load(name, HEADS.get(name, ()))), five_rows()
+    clean, read = Values(module, [data]), module._teacher_recorder.run
+
+    def spoilt(*args):
+        captured = read(*args)
+        for states in captured.hidden.values():
+            states.masked_fill_(~captured.mask[..., None], float("nan"))
+        for record in captured.attention.values():
+            for vectors in (record.query, record.key, record.value):
+                vectors.masked_fill_(~captured.mask[:, None, :, None], float("nan"))
+        return captured
+
+    monkeypatch.setattr(module._teacher_recorder, "run", spoilt)
+    Values(module, [data]).assert_equals(clean, 1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_tasks_loss_without_some_labels_is_that_of_transformers(family):
+    module, data = module_of(family, Recipe.load("finetune")), five_rows()
+    own = module.student(**data).loss
+    torch.testing.assert_close(module(**data)["terms"]["task"].value, own, rtol=1e-5, atol=0, check_dtype=False)
+
+
+def test_scores_that_are_not_known_count_nowhere():
+    teacher = tiny_model(labels=1, **no_dropout("bert")).double()
+    student = build_student(teacher, 2, Recipe.load("finetune").student, seed=0)
+    module = DistillationModule(student, None, Recipe.load("finetune").stages[0], 0, Scores()).double().train()
+    data = batch()
+    data["labels"] = torch.tensor([0.5, float("nan"), -100.0, 2.0], dtype=torch.float64)
+    known = pick(data, [0, 2, 3], trim=False)
+    Values(module, [data]).assert_equals(Values(module, [known]), 1e-12)
+    parts = [pick(data, [0, 1], trim=True), pick(data, [2, 3], trim=True)]
+    Values(module, parts, module.count_units(data)).assert_equals(Values(module, [data]), 1e-12)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -324,9 +324,9 @@ class BoundObjective(nn.Module):
         self._per_unit = self._per_unit or each
         if not counted or not said or abs(each - self._per_unit) > 1e-9 * each:
             raise ObjectiveError(
-                f"objective {self.name!r}: its words say that a batch has {said:g} units, in which its distance counted "
-                f"{counted:g}, and before that {self._per_unit:g} for each; `count` (or `per`) of its signal, relation "
-                "or distance is wrong"
+                f"objective {self.name!r}: its words say that a batch has {said:g} units, in which its distance "
+                f"counted {counted:g}, and before that {self._per_unit:g} for each; `count` (or `per`) of its signal, "
+                "relation or distance is wrong"
             )
 
     def _compare(

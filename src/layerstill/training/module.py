@@ -204,6 +204,9 @@ class DistillationModule(nn.Module):
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Compute the student's layers again in the backward pass, as `PreTrainedModel` does; the Trainer calls it."""
+        if not self.student.supports_gradient_checkpointing:
+            family = self.student.config.model_type
+            raise UserError(f"transformers has no activation checkpointing for model family {family!r}; leave it out")
         self.student.activation_checkpointing_enable(**settings)
 
     def _refuse_reentrant(self) -> None:
@@ -453,8 +456,8 @@ class DistillationModule(nn.Module):
 @torch.compiler.disable  # the compiler, which cannot trace it, runs it as it is
 def _refuse_compiling() -> None:
     raise UserError(
-        "torch.compile of a whole DistillationModule: both models are read from inside, which a graph has no place for; "
-        "compile the layers instead, by compile_layers=True of DistillationTrainer or "
+        "torch.compile of a whole DistillationModule: both models are read from inside, for which a graph has no "
+        "place; compile their layers, by compile_layers=True of DistillationTrainer or by "
         "layerstill.training.compiling.compiled_layers(student, teacher)"
     )
 
