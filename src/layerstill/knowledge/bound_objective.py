@@ -1,5 +1,6 @@
 """A bound objective: a term that knows the shapes of student and teacher, owns its state, and computes its value."""
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -131,6 +132,12 @@ class BoundObjective(nn.Module):
             )
         if not layers[0]:
             raise UserError(f"objective {self.name!r}: its mapping leaves no pair for {self.student.layers} layers")
+        for side, named, shape in zip(("student", "teacher"), layers, (self.student, self.source), strict=True):
+            if beyond := [k for k in named if not 0 <= k <= shape.layers]:
+                raise UserError(
+                    f"objective {self.name!r}: its mapping names {side} layer {beyond[0]}, but the {side} has "
+                    f"{shape.layers} layers"
+                )
         return layers
 
     def _refuse_unequal_heads(self) -> None:
@@ -184,7 +191,9 @@ class BoundObjective(nn.Module):
 
     def build(self) -> "BoundObjective":
         """Make the maps of this objective, if it has its own; returns itself."""
-        if self.spec.alignment.borrows is not None or not self.signal.vectors:
+        own = self.spec.alignment.borrows is None and self.signal.vectors
+        # Relations are numbers between a model's own vectors, which may be as wide as they are.
+        if not own or (self.spec.relate is not None and not self.spec.alignment.maps_anything):
             return self
         assert self.source is not None
         layers = (self.student_layers, self.target_layers)
@@ -205,6 +214,8 @@ class BoundObjective(nn.Module):
             return [Group((0,), (0,))]
         rng = generator(self.seed, "mapping", self.name, mapping.period(epoch, step))
         groups: list[Group] = mapping.groups(self.student.layers, self.source.layers, rng)
+        if wrong := [group for group in groups if not group.fits]:
+            raise UserError(f"objective {self.name!r}: its mapping gives {wrong[0]!r}; see Group for what may meet")
         return groups
 
     def describe_pairs(self) -> list[str]:
@@ -308,7 +319,9 @@ class BoundObjective(nn.Module):
         """The costs of all groups, with weights that the mapping makes from those of the whole step."""
         assert self.spec.mapping is not None
         whole = costs.detach()
-        weights: Tensor = self.spec.mapping.weigh(mean_of_processes(whole) if together else whole, self.mapping_state)
+        # An evaluation teaches the mapping nothing, whatever it does to what it is given.
+        state = self.mapping_state if self.training else copy.deepcopy(self.mapping_state)
+        weights: Tensor = self.spec.mapping.weigh(mean_of_processes(whole) if together else whole, state)
         return (weights * costs).sum()
 
     def check_counts_anew(self) -> None:

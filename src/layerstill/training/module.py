@@ -337,10 +337,7 @@ class DistillationModule(nn.Module):
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             self.train()
             self._refuse_reentrant()
-            for o in self.terms_of_stage:
-                o.check_counts_anew()
-            self.terms(_shortened(batch))
-            terms, _ = self.terms(batch)
+            terms = self._tried(batch)
             for name, term in terms.items():
                 value = term.value.item()
                 if value == 0 or value != value or abs(value) == float("inf"):
@@ -357,6 +354,19 @@ class DistillationModule(nn.Module):
         self.teacher_time = Stopwatch()
         self.flops = spent
         return unreached
+
+    def _tried(self, batch: dict[str, Any]) -> dict[str, Term]:
+        """The terms of a batch, with their counts checked; mappings remember nothing of it."""
+        memories = {o.name: o.mapping_state for o in self.terms_of_stage}
+        for o in self.terms_of_stage:
+            o.mapping_state = copy.deepcopy(o.mapping_state)
+            o.check_counts_anew()
+        try:
+            self.terms(_shortened(batch))
+            return self.terms(batch)[0]
+        finally:
+            for o in self.terms_of_stage:
+                o.mapping_state = memories[o.name]
 
     def _is_double(self) -> bool:
         return next(self.student.parameters()).dtype == torch.float64
@@ -465,7 +475,7 @@ def _refuse_compiling() -> None:
 def _shortened(batch: dict[str, Any]) -> dict[str, Any]:
     """The first example of a batch without the second half of its text: other units of every kind."""
     one = {name: value[:1] if isinstance(value, Tensor | list) else value for name, value in batch.items()}
-    mask = one["attention_mask"]
+    mask: Tensor = one["attention_mask"]  # type: ignore[assignment]  # masks are tensors
     return one | {"attention_mask": mask * (mask.cumsum(1) <= (mask.sum(1, keepdim=True) + 1) // 2)}
 
 
