@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
-from layerstill.training import teacher_cache
+from layerstill.training import checkpoint, teacher_cache
 from layerstill.training.module import DistillationModule
 from layerstill.training.teacher_cache import Contents, TeacherCache
 from tests.tiny import no_dropout, tiny_model, tiny_tokenizer, write_csv
@@ -48,6 +49,16 @@ def read_all(cache: TeacherCache, batch: dict) -> dict[str, torch.Tensor]:
         found |= {f"{name}.{k}": getattr(record, name) for name in ("query", "key", "value")}
     assert found
     return found
+
+
+def save_slowly(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """A disk so slow that others may well look at a file half of which is written."""
+    raw = save(tensors)
+    with path.open("wb") as file:
+        for part in (raw[: len(raw) // 2], raw[len(raw) // 2 :]):
+            file.write(part)
+            file.flush()
+            time.sleep(0.02)
 
 
 def write(folder: Path, data, portions: list[list[int]], start) -> None:
@@ -110,6 +121,7 @@ def together(*targets: tuple[Callable, tuple]) -> None:
 
 def test_two_writers_and_three_readers_share_a_cache(data, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_cache, "SHARD_EXAMPLES", SHARD)
+    monkeypatch.setattr(checkpoint, "save_file", save_slowly)
     module, collator = module_for("tinybert"), Collator(tiny_tokenizer())
     contents = Contents.of(module.objectives)
     alone = TeacherCache(tmp_path / "alone", "t", contents)
