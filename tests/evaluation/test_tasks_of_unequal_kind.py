@@ -20,7 +20,7 @@ FEW = np.array([-0.9, 1.0])
 
 def arms(*differences: np.ndarray) -> tuple[dict, dict]:
     """Scores by task and seed of two arms that differ by these amounts."""
-    base = {f"task {i}": {s: 0.5 for s in range(len(values))} for i, values in enumerate(differences)}
+    base = {f"task {i}": dict.fromkeys(range(len(values)), 0.5) for i, values in enumerate(differences)}
     other = {f"task {i}": {s: 0.5 + float(d) for s, d in enumerate(values)} for i, values in enumerate(differences)}
     return other, base
 
