@@ -25,10 +25,10 @@ TESTS ?= tests
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -e '.[demo,dev]' -c constraints-lowest.txt
 	touch $@
 
-# Made anew every time, because what is newest changes.
+# What is newest changes, so it is asked for every time.
 test-versions: .venv-lowest/ready
-	$(PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/pip install --quiet --disable-pip-version-check -e '.[demo,dev]'
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e '.[demo,dev]'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
