@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from layerstill.data.tasks import Split, Task
-from layerstill.evaluation.metrics import METRICS
 from layerstill.heads import Head
+from layerstill.metrics.by_name import METRICS
 
 PREDICTIONS_FILE = "predictions.safetensors"
 ADDS = "adds."
