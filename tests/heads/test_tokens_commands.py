@@ -340,3 +340,24 @@ def test_a_tenth_is_held_out_of_a_single_file(place):
 def test_a_task_made_in_python_has_the_heads_metrics():
     split = Split([("good", "film")], [[1, 3]])
     assert Task("mine", "tokens", {"train": split, "dev": split}, TAGS).metrics == METRICS
+
+
+@pytest.mark.parametrize("name", ["ner", "NER", "token-classification", "token_classification"])
+def test_other_names_of_the_task_are_understood_as_a_hint(name, place, call):
+    status, _, err = call(f"evaluate {place}/teacher --task {name} --data {place}/columns/dev.conll")
+    assert status == 2
+    assert f"unknown task {name!r}: here it is 'tokens'" in err
+
+
+def test_a_single_file_is_evaluated_whole_even_if_it_lacks_a_tag(place, call, tmp_path):
+    (tmp_path / "new.conll").write_text("very B-MOOD\ngood I-MOOD\n\na O\nfilm O\n", "utf-8")
+    status, out, err = call(f"evaluate {place}/teacher --task tokens --data {tmp_path}/new.conll --max-length 32")
+    assert status == 0, err
+    assert "2 examples" in out
+
+
+def test_a_family_without_this_head_is_refused_in_a_line(place, call, tmp_path):
+    save_tiny(tmp_path / "opt", "opt")
+    status, _, err = call(f"finetune {tmp_path}/opt {words(place)} --output {tmp_path}/t")
+    assert status == 2
+    assert "transformers has no AutoModelForTokenClassification of family 'opt'; use a model of another family" in err
