@@ -34,8 +34,8 @@ TextColumns = Annotated[
 LabelColumn = Annotated[
     str,
     typer.Option(
-        help="Label column of your own files. Of several labels: a column of lists or of a|b, or A,B,C, a column of 0 and "
-        "1 for each label.",
+        help="Label column of your own files. Of several labels: a column of lists or of a|b, or A,B,C, a column of 0 "
+        "and 1 for each label.",
         rich_help_panel=DATA,
     ),
 ]
