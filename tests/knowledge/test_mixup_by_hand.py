@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from layerstill.heads import Classes
 from layerstill.knowledge.views import Mixup
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
@@ -16,6 +17,10 @@ from tests.tiny import batch, no_dropout, tiny_model
 HIDDEN = {"signal": "hidden_states", "mapping": "last", "distance": "mse"}
 
 
+def by_name(objectives) -> dict:
+    return {objective.name: objective for objective in objectives}
+
+
 def module_of(objectives: dict, **student) -> DistillationModule:
     """A module of one stage with these objectives, its student moved away from the teacher it was cut from."""
     stage = {"epochs": 1, "learning_rate": 1e-3, "objectives": objectives}
@@ -23,7 +28,7 @@ def module_of(objectives: dict, **student) -> DistillationModule:
     teacher = tiny_model("bert", sharp=2.0, **no_dropout("bert")).double()
     torch.manual_seed(1)
     small = build_student(teacher, 2, recipe.student, seed=0)
-    module = DistillationModule(small, teacher, recipe.stages[0], 0, False).double().train()
+    module = DistillationModule(small, teacher, recipe.stages[0], 0, Classes()).double().train()
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.requires_grad:
@@ -94,12 +99,12 @@ def test_what_a_student_should_be_consistent_with_is_mapped_too(target, width):
     data = batch()
     mask, partner_mask = data["attention_mask"], data["attention_mask"].flip(0)
 
-    of_target, of_targets_map = module.student, module.aligners["h"].student
+    of_target, of_targets_map = module.student, by_name(module.objectives)["h"].aligner.student
     if target != "student":
-        of_target, of_targets_map = module.average["student"], module.average["aligners"]["h"].student
+        of_target, of_targets_map = module.average["student"], by_name(module.average["objectives"])["h"].aligner.student
     found = module(**data)["terms"]["consistent"].value
 
-    own_map = module.aligners["h"].student
+    own_map = by_name(module.objectives)["h"].aligner.student
     embedded = module.student.bert.embeddings(data["input_ids"])
     lam = lambda_of(first_layer_input(module, data), embedded.detach())
     mixed = hidden(module.student, lam * embedded + (1 - lam) * embedded.flip(0), mask | partner_mask)
@@ -136,7 +141,7 @@ def test_gradient_checkpoints_mix_again_what_was_mixed(family, recipe):
         student = build_student(teacher, 2, loaded.student, seed=0)
         if checkpoints:
             student.activation_checkpointing_enable({"use_reentrant": False})
-        module = DistillationModule(student, teacher, loaded.stages[0], 0, False).train()
+        module = DistillationModule(student, teacher, loaded.stages[0], 0, Classes()).train()
         module.clock.epoch, module.clock.epochs = 1, 2
         module(**batch())["loss"].backward()
         return {n: p.grad for n, p in module.named_parameters() if p.grad is not None}

@@ -11,6 +11,7 @@ from safetensors.torch import save
 
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training import checkpoint, teacher_cache
@@ -31,7 +32,7 @@ def module_for(recipe: str, stage: int = 0) -> DistillationModule:
     teacher = tiny_model("bert", **no_dropout("bert"))
     torch.manual_seed(1)
     student = build_student(teacher, 2, loaded.student, seed=0)
-    return DistillationModule(student, teacher, loaded.stages[stage], 0, False).eval()
+    return DistillationModule(student, teacher, loaded.stages[stage], 0, Classes()).eval()
 
 
 @pytest.fixture

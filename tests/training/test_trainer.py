@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from layerstill import DistillationTrainer
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
@@ -51,7 +52,7 @@ def trainer(folder, *callbacks, recipe: str = "rail-kd-l", **settings) -> Distil
     teacher = tiny_model(sharp=2.0)
     loaded = Recipe.load(recipe)
     torch.manual_seed(0)
-    module = DistillationModule(build_student(teacher, 2, loaded.student, 0), teacher, loaded.stages[0], 0, False)
+    module = DistillationModule(build_student(teacher, 2, loaded.student, 0), teacher, loaded.stages[0], 0, Classes())
     args = TrainingArguments(
         output_dir=str(folder),
         **{"num_train_epochs": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "report_to": []} | settings,

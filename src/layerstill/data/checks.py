@@ -54,7 +54,7 @@ def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
     """A warning for a model whose first dev score cannot be told from guessing: less than two standard errors above."""
     name, labels = task.metrics[0], task.splits["dev"].labels
     value = metrics[name]
-    if name == "accuracy":
+    if name in {"accuracy", "accuracy_tokens"}:
         gold = np.concatenate([np.ravel(one) for one in task.gold("dev")])
         counts = np.bincount(gold[gold >= 0], minlength=len(task.labels))
         share = counts.max() / counts.sum()

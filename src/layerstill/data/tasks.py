@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from layerstill.data import conll
 from layerstill.data.columns import guess_texts, scores_of, texts_of
 from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
 from layerstill.data.labels import READERS, Written
@@ -41,8 +42,8 @@ class Task:
     splits: dict[str, Split]
     labels: tuple[str, ...] = ()
     """Names of the outputs in order; empty for scores."""
-    metrics: tuple[str, ...] = ("accuracy",)
-    """Names of metrics; the first one decides which of several evaluations is best."""
+    metrics: tuple[str, ...] = ()
+    """Names of metrics, by default the head's; the first one decides which of several evaluations is best."""
     positive: str | None = None
     """Name of the class that metric `f1` is about."""
     notices: tuple[str, ...] = field(default=(), compare=False)
@@ -54,6 +55,7 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", head_named(self.head))
+        object.__setattr__(self, "metrics", self.metrics or self.head.metrics_of(self.labels))
 
     @classmethod
     def glue(cls, name: str, path: str | Path | None = None) -> "Task":
@@ -73,7 +75,7 @@ class Task:
     ) -> "Task":
         """Own files: a folder with `train.*` and `dev.*` (and perhaps `test.*`), or one file of training examples.
 
-        `head` is a head or its word, `classification` say.
+        `head` is a head or its word, `classification` say. Tags are read as `data.conll` says.
         Without a dev file, a tenth of the training examples is held out, the same tenth every time.
         """
         found = head_named(head)
@@ -242,6 +244,8 @@ def _glue_from_hub(name: str) -> Task:
 
 
 def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+    if head.per_token:
+        return _tagged_files(head, path, dev, text_columns, label_column)
     if head.word not in READERS:
         raise UserError(f"--task {head.word}: own files are read for {', '.join(READERS)}; make the Task in Python")
     files = find_files(path, dev)
@@ -264,7 +268,20 @@ def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str
     return Task(head.word, head, splits, labels.names, head.metrics, notices=tuple(notices))
 
 
-def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str, Path]:
+def _tagged_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+    files = find_files(path, dev, suffixes=conll.SUFFIXES)
+    read = conll.read_splits(files, text_columns, label_column)
+    splits = {split: Split(words, read.tags[split]) for split, words in read.words.items()}
+    notices = list(read.notices)
+    if "dev" not in splits:
+        splits, notice = _hold_out(splits, head)
+        notices.append(notice)
+    return Task(head.word, head, splits, read.names, head.metrics_of(read.names), notices=tuple(notices))
+
+
+def find_files(
+    path: Path, dev: Path | None, option: str = "--data", suffixes: tuple[str, ...] = SUFFIXES
+) -> dict[str, Path]:
     """Own files by split, from a file or a folder; UserError that names `option` for what is missing."""
     if path.is_file():
         return {"train": path} if dev is None else {"train": path, "dev": dev}
@@ -272,7 +289,7 @@ def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str
         raise UserError(f"{option} {path}: {'neither an ordinary file nor a folder' if path.exists() else NOTHING}")
     files = {}
     for split, stems in {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}.items():
-        found = [path / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
+        found = [path / f"{stem}{suffix}" for stem in stems for suffix in suffixes]
         found = [file for file in found if file.exists()]
         if len(found) > 1:
             raise UserError(f"{option} {path}: several files for split {split}: {', '.join(f.name for f in found)}")
@@ -281,7 +298,7 @@ def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str
     if dev is not None:
         files["dev"] = dev
     if "train" not in files:
-        raise UserError(f"{option} {path}: split train is missing, looked for train{{{','.join(SUFFIXES)}}}")
+        raise UserError(f"{option} {path}: split train is missing, looked for train{{{','.join(suffixes)}}}")
     return files
 
 

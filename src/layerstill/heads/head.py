@@ -36,6 +36,8 @@ class Head(Spec):
     """Outputs have names (classes, tags), so that teacher and task can be compared by them."""
     single: ClassVar[bool] = True
     """Exactly one label an example, so that classes can be counted, drawn, made rare or made wrong."""
+    some: ClassVar[bool] = False
+    """A task need not have all of its teacher's labels: rare ones may be in no example, and the student keeps them."""
     far_sets: ClassVar[bool] = True
     """Out-of-domain sets can be scored."""
     fewest: ClassVar[int] = 1
@@ -156,6 +158,10 @@ class Head(Spec):
     def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and support of each output by its name; empty where the metrics say enough."""
         return {}
+
+    def metrics_of(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Those of `metrics` that outputs of these names can have."""
+        return self.metrics
 
     def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray | None:
         """What each example adds to a metric, `(n,)`, with the metric as mean, if that is kept with the predictions."""
