@@ -295,6 +295,12 @@ def test_wrong_columns_are_refused(place):
         Task.from_files("multilabel", place / "columns", label_column="bad,awful")
 
 
+def test_whoever_has_several_labels_and_asks_for_classes_is_told_of_multilabel(place):
+    for form, column in (("columns", "bad,fine,good"), ("lists", "label"), ("bars", "label")):
+        with pytest.raises(UserError, match="--task multilabel"):
+            Task.from_files("classification", place / form, label_column=column)
+
+
 def test_the_threshold_is_a_setting_of_the_head(place):
     task = Task.from_files(MultiLabel(threshold=0.3), place / "bars")
     assert task.head.threshold == 0.3

@@ -101,7 +101,10 @@ def test_what_a_student_should_be_consistent_with_is_mapped_too(target, width):
 
     of_target, of_targets_map = module.student, by_name(module.objectives)["h"].aligner.student
     if target != "student":
-        of_target, of_targets_map = module.average["student"], by_name(module.average["objectives"])["h"].aligner.student
+        of_target, of_targets_map = (
+            module.average["student"],
+            by_name(module.average["objectives"])["h"].aligner.student,
+        )
     found = module(**data)["terms"]["consistent"].value
 
     own_map = by_name(module.objectives)["h"].aligner.student
