@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
+from layerstill.evaluation.predictions import load_predictions
 from layerstill.heads import MultiLabel
 from tests.tiny import WORDS, save_tiny
 
@@ -202,10 +203,13 @@ def test_a_study_and_its_report(place, call, tmp_path):
     file.write_text(yaml.safe_dump(study), "utf-8")
     status, _, err = call(f"study {file} --output {tmp_path}/out --json")
     assert status == 0, err
-    status, _, err = call(f"report {tmp_path}/out")
+    status, _, err = call(f"report {tmp_path}/out --output {tmp_path}/report.html")
     assert status == 0, err
-    page = (tmp_path / "out" / "report.html").read_text("utf-8")
-    assert "f1_micro" in page
+    assert "f1_micro" in (tmp_path / "report.html").read_text("utf-8")
+    run = next((tmp_path / "out").rglob("result.json")).parent
+    adds = load_predictions(run).contributions("f1_micro")
+    assert len(adds) == 20
+    assert adds.mean() == pytest.approx(json.loads((run / "result.json").read_text("utf-8"))["metrics"]["f1_micro"])
 
 
 def test_few_samples_work_and_regimes_of_classes_are_refused_in_one_sentence(place, call, tmp_path):
@@ -250,7 +254,12 @@ def test_a_teacher_from_outside_agrees_by_names_whatever_their_order(place, call
 def test_a_model_of_another_head_is_refused_both_ways(place, call, tmp_path):
     status, _, err = call(f"distill {place}/classes {words(place)} {SHORT} --output {tmp_path}/x")
     assert status == 2
-    assert "problem_type" in err
+    assert 'if it was trained for that, write "problem_type": "multi_label_classification" into its config.json' in err
+    said = tmp_path / "said"
+    shutil.copytree(place / "classes", said)
+    config = json.loads((said / "config.json").read_text("utf-8"))
+    (said / "config.json").write_text(json.dumps(config | MULTI), "utf-8")
+    assert call(f"evaluate {said} {words(place)}")[0] == 0, "the way out works"
     plain = "text,label\ngood film,good\nbad film,bad\na fine plot,fine\n" * 4
     (tmp_path / "train.csv").write_text(plain, "utf-8")
     (tmp_path / "dev.csv").write_text(plain, "utf-8")
@@ -284,6 +293,12 @@ def test_wrong_columns_are_refused(place):
         Task.from_files("multilabel", place / "columns", text_columns=("text",), label_column="text,bad")
     with pytest.raises(UserError, match=r"no column 'awful' \(from --label-column\)"):
         Task.from_files("multilabel", place / "columns", label_column="bad,awful")
+
+
+def test_whoever_has_several_labels_and_asks_for_classes_is_told_of_multilabel(place):
+    for form, column in (("columns", "bad,fine,good"), ("lists", "label"), ("bars", "label")):
+        with pytest.raises(UserError, match="--task multilabel"):
+            Task.from_files("classification", place / form, label_column=column)
 
 
 def test_the_threshold_is_a_setting_of_the_head(place):

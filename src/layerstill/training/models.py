@@ -199,9 +199,12 @@ def require_head(name: str, config: PretrainedConfig, head: Head) -> None:
             f"model {name} has no task head ({', '.join(_architectures(config)) or 'no architecture named'}); "
             "fine-tune it first: layerstill finetune"
         )
+    unsaid = config.problem_type is None and found.architecture == head.architecture
+    mend = f'; if it was trained for that, write "problem_type": "{head.problem_type}" into its config.json'
     raise UserError(
         f"model {name}: its head gives {found.gives} (problem_type {config.problem_type}), and the task has "
         f"{head.gives}; use --task {found.word}, or fine-tune it on this task first: layerstill finetune"
+        f"{mend if unsaid else ''}"
     )
 
 
