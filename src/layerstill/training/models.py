@@ -22,7 +22,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import depth_of, family_of
 from layerstill.heads import Classes, Head, head_of
-from layerstill.training.weights import first_line, held_elements, refuse_folder
+from layerstill.training.model_files import first_line, held_elements, refuse_folder
 
 log = logging.getLogger("layerstill")
 
