@@ -22,7 +22,7 @@ print(len([name for name in sys.modules if name.startswith("layerstill.")]))
 
 ROOMS = """
 __main__ | cli | commands | demo | __init__ | acts | studies | reporting | plan diagnostics | training programs export |
-evaluation | recipe | students data | heads | families | knowledge | result demo_model | schema yaml_files | atomic |
+evaluation | recipe | students data | heads | metrics families | knowledge | result demo_model | schema yaml_files | atomic |
 randomness errors
 """
 """From the top of the house to its ground; a room imports those to its right, and none of its own rank."""
@@ -42,7 +42,10 @@ def room_of(path: Path) -> str:
 def imports_of(path: Path) -> list[str]:
     """Modules of layerstill that a file imports, inside of functions too; a relative import begins with a dot."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    tree = ast.parse(path.read_text("utf-8"))
+    for block in [b for b in tree.body if isinstance(b, ast.If) and ast.unparse(b.test) == "TYPE_CHECKING"]:
+        tree.body.remove(block)  # names for annotations, which no running program imports
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -99,16 +99,20 @@ class Stage(Spec):
                 f"{self.accumulation} leaves one in each; use a larger batch_size or a smaller accumulation"
             )
         if self.accumulation > 1:
-            self._refuse_split_batches()
+            try:
+                self.refuse_split_batches()
+            except UserError as error:
+                raise ValueError(str(error)) from None
         return self
 
-    def _refuse_split_batches(self) -> None:
+    def refuse_split_batches(self) -> None:
+        """UserError if an objective takes the examples of a whole step at once, so that accumulation is not for it."""
         for name, objective in self.objectives.items():
             if objective.gathers:
                 what = "relates the examples of a batch to each other" if objective.relate else "weighs whole steps"
-                raise ValueError(f"objective {name!r} {what}, and accumulation splits batches; set accumulation: 1")
+                raise UserError(f"objective {name!r} {what}, and accumulation splits batches; set accumulation: 1")
             if objective.padding == "included":
-                raise ValueError(
+                raise UserError(
                     f"objective {name!r} counts padding, which differs between the micro-batches of accumulation; "
                     "set accumulation: 1, or padding: excluded"
                 )

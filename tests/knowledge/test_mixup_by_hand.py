@@ -17,6 +17,10 @@ from tests.tiny import batch, no_dropout, tiny_model
 HIDDEN = {"signal": "hidden_states", "mapping": "last", "distance": "mse"}
 
 
+def by_name(objectives) -> dict:
+    return {objective.name: objective for objective in objectives}
+
+
 def module_of(objectives: dict, **student) -> DistillationModule:
     """A module of one stage with these objectives, its student moved away from the teacher it was cut from."""
     stage = {"epochs": 1, "learning_rate": 1e-3, "objectives": objectives}
@@ -95,12 +99,15 @@ def test_what_a_student_should_be_consistent_with_is_mapped_too(target, width):
     data = batch()
     mask, partner_mask = data["attention_mask"], data["attention_mask"].flip(0)
 
-    of_target, of_targets_map = module.student, module.aligners["h"].student
+    of_target, of_targets_map = module.student, by_name(module.objectives)["h"].aligner.student
     if target != "student":
-        of_target, of_targets_map = module.average["student"], module.average["aligners"]["h"].student
+        of_target, of_targets_map = (
+            module.average["student"],
+            by_name(module.average["objectives"])["h"].aligner.student,
+        )
     found = module(**data)["terms"]["consistent"].value
 
-    own_map = module.aligners["h"].student
+    own_map = by_name(module.objectives)["h"].aligner.student
     embedded = module.student.bert.embeddings(data["input_ids"])
     lam = lambda_of(first_layer_input(module, data), embedded.detach())
     mixed = hidden(module.student, lam * embedded + (1 - lam) * embedded.flip(0), mask | partner_mask)

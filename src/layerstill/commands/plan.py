@@ -100,6 +100,8 @@ def plan(
     extra = read_supplementary(the_recipe, supplementary, supplementary_columns)
     the_task = read_task(task, data, dev, text_columns, label_column, train_examples)
     the_task = in_regime(the_task, few_samples, label_noise, regime, seed)
+    if extra is not None:
+        extra.refuse_words(the_task)
     sets = read_ood_sets(the_task, ood, ood_labels, text_columns, label_column)
     config = load_config(teacher, the_task.head)
     require_head(teacher, config, the_task.head)

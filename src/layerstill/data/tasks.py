@@ -6,11 +6,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from layerstill.data import conll
 from layerstill.data.columns import guess_texts, scores_of, texts_of
 from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
 from layerstill.data.labels import READERS, Written
-from layerstill.errors import UserError, nearest
-from layerstill.heads import HEADS, Classes, Head, Scores, head_named
+from layerstill.errors import UserError
+from layerstill.heads import Classes, Head, Scores, head_named, nearest_task
 
 NOTHING = "no such file or folder"
 
@@ -41,8 +42,8 @@ class Task:
     splits: dict[str, Split]
     labels: tuple[str, ...] = ()
     """Names of the outputs in order; empty for scores."""
-    metrics: tuple[str, ...] = ("accuracy",)
-    """Names of metrics; the first one decides which of several evaluations is best."""
+    metrics: tuple[str, ...] = ()
+    """Names of metrics, by default the head's; the first one decides which of several evaluations is best."""
     positive: str | None = None
     """Name of the class that metric `f1` is about."""
     notices: tuple[str, ...] = field(default=(), compare=False)
@@ -54,12 +55,13 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", head_named(self.head))
+        object.__setattr__(self, "metrics", self.metrics or self.head.metrics_of(self.labels))
 
     @classmethod
     def glue(cls, name: str, path: str | Path | None = None) -> "Task":
         """One of the nine GLUE tasks from a folder in the official layout, or from the hub without a path."""
         if name not in GLUE:
-            raise UserError(f"unknown task {name!r}: {nearest(name, [*GLUE, *HEADS])}")
+            raise UserError(f"unknown task {name!r}: {nearest_task(name, GLUE)}")
         return _glue_from_hub(name) if path is None else _glue_from_folder(name, Path(path))
 
     @classmethod
@@ -73,7 +75,7 @@ class Task:
     ) -> "Task":
         """Own files: a folder with `train.*` and `dev.*` (and perhaps `test.*`), or one file of training examples.
 
-        `head` is a head or its word, `classification` say.
+        `head` is a head or its word, `classification` say. Tags are read as `data.conll` says.
         Without a dev file, a tenth of the training examples is held out, the same tenth every time.
         """
         found = head_named(head)
@@ -109,6 +111,10 @@ class Task:
     def score_decisions(self, decided: Any, gold: Any) -> dict[str, float]:
         """All metrics on what the head decided."""
         return self.head.score(self.metrics, self.labels, decided, gold, self.positive)
+
+    def by_label(self, logits: Any, split: str) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support by name of what the head decides on a split, if it has them."""
+        return self.head.by_label(self.labels, self.head.decide(logits), self.gold(split))
 
     def limited(self, train: int | None) -> "Task":
         """The same task with at most the first `train` training examples; UserError after a regime."""
@@ -238,16 +244,17 @@ def _glue_from_hub(name: str) -> Task:
 
 
 def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+    if head.per_token:
+        return _tagged_files(head, path, dev, text_columns, label_column)
     if head.word not in READERS:
         raise UserError(f"--task {head.word}: own files are read for {', '.join(READERS)}; make the Task in Python")
     files = find_files(path, dev)
     tables = {split: read_table(file) for split, file in files.items()}
     text_columns = text_columns or guess_texts(tables["train"], label_column)
     texts = {s: texts_of(t, text_columns, "--text-columns") for s, t in tables.items()}
-    written = {s: t.column(label_column, "--label-column") for s, t in tables.items()}
     if label_column in text_columns:
         raise UserError(f"column {label_column!r} is both text and label; set --text-columns and --label-column")
-    labels = READERS[head.word](Written(tables, texts, written, text_columns, label_column))
+    labels = READERS[head.word](Written(tables, texts, text_columns, label_column))
     notices = [*(notice for table in tables.values() for notice in table.notices), *labels.notices]
     splits = {s: Split(texts[s], labels.splits[s]) for s in tables}
     if (rows := len(splits.get("dev", splits["train"]))) < head.fewest:
@@ -261,7 +268,20 @@ def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str
     return Task(head.word, head, splits, labels.names, head.metrics, notices=tuple(notices))
 
 
-def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str, Path]:
+def _tagged_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+    files = find_files(path, dev, suffixes=conll.SUFFIXES)
+    read = conll.read_splits(files, text_columns, label_column)
+    splits = {split: Split(words, read.tags[split]) for split, words in read.words.items()}
+    notices = list(read.notices)
+    if "dev" not in splits:
+        splits, notice = _hold_out(splits, head)
+        notices.append(notice)
+    return Task(head.word, head, splits, read.names, head.metrics_of(read.names), notices=tuple(notices))
+
+
+def find_files(
+    path: Path, dev: Path | None, option: str = "--data", suffixes: tuple[str, ...] = SUFFIXES
+) -> dict[str, Path]:
     """Own files by split, from a file or a folder; UserError that names `option` for what is missing."""
     if path.is_file():
         return {"train": path} if dev is None else {"train": path, "dev": dev}
@@ -269,7 +289,7 @@ def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str
         raise UserError(f"{option} {path}: {'neither an ordinary file nor a folder' if path.exists() else NOTHING}")
     files = {}
     for split, stems in {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}.items():
-        found = [path / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
+        found = [path / f"{stem}{suffix}" for stem in stems for suffix in suffixes]
         found = [file for file in found if file.exists()]
         if len(found) > 1:
             raise UserError(f"{option} {path}: several files for split {split}: {', '.join(f.name for f in found)}")
@@ -278,7 +298,7 @@ def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str
     if dev is not None:
         files["dev"] = dev
     if "train" not in files:
-        raise UserError(f"{option} {path}: split train is missing, looked for train{{{','.join(SUFFIXES)}}}")
+        raise UserError(f"{option} {path}: split train is missing, looked for train{{{','.join(suffixes)}}}")
     return files
 
 

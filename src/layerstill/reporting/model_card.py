@@ -66,6 +66,8 @@ def model_card(result: Record, recipe: Recipe, settings: dict[str, Any], head: H
         metrics=[(name, value, result.teacher_metrics.get(name)) for name, value in result.scores.items()],
         selected=result.selected,
         kind=head.word,
+        rule=head.rule,
+        by_label=list(result.by_label.items()),
         own_head=settings.get("head") and _named(settings["head"]),
         auto_class=f"AutoModel{head.architecture}",
         settings=settings,

@@ -75,6 +75,8 @@ def distill(
     config = load_config(teacher, task.head)
     require_head(teacher, config, task.head)
     task, notices = agree_on_labels(task, config, f"teacher {teacher}")
+    if supplementary is not None:
+        supplementary.refuse_words(task)
     fitted = fit_all(ood, task)
     source_config = config if init_from is None else load_config(init_from, task.head)
     refuse_misfits(recipe, config, source_config, student_layers, options.seed, task.head)
