@@ -25,10 +25,11 @@ from layerstill.errors import ObjectiveError, UserError
 from layerstill.families import recorder_of, shape_of
 from layerstill.heads import Head
 from layerstill.knowledge.alignment import Aligner
-from layerstill.knowledge.bound_objective import BoundObjective, Target, Term, shared_maps
+from layerstill.knowledge.bound_objective import BoundObjective, Term, shared_maps
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
 from layerstill.knowledge.counting import Places
 from layerstill.knowledge.mappings import layer_name
+from layerstill.knowledge.meeting import Target
 from layerstill.knowledge.objective import Whom
 from layerstill.knowledge.views import Mixing, View
 from layerstill.randomness import generator
