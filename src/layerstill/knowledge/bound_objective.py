@@ -209,6 +209,12 @@ class BoundObjective(nn.Module):
         over_layers = self.spec.relate is not None and self.spec.relate.over == "layers"
         return [groups] if over_layers else [[group] for group in groups]
 
+    def comparisons(self, epoch: int, step: int) -> int:
+        """How many `compared` gives."""
+        if self.spec.mapping is None or (self.spec.relate is not None and self.spec.relate.over == "layers"):
+            return 1
+        return len(self.groups(epoch, step))
+
     def count(self, places: Sequence[Places], epoch: int, step: int) -> Tensor:
         """The units of every comparison with every target, `(targets, comparisons)` float64, on a batch.
 
