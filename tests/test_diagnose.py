@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from layerstill.diagnostics import diagnose
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from layerstill import diagnostics
+from layerstill.acts import finetune
 from layerstill.data.regimes import Regime
 from layerstill.data.tasks import Split, Task
-from layerstill.diagnostics import diagnose
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import predict
 from layerstill.heads import Classes, Scores
 from layerstill.training.arguments import Options
 from layerstill.training.lock import FolderLock
 from layerstill.training.records import task_fingerprint
-from layerstill.training.run import finetune
 from tests.command import status_of
 from tests.tiny import save_tiny, write_csv
 

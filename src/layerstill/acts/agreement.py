@@ -1,174 +1,165 @@
-"""The two acts: `finetune` a model on a task, `distill` a teacher into a student."""
+"""What a teacher, a task and a recipe agree on before weights are read: the one preamble of distill, plan and cache."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import (
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from layerstill.data.checks import chance_notices, data_counts, data_notices, supplementary_notices
-from layerstill.data.encode import usable_length
-from layerstill.data.label_agreement import agree_on_labels, fit_all
+from layerstill.data.checks import data_counts, data_notices, supplementary_notices
+from layerstill.data.encode import Encoded, encode, usable_length
+from layerstill.data.label_agreement import FittedSet, agree_on_labels, fit_all
 from layerstill.data.ood import OodSet
 from layerstill.data.regimes import other_regime
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.evaluation.predict import evaluate_split
 from layerstill.families import depth_of, family_of
-from layerstill.heads import Head
 from layerstill.recipe import Recipe
-from layerstill.result import Result
-from layerstill.students.build import build_student, chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
-from layerstill.training.arguments import Options, dtype_of
+from layerstill.training.arguments import Options
 from layerstill.training.compiling import refuse_compiling
+from layerstill.training.misfits import refuse_misfits
 from layerstill.training.models import (
-    adopt_padding,
     fingerprint,
     load_config,
-    load_fine_tuned,
-    load_for_finetuning,
     load_tokenizer,
     refuse_other_tokens,
     require_head,
     special_token_notices,
-    with_weights_in,
 )
-from layerstill.training.module import bind_objectives
-from layerstill.training.records import RunFolder, task_fingerprint
-from layerstill.training.stages import StagedRun, note
-
-log = logging.getLogger("layerstill")
+from layerstill.training.records import settings_of
 
 
-def distill(
+@dataclass(frozen=True)
+class Agreement:
+    """A recipe bound to a teacher, to the data and to the model that students are cut from."""
+
+    teacher: str
+    config: PretrainedConfig
+    task: Task
+    """With its outputs in the teacher's order."""
+    recipe: Recipe
+    student_layers: int
+    options: Options
+    init_from: str | None
+    source: PretrainedConfig
+    """Of the model that the student is cut from: the teacher's, or that of `init_from`."""
+    teacher_tokenizer: PreTrainedTokenizerBase
+    vocabulary: Vocabulary | None
+    """The smaller one of the student, if the recipe asks for one."""
+    ood: tuple[OodSet, ...]
+    fitted: tuple[FittedSet, ...]
+    """The sets `ood` in the classes of the task."""
+    supplementary: Supplementary | None
+    counts: dict[str, int]
+    """What is suspicious in the data, counted."""
+    notices: list[str]
+    """What the user should know before hours are spent."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """What both models' texts are read with."""
+        return self.vocabulary.tokenizer if self.vocabulary else self.teacher_tokenizer
+
+    @property
+    def tokens(self) -> list[int] | None:
+        """The teacher's numbers of the student's tokens; None where both have the same."""
+        return self.vocabulary.kept if self.vocabulary else None
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """Of the teacher's weights, configuration and tokenizer."""
+        return fingerprint(self.teacher, self.config)
+
+    def encoded(self, data: str) -> Encoded:
+        """What a stage with this `data` trains on, as token ids; UserError for supplementary texts that nobody gave."""
+        split = self.task.splits["train"]
+        if data == "supplementary":
+            self.recipe.agree_on_supplementary(self.supplementary is not None)
+            assert self.supplementary is not None
+            split = self.supplementary.split
+        return encode(split, self.tokenizer, self.options.max_length, self.task.head)
+
+    def settings(self, teacher_name: str) -> dict[str, Any]:
+        """What `run.json` keeps of it."""
+        found = settings_of(self.task, self.recipe, self.options, self.ood)
+        return found | {
+            "teacher": teacher_name,
+            "teacher_fingerprint": self.teacher_fingerprint,
+            "student_layers": self.student_layers,
+            "init_from": self.init_from,
+            "init_from_fingerprint": self.init_from and fingerprint(self.init_from, self.source),
+            "supplementary": self.supplementary and self.supplementary.fingerprint,
+            "data_checks": self.counts,
+        }
+
+
+def agree(
     teacher: str,
     task: Task,
     recipe: Recipe,
-    student_layers: int,
-    output: str | Path,
+    student_layers: int | None,
     options: Options = Options(),
     init_from: str | None = None,
     ood: Sequence[OodSet] = (),
     supplementary: Supplementary | None = None,
-    teacher_metrics: dict[str, float] | None = None,
-    describe: Callable[[Result], None] | None = None,
-) -> Result:
-    """Distil a fine-tuned `teacher` (folder or hub id) into a student of `student_layers` layers.
+) -> Agreement:
+    """Bring together what `distill` is given; the arguments are the same.
 
-    The student is cut from the teacher, or from the model `init_from` (its pre-trained parent, say), as the recipe's
-    `student` section says. `supplementary` has the texts of stages with `data: supplementary`; the student is scored on
-    the sets `ood`, too. `teacher_metrics` are the teacher's scores on dev, if they are known. `output` becomes a plain
-    model folder with the record of the run beside it, and `describe` may write about the result in that folder, just
-    before the run counts as finished. Running the same thing again in the same folder resumes what was
-    interrupted and returns what is finished.
+    Nothing is written and no weights are read. UserError for the first thing that does not fit.
     """
-    recipe.agree_on_supplementary(supplementary is not None)
+    if supplementary is not None:
+        recipe.agree_on_supplementary(True)
+    task = task.with_dev()
     config = load_config(teacher, task.head)
     require_head(teacher, config, task.head)
     task, notices = agree_on_labels(task, config, f"teacher {teacher}")
     fitted = fit_all(ood, task)
-    source_config = config if init_from is None else load_config(init_from, task.head)
-    refuse_misfits(recipe, config, source_config, student_layers, options.seed, task.head)
+    source = config if init_from is None else load_config(init_from, task.head)
+    if student_layers is None:
+        raise UserError(f"student_layers: say how many layers the student shall have, 1 to {depth_of(source)}")
+    refuse_misfits(recipe, config, source, student_layers, options.seed, task.head)
     if options.compile:
         refuse_compiling(config)
     tokenizer = load_tokenizer(teacher, config)
     usable_length(options.max_length, tokenizer, config)
     if init_from is not None:
-        refuse_other_tokens(init_from, source_config, config, tokenizer.get_vocab())
-    vocabulary = student_vocabulary(recipe, tokenizer, task, config, supplementary)
-    checks = data_counts(task)
+        refuse_other_tokens(init_from, source, config, tokenizer.get_vocab())
+    vocabulary = _student_vocabulary(recipe, tokenizer, task, config, supplementary)
+    counts = data_counts(task)
     notices += task.notices
     if supplementary is not None:
         notices += [*supplementary.notices, *supplementary_notices(task, supplementary.texts)]
-    notices += [*data_notices(task, checks), *special_token_notices(teacher, config, tokenizer)]
+    notices += [*data_notices(task, counts), *special_token_notices(teacher, config, tokenizer)]
     notices += [*other_regime(task, Path(teacher)), *(notice for ood_set in fitted for notice in ood_set.notices)]
-    settings = {
-        "teacher": teacher,
-        "teacher_fingerprint": fingerprint(teacher, config),
-        "student_layers": student_layers,
-        "init_from": init_from,
-        "init_from_fingerprint": init_from and fingerprint(init_from, source_config),
-        "supplementary": supplementary and supplementary.fingerprint,
-        "data_checks": checks,
-    }
-    # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
-    set_seed(options.seed)  # a source without a head for this task gets a random one
-    teacher_model = load_fine_tuned(teacher, task.head)
-    source = teacher_model if init_from is None else load_for_finetuning(init_from, task)
-    for model in (teacher_model, source):
-        adopt_padding(model, tokenizer)
-    with RunFolder(output, _settings(task, recipe, options, ood) | settings) as folder:
-        if done := folder.finished:
-            return _nothing_to_do(done)
-        note(notices)
-        if not recipe.needs_teacher:
-            teacher_metrics = {}
-        elif teacher_metrics is None:
-            teacher_metrics = _score_teacher(teacher_model, tokenizer, task, options)
-        set_seed(options.seed)
-        student = build_student(source, student_layers, recipe.student, options.seed, config, vocabulary)
-        chosen = chosen_layers(source.config, student_layers, recipe.student, options.seed)
-        origin = {"layers": chosen or "random weights", "from": init_from or "teacher"}
-        # After the student was cut from it: the student's weights stay in fp32.
-        used = with_weights_in(teacher_model, dtype_of(options.precision)) if recipe.needs_teacher else None
-        tokenizer, tokens = (vocabulary.tokenizer, vocabulary.kept) if vocabulary else (tokenizer, None)
-        common = (folder, student, used, tokenizer, task, recipe, options)
-        return StagedRun(*common, teacher_metrics, origin, tokens, fitted, supplementary, describe).train()
+    return Agreement(
+        teacher=teacher,
+        config=config,
+        task=task,
+        recipe=recipe,
+        student_layers=student_layers,
+        options=options,
+        init_from=init_from,
+        source=source,
+        teacher_tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        ood=tuple(ood),
+        fitted=fitted,
+        supplementary=supplementary,
+        counts=counts,
+        notices=notices,
+    )
 
 
-def finetune(
-    model: str,
-    task: Task,
-    output: str | Path,
-    recipe: Recipe | None = None,
-    options: Options = Options(),
-    ood: Sequence[OodSet] = (),
-    describe: Callable[[Result], None] | None = None,
-) -> Result:
-    """Fine-tune `model` (folder or hub id) on a task: the recipe `finetune`; `ood` and `describe` as in `distill`."""
-    config = load_config(model, task.head)
-    recipe = recipe or Recipe.load("finetune")
-    if recipe.needs_teacher:
-        raise UserError("finetune takes a recipe without a teacher; use distill")
-    if recipe.supplementary_stages:
-        raise UserError("finetune trains on the task alone; stages with data: supplementary belong to distill")
-    fitted = fit_all(ood, task)
-    if recipe.student.narrower or recipe.student.vocabulary:
-        raise UserError("finetune trains a model as wide as it is; student widths and vocabulary belong to distill")
-    if options.compile:
-        refuse_compiling(config)
-    tokenizer = load_tokenizer(model, config)
-    usable_length(options.max_length, tokenizer, config)
-    checks = data_counts(task)
-    settings = {"model": model, "model_fingerprint": fingerprint(model, config), "data_checks": checks}
-    set_seed(options.seed)
-    student = load_for_finetuning(model, task)
-    adopt_padding(student, tokenizer)
-    with RunFolder(output, _settings(task, recipe, options, ood) | settings) as folder:
-        if done := folder.finished:
-            return _nothing_to_do(done)
-        note([*task.notices, *data_notices(task, checks), *special_token_notices(model, config, tokenizer)])
-        note([notice for ood_set in fitted for notice in ood_set.notices])
-        origin = {"layers": "all", "from": model}
-        common = (folder, student, None, tokenizer, task, recipe, options)
-        return StagedRun(*common, {}, origin, ood=fitted, describe=describe).train()
-
-
-def student_vocabulary(
+def _student_vocabulary(
     recipe: Recipe,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     teacher: PretrainedConfig,
-    supplementary: Supplementary | None = None,
+    supplementary: Supplementary | None,
 ) -> Vocabulary | None:
     """The smaller vocabulary that a recipe asks for, of all texts it trains on; None for the teacher's own."""
     size = recipe.student.vocabulary
@@ -176,48 +167,3 @@ def student_vocabulary(
         return None
     texts = [*task.splits["train"].texts, *(supplementary.texts if supplementary else ())]
     return trim_vocabulary(tokenizer, texts, size, family_of(teacher).position_offset)
-
-
-def refuse_misfits(
-    recipe: Recipe, teacher: PretrainedConfig, source: PretrainedConfig, depth: int, seed: int, head: Head
-) -> None:
-    """UserError for a depth or an objective that two models cannot meet, before anything is loaded or written."""
-    total = depth_of(source)
-    if not 1 <= depth <= total:
-        whose = "the teacher" if source is teacher else "the model of --init-from"
-        raise UserError(f"--student-layers {depth}: {whose} has {total} layers; choose 1 to {total}")
-    student = student_config(source, depth, recipe.student, seed)
-    for stage in recipe.stages:
-        for objective in bind_objectives(stage, student, teacher, head, seed):
-            with torch.random.fork_rng(devices=[]):
-                objective.build()
-
-
-def _settings(task: Task, recipe: Recipe, options: Options, ood: Sequence[OodSet]) -> dict[str, Any]:
-    return {
-        "task": task.name,
-        **({"regime": task.regime} if task.regime else {}),
-        **({"ood": {ood_set.name: ood_set.fingerprint for ood_set in ood}} if ood else {}),
-        "data_fingerprint": task_fingerprint(task),
-        "recipe": recipe.model_dump(mode="json", exclude={"name"}),
-        "seed": options.seed,
-        "max_length": options.max_length,
-        "max_steps": options.max_steps,
-        "precision": options.precision,
-        **({"compile": True} if options.compile else {}),
-        "cache": options.cache.where if options.cache.where in {"auto", "off"} else "shared",
-    }
-
-
-def _nothing_to_do(result: Result) -> Result:
-    note([f"{result.folder} already holds this run, finished"])
-    return result
-
-
-def _score_teacher(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, options: Options
-) -> dict[str, float]:
-    metrics, _ = evaluate_split(teacher, tokenizer, task, "dev", options.max_length)
-    log.info("teacher on dev: %s", ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-    note(chance_notices(task, metrics))
-    return metrics

@@ -8,6 +8,7 @@ from layerstill.heads.head import Head
 from layerstill.heads.multilabel import MultiLabel
 from layerstill.heads.scores import Scores
 from layerstill.heads.tokens import Tokens
+from layerstill.schema import OneOf
 
 HEADS: dict[str, type[Head]] = {
     "classification": Classes,
@@ -17,7 +18,7 @@ HEADS: dict[str, type[Head]] = {
 }
 """Heads by the name that `--task` gives them."""
 
-__all__ = ["HEADS", "Classes", "Head", "MultiLabel", "Scores", "Tokens", "head_named", "head_of"]
+__all__ = ["HEADS", "Classes", "Head", "MultiLabel", "Scores", "Tokens", "head_named", "head_of", "head_settings"]
 
 
 def head_named(word: str | Head) -> Head:
@@ -27,6 +28,12 @@ def head_named(word: str | Head) -> Head:
     if word not in HEADS:
         raise UserError(f"unknown kind of task {word!r}: {nearest(word, HEADS)}")
     return HEADS[word]()
+
+
+def head_settings(head: Head) -> Any:
+    """A head as records keep it, `{"multilabel": {"threshold": 0.3}}`; None for a shipped one with its defaults."""
+    said = OneOf("head", Head, HEADS).short(head)
+    return None if said in list(HEADS) else said
 
 
 def head_of(config: Any) -> Head | None:

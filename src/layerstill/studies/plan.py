@@ -20,9 +20,9 @@ from layerstill.studies.expand import Planned, expand, find_recipe, tuned
 from layerstill.studies.file import Arm, Settings, Study, TaskSource
 from layerstill.studies.job import Job, out_of_domain
 from layerstill.studies.tasks import read_source, under_regime
+from layerstill.training.misfits import refuse_misfits
 from layerstill.training.models import fingerprint, load_config
 from layerstill.training.records import task_fingerprint
-from layerstill.training.run import refuse_misfits
 
 FOLDERS = {"teacher": "teachers", "tuning": "tuning", "run": "runs"}
 PLACES = {
@@ -33,7 +33,7 @@ PLACES = {
 
 
 @dataclass
-class Plan:
+class StudyPlan:
     """A study with its data and base models found.
 
     Args:
