@@ -23,13 +23,13 @@ from layerstill.commands.options import (
 @bundled
 def distill(
     teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
-    output: Output,
     data: TaskOptions,
     regime: RegimeOptions,
     supplementary: SupplementaryOptions,
     ood: OodOptions,
     recipe: RecipeOptions,
     stages: StageOptions,
+    output: Output,
     run: RunOptions,
     cache: CacheOptions,
     verbosity: Verbosity,

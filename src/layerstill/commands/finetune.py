@@ -20,11 +20,11 @@ from layerstill.commands.options import (
 @bundled
 def finetune(
     model: Annotated[str, typer.Argument(help="A pre-trained model: a folder or a hub id.")],
-    output: Output,
     data: TaskOptions,
     regime: RegimeOptions,
     ood: OodOptions,
     stages: StageOptions,
+    output: Output,
     run: RunOptions,
     verbosity: Verbosity,
 ) -> None:

@@ -338,7 +338,7 @@ def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...],
     tags = {s: t.column(tag_column, "label_column") for s, t in tables.items()}
     names = sorted({str(tag) for row in tags["train"] for tag in row})
     splits = {s: Split(words[s], [[str(tag) for tag in row] for row in tags[s]]) for s in tables}
-    return Task(head.word, head, splits, tuple(names), head.metrics)
+    return Task(head.word, head, splits, tuple(names))
 
 
 def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str, Path]:
