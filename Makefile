@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench kills fuzz audit lint format clean
+.PHONY: demo test test-versions bench kills fuzz audit lint format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,22 @@ demo: .venv/ready
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+# The tests on the oldest versions that pyproject.toml allows and on the newest that the index offers (docs/reliability.md
+# says which those were). A folder or file of them: make test-versions TESTS=tests/knowledge
+TESTS ?= tests
+
+.venv-lowest/ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -e '.[demo,dev]' -c constraints-lowest.txt
+	touch $@
+
+# What is newest changes, so it is asked for every time.
+test-versions: .venv-lowest/ready
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e '.[demo,dev]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 # Needs GLUE=folder with RTE. TextBrewer lives in an environment of its own.
 .venv-textbrewer/ready:
@@ -48,4 +64,4 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-lowest .venv-newest runs .pytest_cache .ruff_cache .mypy_cache

@@ -87,9 +87,7 @@ def test_a_single_file_is_evaluated_whole_even_if_it_lacks_a_class(place, call, 
 
 def test_a_corrected_command_may_use_the_folder_of_one_that_failed(place, call, tmp_path):
     words = arguments(place, f"--student-layers 2 --max-steps 1 --output {tmp_path}/s")
-    bad = (
-        "--set stages.0.objectives.task.weight=0 --set 'stages.0.objectives.soft targets.distance.kl.temperature=0.001'"
-    )
+    bad = "--set stages.0.objectives.task.weight=0 --set 'stages.0.objectives.soft targets.distance={huber: {delta: 1e-60}}'"
     status, _, err = call(f"distill {words} {bad}")
     assert status == 2
     assert "'soft targets' is" in err

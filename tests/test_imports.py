@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tests.training.forks import ROOT
@@ -21,34 +22,47 @@ print(len([name for name in sys.modules if name.startswith("layerstill.")]))
 
 ROOMS = """
 __main__ | cli | commands | demo | __init__ | acts | studies | reporting | training programs export |
-evaluation | recipe | students data | heads | families | knowledge | result demo_model | schema yaml_files | atomic |
+evaluation | recipe | students data | heads | metrics families | knowledge | result demo_model | schema yaml_files | atomic |
 randomness errors
 """
 """From the top of the house to its ground; a room imports those to its right, and none of its own rank."""
 RANK = {room: rank for rank, rooms in enumerate(ROOMS.split("|")) for room in rooms.split()}
 
 
+FILES = sorted((ROOT / "src" / "layerstill").rglob("*.py"))
+MODULES = {
+    ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
+}
+
+
 def room_of(path: Path) -> str:
     return path.relative_to(ROOT / "src" / "layerstill").parts[0].removesuffix(".py")
 
 
-def upward(path: Path) -> list[str]:
-    """The imports of a file that do not point down, those inside of functions included."""
-    here, found = room_of(path), []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        names = []
+def imports_of(path: Path) -> list[str]:
+    """Modules of layerstill that a file imports, inside of functions too; a relative import begins with a dot."""
+    found = []
+    tree = ast.parse(path.read_text("utf-8"))
+    for block in [b for b in tree.body if isinstance(b, ast.If) and ast.unparse(b.test) == "TYPE_CHECKING"]:
+        tree.body.remove(block)  # names for annotations, which no running program imports
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == "layerstill":
-            names = [f"layerstill.{alias.name}" for alias in node.names if alias.name != "__version__"]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [f"{'.' * node.level}{node.module}"]
-        for name in names:
-            package, _, rest = name.partition(".")
-            there = rest.partition(".")[0] or "__init__"
-            own = there == here and here != "__init__"
-            if name.startswith(".") or (package == "layerstill" and not own and RANK[there] <= RANK[here]):
-                found.append(f"{here} imports {name}")
+            module = f"{'.' * node.level}{node.module or ''}"
+            parts = [f"{module}.{alias.name}" for alias in node.names if alias.name != "__version__"]
+            found += [part if part in MODULES else module for part in parts]
+    return [name for name in found if name.split(".")[0] in ("", "layerstill")]
+
+
+def upward(path: Path) -> list[str]:
+    """The imports of a file that do not point down."""
+    here, found = room_of(path), []
+    for name in imports_of(path):
+        there = [*name.split("."), "__init__"][1]
+        own = there == here and here != "__init__"
+        if name.startswith(".") or (not own and RANK[there] <= RANK[here]):
+            found.append(f"{here} imports {name}")
     return found
 
 
@@ -64,6 +78,9 @@ def test_every_module_can_be_imported_without_what_only_unix_has():
 
 
 def test_imports_point_one_way():
-    files = sorted((ROOT / "src" / "layerstill").rglob("*.py"))
-    assert {room_of(path) for path in files} <= set(RANK), "a new room needs its place in ROOMS"
-    assert [line for path in files for line in upward(path)] == []
+    assert {room_of(path) for path in FILES} <= set(RANK), "a new room needs its place in ROOMS"
+    assert [line for path in FILES for line in upward(path)] == []
+
+
+def test_no_two_modules_import_each_other():
+    TopologicalSorter({name: set(imports_of(path)) - {name} for name, path in MODULES.items()}).prepare()

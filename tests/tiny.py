@@ -1,6 +1,7 @@
 """Tiny random models of every supported family, and a tokenizer that knows a few words."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,10 +9,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+
+from layerstill.heads import Classes, Head
 
 WORDS = "good bad fine poor great awful film plot actor scene the a was is very not and but we they".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -80,10 +82,12 @@ def no_dropout(family: str) -> dict[str, float]:
     return {n: 0.0 for n, v in tiny_config(family).to_dict().items() if re.search("drop|_pdrop", n) and v is not None}
 
 
-def tiny_model(family: str = "bert", seed: int = 0, sharp: float = 4.0, **config) -> PreTrainedModel:
+def tiny_model(
+    family: str = "bert", seed: int = 0, sharp: float = 4.0, head: Head | None = None, **config
+) -> PreTrainedModel:
     """A random model whose attention is not flat: weights are scaled by `sharp`."""
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(tiny_config(family, **config))
+    model = (head or Classes()).auto_class.from_config(tiny_config(family, **config))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2 and "embed" not in name:
@@ -112,12 +116,13 @@ def tiny_tokenizer(pair_types: bool = True) -> PreTrainedTokenizerFast:
     )
 
 
-def save_tiny(folder: Path, family: str = "bert", positions: int = 64, **config) -> Path:
-    """A tiny model with its tokenizer as a folder that commands can be given."""
+def save_tiny(folder: Path, family: str = "bert", positions: int = 64, names: Sequence[str] = (), **config) -> Path:
+    """A tiny model with its tokenizer as a folder that commands can be given; `names` are those of its outputs."""
+    labels = config.setdefault("labels", len(names) or 3)
     model = tiny_model(family, max_position_embeddings=positions, **config)
-    labels = config.get("labels", 3)
     if labels > 1:
-        names = ["bad", "fine", "good"][:labels] if labels <= 3 else [f"class {i}" for i in range(labels)]
+        usual = ["bad", "fine", "good"][:labels] if labels <= 3 else [f"class {i}" for i in range(labels)]
+        names = names or usual
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {name: i for i, name in enumerate(names)}
     model.save_pretrained(folder)
@@ -170,4 +175,34 @@ def write_csv(path: Path, rows: int = 24, seed: int = 0, two_texts: bool = False
         text = " ".join([moods[label][i % 2], *words])
         lines.append(f"{text},{' '.join(words[:2])},{label}" if two_texts else f"{text},{label}")
     path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+TAGS = ("O", "B-MOOD", "I-MOOD", "B-THING", "I-THING")
+
+
+def tagged_sentences(rows: int = 24, seed: int = 0) -> list[tuple[list[str], list[str]]]:
+    """Words and tags that follow from them: good and bad are moods, also "very good"; "film-plot" is one word."""
+    rng = torch.Generator().manual_seed(seed)
+    moods, things, others = (
+        "good bad great awful".split(),
+        "film plot actor film-plot".split(),
+        "a was is but we".split(),
+    )
+    chunks = [([w], ["B-MOOD"]) for w in moods] + [(["very", w], ["B-MOOD", "I-MOOD"]) for w in moods]
+    chunks += [([w], ["B-THING"]) for w in things] + [(["the", w], ["B-THING", "I-THING"]) for w in things]
+    chunks += [([w], ["O"]) for w in others] * 2
+    sentences = []
+    for _ in range(rows):
+        drawn = torch.randint(len(chunks), (int(torch.randint(2, 7, (1,), generator=rng)),), generator=rng)
+        chosen = [chunks[int(i)] for i in drawn]
+        sentences.append(([w for words, _ in chosen for w in words], [tag for _, tags in chosen for tag in tags]))
+    return sentences
+
+
+def write_conll(path: Path, rows: int = 24, seed: int = 0) -> Path:
+    """A small learnable data set of tagged words, one a line."""
+    sentences = tagged_sentences(rows, seed)
+    text = "\n".join("".join(f"{w}\t{t}\n" for w, t in zip(*pair, strict=True)) for pair in sentences)
+    path.write_text(text, "utf-8")
     return path

@@ -21,6 +21,11 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote."""
+    return json.loads(path.read_text("utf-8"))
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write safetensors atomically."""
     temporary = path.with_name(f".{path.name}.part")

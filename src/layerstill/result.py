@@ -67,6 +67,10 @@ class Record(_Part):
     student: StudentPart
     metrics: dict[str, float | str]
     """The student's scores on dev, the first of them the task's main one, and `selected`."""
+    head: dict[str, Any] = {}
+    """Its `kind`, and its settings if it has any: the threshold from which on a label is given."""
+    by_label: dict[str, dict[str, int | float]] = {}
+    """Precision, recall, f1 and support on dev by the name of a label or type; empty where the metrics say enough."""
     teacher_metrics: dict[str, float] = {}
     regime: dict[str, Any] = {}
     """What was done to the training data; empty for nothing."""

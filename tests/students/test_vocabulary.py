@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from layerstill.acts import distill
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.students.vocabulary import trim_vocabulary
 from layerstill.training.arguments import Options
@@ -110,7 +111,7 @@ def test_the_teacher_reads_the_same_words():
     student = build_student(teacher, 4, recipe.student, 0, vocabulary=small)
     data = dict(small.tokenizer(["good film", "bad plot"], return_tensors="pt")) | {"labels": torch.tensor([0, 1])}
     for tokens, same in ((small.kept, True), (None, False)):
-        module = DistillationModule(student, teacher, recipe.stages[0], 0, False, tokens)
+        module = DistillationModule(student, teacher, recipe.stages[0], 0, Classes(), tokens)
         value = module.terms(data)[0]["soft targets"].value.item()
         assert (value < 1e-12) == same
 

@@ -79,7 +79,7 @@ def test_random_mappings_are_those_of_the_epoch_that_ends(teacher, task, tmp_pat
     pairs = stages.DistillationModule.terms
 
     def noting(module, batch, units=None):
-        asked.append((module.training, [o.pairs(module.clock.epoch, 0) for o in module.objectives]))
+        asked.append((module.training, [o.groups(module.clock.epoch, 0) for o in module.objectives]))
         return pairs(module, batch, units)
 
     monkeypatch.setattr(DistillationModule, "terms", noting)

@@ -117,6 +117,8 @@ def agree(
     config = load_config(teacher, task.head)
     require_head(teacher, config, task.head)
     task, notices = agree_on_labels(task, config, f"teacher {teacher}")
+    if supplementary is not None:
+        supplementary.refuse_words(task)
     fitted = fit_all(ood, task)
     source = config if init_from is None else load_config(init_from, task.head)
     if student_layers is None:

@@ -34,6 +34,7 @@ from layerstill.result import RESULT_FILE
 from layerstill.studies.job import ood_of_run
 from layerstill.studies.tasks import task_of_run
 from layerstill.training.lock import FolderLock
+from layerstill.training.model_files import INDEX, WEIGHTS
 from layerstill.training.models import (
     adopt_padding,
     fingerprint,
@@ -43,7 +44,6 @@ from layerstill.training.models import (
     require_head,
 )
 from layerstill.training.records import JOB_FILE, RUN_FILE, task_fingerprint
-from layerstill.training.weights import INDEX, WEIGHTS
 
 log = logging.getLogger("layerstill")
 

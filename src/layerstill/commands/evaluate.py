@@ -1,7 +1,7 @@
 """`layerstill evaluate`."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -17,6 +17,14 @@ def evaluate(
     ood: OodOptions,
     verbosity: Verbosity,
     split: Annotated[str, typer.Option(help="Which split to score.", rich_help_panel=DATA)] = "dev",
+    threshold: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Of --task multilabel: the probability from which on a label is given, 0.5 unless said; `auto` tunes "
+            "it on texts of train, which the model has learnt, so a file of texts it has not seen is the better train.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     max_length: MaxLength = 128,
 ) -> None:
     """Score a model on a split of a task, and out of its domain; a single own file is scored whole.
@@ -27,14 +35,20 @@ def evaluate(
     """
     verbosity.setup()
     from layerstill import acts
+    from layerstill.reporting.labels import print_by_label
     from layerstill.reporting.ood import print_ood
 
     own_file = data.data is not None and data.data.is_file() and data.dev is None and split == "dev"
     task = data.read(dev=data.data if own_file else None)
-    found = acts.evaluate(model, task, split, ood.read(task, data), max_length)
+    sets = ood.read(task, data)
+    found = acts.evaluate(model, task, split, sets, max_length, threshold)
     if verbosity.json_:
         print(json.dumps(found.to_data(), indent=2))
         return
     print(f"{split} of {found.task.name}, {found.examples} examples: {scores(found.metrics)}")
+    if rule := found.task.head.rule:
+        print(rule, *(f"It was tuned on {texts}." for texts in found.tuned_on.values()))
+    if found.by_label:
+        print_by_label(found.by_label)
     if found.ood:
         print_ood(found.ood)

@@ -26,12 +26,12 @@ class Precision(str, Enum):
 
 
 TASK_HELP = (
-    "A GLUE task (cola sst2 mrpc stsb rte wnli qnli qqp mnli), `tickets` (the demo's data), or `classification` / "
-    "`regression` for your own files."
+    "A GLUE task (cola sst2 mrpc stsb rte wnli qnli qqp mnli), `tickets` (the demo's data), or for your own files "
+    "`classification`, `regression` (scores), `multilabel` (any number of labels a text) or `tokens` (a tag a word)."
 )
 DATA_HELP = (
     "A folder in the official GLUE layout; or your own train/dev/test files in a folder, or one file "
-    "(.tsv .csv .jsonl .parquet). Without it a GLUE task comes from the hub."
+    "(.tsv .csv .jsonl .parquet; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
 )
 DATA, RECIPE, RUN = "Data", "Recipe", "Run"
 Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, rich_help_panel=DATA)]
@@ -41,7 +41,14 @@ TextColumns = Annotated[
     Optional[str],
     typer.Option(help="One or two text columns of your own files: NAME or NAME,NAME.", rich_help_panel=DATA),
 ]
-LabelColumn = Annotated[str, typer.Option(help="Label column of your own files.", rich_help_panel=DATA)]
+LabelColumn = Annotated[
+    str,
+    typer.Option(
+        help="Label column of your own files. Of several labels: a column of lists or of a|b, or A,B,C, a column of 0 "
+        "and 1 for each label.",
+        rich_help_panel=DATA,
+    ),
+]
 TrainExamples = Annotated[
     Optional[int], typer.Option(min=1, help="Read only the first N training examples.", rich_help_panel=DATA)
 ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from layerstill.data.tasks import Split, Task
+from layerstill.metrics.label_sets import best_constant
 
 Key = tuple[str, ...]
 
@@ -20,8 +21,7 @@ def data_counts(task: Task) -> dict[str, int]:
     counts = {f"{name} in train": sum(key in train for key in keys[name]) for name in keys if name != "train"}
     counts["train contradicting"] = _contradicting(keys["train"], task.splits["train"])
     counts |= {f"{name} empty": sum(not all(key) for key in keys[name]) for name in keys}
-    if task.head.single:
-        counts["classes without examples"] = len(task.labels) - len(set(task.splits["train"].labels))
+    counts["classes without examples"] = len(task.head.absent(task.splits["train"].labels, len(task.labels)))
     return {name: count for name, count in counts.items() if count}
 
 
@@ -34,8 +34,9 @@ def data_notices(task: Task, counts: dict[str, int]) -> list[str]:
     notices = []
     for name, count in counts.items():
         if name == "classes without examples":
-            without = [label for i, label in enumerate(task.labels) if i not in set(train.labels)]
-            notices.append(f"train has no example of {count} of {len(task.labels)} classes: {', '.join(without[:10])}")
+            without = [task.labels[i] for i in task.head.absent(train.labels, len(task.labels))]
+            what = "classes" if task.head.single else "labels"
+            notices.append(f"train has no example of {count} of {len(task.labels)} {what}: {', '.join(without[:10])}")
         else:
             notices.append(f"{count} of {len(task.splits[name.split()[0]])} {words[name]}")
     return notices
@@ -53,12 +54,16 @@ def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
     """A warning for a model whose first dev score cannot be told from guessing: less than two standard errors above."""
     name, labels = task.metrics[0], task.splits["dev"].labels
     value = metrics[name]
-    if name == "accuracy":
+    if name in {"accuracy", "accuracy_tokens"}:
         gold = np.concatenate([np.ravel(one) for one in task.gold("dev")])
         counts = np.bincount(gold[gold >= 0], minlength=len(task.labels))
         share = counts.max() / counts.sum()
         limit = share + 2 * np.sqrt(share * (1 - share) / counts.sum())
         guess = f"always saying {task.labels[int(counts.argmax())]!r}, {share:.4f}"
+    elif name == "f1_micro":
+        share = best_constant(task.gold("dev"))
+        limit = share + 2 * np.sqrt(share * (1 - share) / len(labels))
+        guess = f"giving every text the same labels, {share:.4f}"
     else:
         limit = 2 / np.sqrt(len(labels))
         guess = "guessing, 0"

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import DataCollatorWithPadding, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import BatchEncoding, DataCollatorWithPadding, PretrainedConfig, PreTrainedTokenizerBase
 
 from layerstill.data.tasks import Split
 from layerstill.errors import UserError
@@ -34,6 +34,8 @@ class Encoded:
     """How many of the tokens the vocabulary does not have."""
     lost_words: int = 0
     """How many words were cut off with their labels."""
+    bare_words: int = 0
+    """How many words the tokenizer makes nothing of; each was read as one unknown token."""
 
     def notices(self, name: str, max_length: int) -> list[str]:
         """What happened to the texts of the split `name`, where it is worth a line."""
@@ -42,6 +44,11 @@ class Encoded:
             notices.append(
                 f"{self.truncated} of {len(self.dataset)} {name} texts are longer than {max_length} tokens, cut"
                 + (f"; {self.lost_words} words with their labels are lost" if self.lost_words else "")
+            )
+        if self.bare_words:
+            notices.append(
+                f"{self.bare_words} words of the {name} texts are no token to the tokenizer, control characters say; "
+                "they are read as unknown"
             )
         if self.unknown > self.tokens / 4:
             notices.append(
@@ -53,34 +60,69 @@ class Encoded:
 
 def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, head: Head) -> Encoded:
     """Tokenise a split without padding; texts longer than `max_length` tokens are cut and counted."""
-    words = _words_of(split) if head.per_token else None
-    columns = [words] if words is not None else list(map(list, zip(*split.texts, strict=True)))
-    split_up = {"is_split_into_words": True} if words is not None else {}
-    full = tokenizer(*columns, truncation=False, verbose=False, **split_up)["input_ids"]
-    cut = tokenizer(*columns, truncation=True, max_length=max_length, **split_up)
-    data = {name: cut[name] for name in tokenizer.model_input_names if name in cut and name != "attention_mask"}
-    lengths = [len(ids) for ids in data["input_ids"]]
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in data["input_ids"])
-    data |= {"id": list(range(len(split))), "length": lengths, "content": content_hashes(data)}
-    lost = 0
-    if words is None:
-        data |= {"labels": split.labels} if split.labels else {}
+    if head.per_token:
+        return _encode_words(split, tokenizer, max_length)
+    columns = list(map(list, zip(*split.texts, strict=True)))
+    cut = tokenizer(*columns, truncation=True, max_length=max_length)
+    if cut.encodings is not None:  # a fast tokenizer keeps what it has cut off
+        truncated = sum(bool(encoding.overflowing) for encoding in cut.encodings)
     else:
-        first = [_first_pieces(cut.word_ids(i)) for i in range(len(words))]
-        data["counted"] = [[int(word is not None) for word in row] for row in first]
-        lost = sum(len(row) for row in words) - sum(map(sum, data["counted"]))
-        if split.labels:
-            pairs = zip(first, split.labels, strict=True)
-            data["labels"] = [[IGNORED if w is None else tags[w] for w in row] for row, tags in pairs]
-    truncated = sum(len(ids) > max_length for ids in full)
-    return Encoded(datasets.Dataset.from_dict(data), truncated, sum(lengths), unknown, lost)
+        truncated = _longer(tokenizer(*columns, truncation=False, verbose=False)["input_ids"], max_length)
+    data = _columns(cut, tokenizer) | ({"labels": split.labels} if split.labels else {})
+    return _encoded(data, truncated, tokenizer)
+
+
+def _columns(tokens: BatchEncoding, tokenizer: PreTrainedTokenizerBase) -> dict[str, list]:
+    """What models read, and how examples are told apart."""
+    data = {name: tokens[name] for name in tokenizer.model_input_names if name in tokens and name != "attention_mask"}
+    ids = data["input_ids"]
+    return data | {"id": list(range(len(ids))), "length": list(map(len, ids)), "content": content_hashes(data)}
+
+
+def _longer(rows: list[list[int]], max_length: int) -> int:
+    return sum(len(ids) > max_length for ids in rows)
+
+
+def _encoded(
+    data: dict[str, list], truncated: int, tokenizer: PreTrainedTokenizerBase, lost: int = 0, bare: int = 0
+) -> Encoded:
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in data["input_ids"])
+    return Encoded(datasets.Dataset.from_dict(data), truncated, sum(data["length"]), unknown, lost, bare)
+
+
+def _encode_words(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    """Cut words into pieces: the first of each is counted, and has the label of the word where there are labels."""
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"the tokenizer ({type(tokenizer).__name__}) does not say which pieces are of which word; "
+            "tags need a fast tokenizer, one with a tokenizer.json"
+        )
+    words = _words_of(split)
+    full = tokenizer(words, is_split_into_words=True, truncation=False, verbose=False)
+    bare = [(i, w) for i, row in enumerate(words) for w in sorted(set(range(len(row))) - set(full.word_ids(i)))]
+    for i, w in bare:
+        words[i][w] = tokenizer.unk_token or "?"
+    cut = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
+    first = [_first_pieces(cut.word_ids(i)) for i in range(len(words))]
+    data = _columns(cut, tokenizer)
+    data["counted"] = [[int(word is not None) for word in row] for row in first]
+    if split.labels:
+        pairs = zip(first, split.labels, strict=True)
+        data["labels"] = [[IGNORED if w is None else tags[w] for w in row] for row, tags in pairs]
+    lost = sum(map(len, words)) - sum(map(sum, data["counted"]))
+    return _encoded(data, _longer(full["input_ids"], max_length), tokenizer, lost, len(bare))
 
 
 def _words_of(split: Split) -> list[list[str]]:
-    """The words of each example; of texts without labels what white space sets apart."""
+    """The words of each example, of texts without labels what white space sets apart.
+
+    All but the first have a space before them, without which some tokenizers take a word for the rest of another.
+    """
     if split.labels:
-        return [list(words) for words in split.texts]
-    return [[word for text in texts for word in text.split()] for texts in split.texts]
+        sentences = [list(words) for words in split.texts]
+    else:
+        sentences = [[word for text in texts for word in text.split()] for texts in split.texts]
+    return [[f" {word}" if i else word for i, word in enumerate(words)] for words in sentences]
 
 
 def _first_pieces(word_ids: Sequence[int | None]) -> list[int | None]:

@@ -54,7 +54,10 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
     task, notices = _in_their_case(task, theirs, who)
     if theirs == task.labels:
         return task, notices
-    if subset and set(task.labels) < set(theirs):
+    if (subset or task.head.some) and set(task.labels) < set(theirs):
+        if not task.head.single:
+            unused = [name for name in theirs if name not in task.labels]
+            notices.append(f"{who} also knows {', '.join(unused)}, which no example has: giving them counts as wrong")
         return task.with_label_order(theirs), notices
     if len(theirs) != len(task.labels):
         raise UserError(

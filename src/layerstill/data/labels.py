@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from layerstill.data.columns import not_text, scores_of, short
 from layerstill.data.files import Table
+from layerstill.data.label_sets import read_label_sets
 from layerstill.errors import UserError
 
 
@@ -16,10 +18,16 @@ class Written:
 
     tables: dict[str, Table]
     texts: dict[str, list[tuple[str, ...]]]
-    labels: dict[str, list]
-    """The label column."""
     text_columns: tuple[str, ...]
     label_column: str
+
+    @cached_property
+    def labels(self) -> dict[str, list]:
+        """The label column."""
+        column, there = self.label_column, self.tables["train"].columns
+        if column not in there and "," in column and {name.strip() for name in column.split(",")} <= set(there):
+            raise UserError(f"--label-column {column}: one column is expected; a column a label is --task multilabel")
+        return {split: table.column(column, "--label-column") for split, table in self.tables.items()}
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,17 @@ def read_classes(written: Written) -> Labels:
     return Labels(splits, names, tuple(notices))
 
 
-READERS: dict[str, Callable[[Written], Labels]] = {"classification": read_classes, "regression": read_scores}
+def read_several(written: Written) -> Labels:
+    """Any number of labels a row; the labels are those of train, or those whose columns are named."""
+    names, splits, notices = read_label_sets(written.tables, written.label_column, written.text_columns)
+    return Labels(splits, names, tuple(notices))
+
+
+READERS: dict[str, Callable[[Written], Labels]] = {
+    "classification": read_classes,
+    "regression": read_scores,
+    "multilabel": read_several,
+}
 """By the word of the head."""
 
 
@@ -62,7 +80,8 @@ def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, .
         if not _names_a_class(value):
             raise UserError(
                 f"{table.path} line {line}: label {short(value)} names no class; "
-                "use strings or whole numbers, or --task regression for scores"
+                "use strings or whole numbers, --task multilabel for any number of labels a text, or --task regression "
+                "for scores"
             )
     names = {str(value) for value in written}
     whole = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)

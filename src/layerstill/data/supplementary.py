@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layerstill.data import conll
 from layerstill.data.columns import guess_texts, texts_of
 from layerstill.data.files import SUFFIXES, read_lines, read_table
 from layerstill.data.tasks import GLUE, Split, Task
@@ -23,6 +24,16 @@ class Supplementary:
     texts: list[tuple[str, ...]]
     notices: tuple[str, ...] = ()
     """What the user should know about how the data were read."""
+    words: bool = False
+    """Whether an example's texts are the words of a sentence."""
+
+    def refuse_words(self, task: Task) -> None:
+        """UserError for words where the task takes texts."""
+        if self.words and not task.head.per_token:
+            raise UserError(
+                f"--supplementary {self.source}: it holds sentences as lists of words, and task {task.name} takes "
+                f"texts; give texts, one a line (.txt) or in a column ({' '.join(SUFFIXES)})"
+            )
 
     @property
     def split(self) -> Split:
@@ -44,7 +55,8 @@ def read_supplementary(source: str, columns: tuple[str, ...] = ()) -> Supplement
 
     Args:
         source: a file of texts or pairs (`.tsv .csv .jsonl .parquet`), a `.txt` file with one text a line, or
-            `mnli=FOLDER`: the training texts of a GLUE task.
+            `mnli=FOLDER`: the training texts of a GLUE task. For tasks whose words have tags also sentences: `.conll`
+            and its kin with the words in the first column, or a table with a column `tokens` or `words` of lists.
         columns: one or two text columns of a table.
 
     UserError for a file that cannot be read, with the line, and for columns that are not there.
@@ -63,7 +75,14 @@ def read_supplementary(source: str, columns: tuple[str, ...] = ()) -> Supplement
             raise UserError(f"{COLUMNS}: a .txt file has no columns, each line is a text; leave it out for {source}")
         table = read_lines(path)
         return Supplementary(source, texts_of(table, ("text",), COLUMNS))
+    if path.suffix in conll.COLUMN_SUFFIXES and path.suffix not in SUFFIXES:
+        if columns:
+            raise UserError(f"{COLUMNS}: the words of {source} are its first column; leave it out")
+        return Supplementary(source, conll.read_words(path), words=True)
     table = read_table(path)
+    if lists := conll.column_of_words(table, columns):
+        sentences = [words for words in conll.words_of(table, lists, COLUMNS) if words]
+        return Supplementary(source, sentences, table.notices, words=True)
     texts = texts_of(table, columns or guess_texts(table, "", COLUMNS), COLUMNS)
     return Supplementary(source, texts, table.notices)
 

@@ -6,12 +6,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from layerstill.data import conll
 from layerstill.data.columns import guess_texts, scores_of, texts_of
 from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
+from layerstill.data.iob import as_iob2
 from layerstill.data.labels import READERS, Written
 from layerstill.data.objects import as_list, tables_of
-from layerstill.errors import UserError, nearest
-from layerstill.heads import HEADS, Classes, Head, Scores, head_named
+from layerstill.errors import UserError
+from layerstill.heads import Classes, Head, Scores, head_named, nearest_task
 
 NOTHING = "no such file or folder"
 
@@ -53,8 +55,8 @@ class Task:
     splits: dict[str, Split]
     labels: tuple[str, ...] = ()
     """Names of the outputs in order; empty for scores."""
-    metrics: tuple[str, ...] = ("accuracy",)
-    """Names of metrics; the first one decides which of several evaluations is best."""
+    metrics: tuple[str, ...] = ()
+    """Names of metrics, by default the head's; the first one decides which of several evaluations is best."""
     positive: str | None = None
     """Name of the class that metric `f1` is about."""
     notices: tuple[str, ...] = field(default=(), compare=False)
@@ -72,12 +74,13 @@ class Task:
             for s, split in self.splits.items()
         }
         object.__setattr__(self, "splits", numbered)
+        object.__setattr__(self, "metrics", self.metrics or self.head.metrics_of(self.labels))
 
     @classmethod
     def glue(cls, name: str, path: str | Path | None = None) -> "Task":
         """One of the nine GLUE tasks from a folder in the official layout, or from the hub without a path."""
         if name not in GLUE:
-            raise UserError(f"unknown task {name!r}: {nearest(name, [*GLUE, *HEADS])}")
+            raise UserError(f"unknown task {name!r}: {nearest_task(name, GLUE)}")
         return _glue_from_hub(name) if path is None else _glue_from_folder(name, Path(path))
 
     @classmethod
@@ -91,7 +94,7 @@ class Task:
     ) -> "Task":
         """Own files: a folder with `train.*` and `dev.*` (and perhaps `test.*`), or one file of training examples.
 
-        `head` is a head or its word, `classification` say.
+        `head` is a head or its word, `classification` say. Tags are read as `data.conll` says.
         Without a dev file, a tenth of the training examples is held out, the same tenth every time.
         """
         found = head_named(head)
@@ -173,6 +176,10 @@ class Task:
     def score_decisions(self, decided: Any, gold: Any) -> dict[str, float]:
         """All metrics on what the head decided."""
         return self.head.score(self.metrics, self.labels, decided, gold, self.positive)
+
+    def by_label(self, logits: Any, split: str) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support by name of what the head decides on a split, if it has them."""
+        return self.head.by_label(self.labels, self.head.decide(logits), self.gold(split))
 
     def limited(self, train: int | None) -> "Task":
         """The same task with at most the first `train` training examples; UserError after a regime."""
@@ -302,6 +309,8 @@ def _glue_from_hub(name: str) -> Task:
 
 
 def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+    if head.per_token:
+        return _tagged_files(head, path, dev, text_columns, label_column)
     files = find_files(path, dev)
     return _from_tables(head, {split: read_table(file) for split, file in files.items()}, text_columns, label_column)
 
@@ -313,10 +322,9 @@ def _from_tables(
         raise UserError(f"--task {head.word}: own files are read for {', '.join(READERS)}; make the Task in Python")
     text_columns = text_columns or guess_texts(tables["train"], label_column)
     texts = {s: texts_of(t, text_columns, "--text-columns") for s, t in tables.items()}
-    written = {s: t.column(label_column, "--label-column") for s, t in tables.items()}
     if label_column in text_columns:
         raise UserError(f"column {label_column!r} is both text and label; set --text-columns and --label-column")
-    labels = READERS[head.word](Written(tables, texts, written, text_columns, label_column))
+    labels = READERS[head.word](Written(tables, texts, text_columns, label_column))
     notices = [*(notice for table in tables.values() for notice in table.notices), *labels.notices]
     splits = {s: Split(texts[s], labels.splits[s]) for s in tables}
     if (rows := len(splits.get("dev", splits["train"]))) < head.fewest:
@@ -332,16 +340,40 @@ def _from_tables(
 def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...], label_column: str) -> Task:
     """Sentences as lists of words, and their tags."""
     there = tables["train"].columns
-    word_column = text_columns[0] if text_columns else next((c for c in ("tokens", "words", "text") if c in there), "")
+    usual = next((c for c in ("tokens", "words", "text") if c in there), "tokens")
     tag_column = next((c for c in (label_column, "tags", "ner_tags") if c in there), label_column)
-    words = {s: t.column(word_column or "tokens", "text_columns") for s, t in tables.items()}
-    tags = {s: t.column(tag_column, "label_column") for s, t in tables.items()}
-    names = sorted({str(tag) for row in tags["train"] for tag in row})
-    splits = {s: Split(words[s], [[str(tag) for tag in row] for row in tags[s]]) for s in tables}
-    return Task(head.word, head, splits, tuple(names))
+    splits, notices = {}, []
+    for split, table in tables.items():
+        words = table.column(text_columns[0] if text_columns else usual, "text_columns")
+        written = [[str(tag) for tag in as_list(row)] for row in table.column(tag_column, "label_column")]
+
+        def where(sentence: int, word: int, split: str = split) -> str:
+            return f"{split} sentence {sentence + 1}, word {word + 1}"
+
+        for number, (sentence, row) in enumerate(zip(words, written, strict=True), 1):
+            if isinstance(sentence, str) or len(sentence) != len(row):
+                size = "a string" if isinstance(sentence, str) else f"{len(sentence)} words"
+                raise UserError(f"{split} sentence {number}: {size} for {len(row)} tags; give a list of words")
+        tags, told = as_iob2(written, where, split)
+        splits[split], notices = Split(words, tags), [*notices, *told]
+    names = conll.order_of_tags({tag for split in splits.values() for row in split.labels for tag in row})
+    return Task(head.word, head, splits, names, notices=tuple(notices))
 
 
-def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str, Path]:
+def _tagged_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+    files = find_files(path, dev, suffixes=conll.SUFFIXES)
+    read = conll.read_splits(files, text_columns, label_column)
+    splits = {split: Split(words, read.tags[split]) for split, words in read.words.items()}
+    notices = list(read.notices)
+    if "dev" not in splits:
+        splits, notice = _hold_out(splits, head)
+        notices.append(notice)
+    return Task(head.word, head, splits, read.names, head.metrics_of(read.names), notices=tuple(notices))
+
+
+def find_files(
+    path: Path, dev: Path | None, option: str = "--data", suffixes: tuple[str, ...] = SUFFIXES
+) -> dict[str, Path]:
     """Own files by split, from a file or a folder; UserError that names `option` for what is missing."""
     if path.is_file():
         return {"train": path} if dev is None else {"train": path, "dev": dev}
@@ -349,7 +381,7 @@ def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str
         raise UserError(f"{option} {path}: {'neither an ordinary file nor a folder' if path.exists() else NOTHING}")
     files = {}
     for split, stems in {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}.items():
-        found = [path / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
+        found = [path / f"{stem}{suffix}" for stem in stems for suffix in suffixes]
         found = [file for file in found if file.exists()]
         if len(found) > 1:
             raise UserError(f"{option} {path}: several files for split {split}: {', '.join(f.name for f in found)}")
@@ -358,7 +390,7 @@ def find_files(path: Path, dev: Path | None, option: str = "--data") -> dict[str
     if dev is not None:
         files["dev"] = dev
     if "train" not in files:
-        raise UserError(f"{option} {path}: split train is missing, looked for train{{{','.join(SUFFIXES)}}}")
+        raise UserError(f"{option} {path}: split train is missing, looked for train{{{','.join(suffixes)}}}")
     return files
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from layerstill.data.tasks import Split
-from layerstill.evaluation.metrics import METRICS
+from layerstill.data.tasks import Split, Task
 from layerstill.heads import Head
+from layerstill.metrics.by_name import METRICS
 
 PREDICTIONS_FILE = "predictions.safetensors"
+ADDS = "adds."
 MOST_CELLS = 16
 """Pairs of label and prediction up to which leaving each out in turn is quick."""
 _OF_CLASSES = {"f1", "f1_macro", "matthews_correlation"}
@@ -23,19 +24,26 @@ _OF_CLASSES = {"f1", "f1_macro", "matthews_correlation"}
 
 @dataclass(frozen=True)
 class Predictions:
-    """`logits` `(n, C)` float32, gold `labels` `(n,)`, and `ids` `(n,)`, a 63-bit hash of each example's texts."""
+    """`logits` `(n, C)` float32, gold `labels` `(n,)`, and `ids` `(n,)`, a 63-bit hash of each example's texts.
+
+    Where an example has several labels, these are a row each, and `adds` has what the head says each example adds to a
+    metric, by its name.
+    """
 
     logits: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
+    adds: dict[str, np.ndarray] = field(default_factory=dict)
 
     def contributions(self, metric: str) -> np.ndarray | None:
-        """What each example adds to a metric of classes, `(n,)`, with the metric as mean; None for another metric.
+        """What each example adds to a metric, `(n,)`, with the metric as mean; None if that is not known.
 
         For accuracy 1 or 0. Else the jackknife's pseudo-values, n m - (n - 1) m_i with m_i the metric without
         example i (Efron & Tibshirani 1993, eq. 11.12), moved so that their mean is m; they make intervals over
         examples possible for metrics that are no means. Examples with the same label and prediction have the same.
         """
+        if self.adds:
+            return self.adds.get(metric)
         said, n = self.logits.argmax(-1), len(self.labels)
         if metric == "accuracy":
             return (said == self.labels).astype(float)
@@ -54,7 +62,8 @@ class Predictions:
 def prediction_tensors(logits: Any, split: Split, head: Head) -> dict[str, torch.Tensor]:
     """The tensors of `predictions.safetensors`; `logits` are in the order of the split, as the head joins them.
 
-    Where tokens have logits, those of all examples stand one after the other, and `lengths` says how many each has.
+    Where tokens have logits, those of all examples stand one after the other, and so do labels: `lengths` says how many
+    logits each has, `words` how many labels, which are more where a sentence was cut.
     """
     digests = (hashlib.blake2b(json.dumps(t).encode(), digest_size=8).digest() for t in split.texts)
     ids = [int.from_bytes(digest, "big") >> 1 for digest in digests]
@@ -63,18 +72,29 @@ def prediction_tensors(logits: Any, split: Split, head: Head) -> dict[str, torch
     return {
         "logits": torch.as_tensor(np.concatenate(logits)),
         "lengths": torch.tensor([len(row) for row in logits]),
+        "words": torch.tensor([len(row) for row in split.labels]),
         "labels": torch.as_tensor(np.concatenate(head.gold(split.labels))),
         "ids": torch.tensor(ids),
     }
+
+
+def contribution_tensors(logits: Any, task: Task, split: str) -> dict[str, torch.Tensor]:
+    """What each example of a split adds to every metric, as `adds.METRIC`, where the head works that out itself."""
+    decided, gold = task.head.decide(logits), task.gold(split)
+    found = {m: task.head.contributions(m, task.labels, decided, gold) for m in task.metrics}
+    return {f"{ADDS}{metric}": torch.as_tensor(adds) for metric, adds in found.items() if adds is not None}
 
 
 def load_predictions(folder: Path) -> Predictions | None:
     """The predictions in a run's folder; None if there are none, or none that can be read."""
     try:
         tensors = load_file(folder / PREDICTIONS_FILE)
-        found = Predictions(tensors["logits"], tensors["labels"], tensors["ids"])
+        adds = {name.removeprefix(ADDS): tensors[name] for name in tensors if name.startswith(ADDS)}
+        found = Predictions(tensors["logits"], tensors["labels"], tensors["ids"], adds)
     except (OSError, SafetensorError, KeyError):
         return None
     rows = len(found.ids)
+    if adds:
+        return found if all(values.shape == (rows,) for values in adds.values()) else None
     shapes = (found.logits.shape[:1], found.labels.shape, found.ids.shape)
     return found if found.logits.ndim == 2 and shapes == ((rows,),) * 3 else None

@@ -46,6 +46,8 @@ class Head(Spec):
     """Outputs have names (classes, tags), so that teacher and task can be compared by them."""
     single: ClassVar[bool] = True
     """Exactly one label an example, so that classes can be counted, drawn, made rare or made wrong."""
+    some: ClassVar[bool] = False
+    """A task need not have all of its teacher's labels: rare ones may be in no example, and the student keeps them."""
     far_sets: ClassVar[bool] = True
     """Out-of-domain sets can be scored."""
     fewest: ClassVar[int] = 1
@@ -82,6 +84,10 @@ class Head(Spec):
     def _says_so(self, config: Any) -> bool:
         return config.problem_type in (None, self.problem_type)
 
+    def record(self) -> dict[str, Any]:
+        """What `result.json` says of it: its word and its settings."""
+        return {"kind": self.word, **self.model_dump()}
+
     # What data ask.
 
     def numbered(self, labels: Sequence[Any], names: Sequence[str], where: str) -> list[Any]:
@@ -107,6 +113,10 @@ class Head(Spec):
                 f"{what}: it is read as one class or one score a text, and task {task} has {self.gives}; "
                 "leave this set out"
             )
+
+    def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
+        """Which of so many outputs no label of a split is about."""
+        return sorted(set(range(outputs)) - set(labels))
 
     # What training asks.
 
@@ -161,6 +171,31 @@ class Head(Spec):
     ) -> dict[str, float]:
         """The metrics of these names; `labels` are the names of the outputs, `positive` the one that `f1` is about."""
         raise TypeError(f"{type(self).__name__} is not a head by itself")
+
+    def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each output by its name; empty where the metrics say enough."""
+        return {}
+
+    def metrics_of(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Those of `metrics` that outputs of these names can have."""
+        return self.metrics
+
+    def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray | None:
+        """What each example adds to a metric, `(n,)`, with the metric as mean, if that is kept with the predictions."""
+        return None
+
+    def at(self, threshold: float) -> "Head":
+        """The same head deciding at another threshold; UserError where nothing is decided by one."""
+        raise UserError(f"--threshold: task {self.word} decides without one; it is for --task multilabel")
+
+    def tuned(self, logits: Any, gold: Any, metric: str) -> "Head":
+        """The same head deciding at the threshold that is best for a metric on these logits; UserError as `at`."""
+        return self.at(0.5)
+
+    @property
+    def rule(self) -> str:
+        """How an output is decided, in a sentence, where its user must know."""
+        return ""
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -12,11 +12,21 @@ from torch.nn import functional as F
 from layerstill.errors import UserError
 from layerstill.heads.head import Head, place_of
 from layerstill.knowledge.distances import Distance
+from layerstill.metrics.label_sets import (
+    LABEL_METRICS,
+    label_contributions,
+    label_table,
+    log_odds,
+    tuned_threshold,
+)
 from layerstill.schema import Number
 
 
 class MultiLabel(Head):
-    """A sigmoid for each label; binary cross-entropy, per example and label. Unknown labels are negative numbers."""
+    """A sigmoid for each label; binary cross-entropy, per example and label. Unknown labels are negative numbers.
+
+    Labels of an example are a row `(C,)` of 1 and 0.
+    """
 
     word: ClassVar[str] = "multilabel"
     gives: ClassVar[str] = "any number of labels a text"
@@ -52,6 +62,9 @@ class MultiLabel(Head):
             moved.append(new)
         return moved
 
+    def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
+        return [i for i in range(outputs) if not any(row[i] > 0 for row in labels)]
+
     def labelled(self, labels: Tensor) -> Tensor:
         return labels >= 0
 
@@ -67,5 +80,34 @@ class MultiLabel(Head):
         return torch.tensor(labels, dtype=torch.float32)
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
-        # The sigmoid reaches the threshold where the logit reaches its log-odds.
-        return logits >= np.log(self.threshold / (1 - self.threshold))
+        return logits >= log_odds(self.threshold)
+
+    def gold(self, labels: Sequence[Any]) -> np.ndarray:
+        return np.array(labels, dtype=np.int64)
+
+    def score(
+        self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
+    ) -> dict[str, float]:
+        return {name: LABEL_METRICS[name](decided, gold) for name in metrics}
+
+    def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
+        return label_table(labels, decided, gold)
+
+    def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray:
+        return label_contributions(metric, decided, gold)
+
+    def at(self, threshold: float) -> "MultiLabel":
+        return MultiLabel(threshold=threshold)
+
+    def tuned(self, logits: np.ndarray, gold: np.ndarray, metric: str) -> "MultiLabel":
+        return self.at(tuned_threshold(logits, gold, metric))
+
+    @property
+    def rule(self) -> str:
+        return (
+            f"A text has each label whose probability, the sigmoid of its logit, reaches threshold {self.threshold:g}."
+        )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("f1_micro", "f1_macro", "subset_accuracy")

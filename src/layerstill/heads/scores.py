@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from layerstill.errors import UserError
-from layerstill.evaluation.metrics import METRICS
 from layerstill.heads.head import Head
 from layerstill.knowledge.distances import Distance
+from layerstill.metrics.by_name import METRICS
 
 
 class Scores(Head):

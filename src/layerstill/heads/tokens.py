@@ -9,6 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerstill.heads.head import IGNORED, Head
+from layerstill.metrics.entities import Found, by_type, count_entities, leave_one_out, over_all
+
+UNSAID = -1
+"""The decision on a word that was cut off: none, which is never right and no entity."""
 
 
 class Tokens(Head):
@@ -22,6 +26,7 @@ class Tokens(Head):
     architecture: ClassVar[str] = "ForTokenClassification"
     per_token: ClassVar[bool] = True
     single: ClassVar[bool] = False
+    some: ClassVar[bool] = True
     far_sets: ClassVar[bool] = False
     pipeline: ClassVar[str] = "token-classification"
 
@@ -33,6 +38,9 @@ class Tokens(Head):
 
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
         return [[tag if tag == IGNORED else places[tag] for tag in row] for row in labels]
+
+    def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
+        return super().absent([tag for row in labels for tag in row], outputs)
 
     def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:
         return torch.tensor([[*row, *[IGNORED] * (tokens - len(row))] for row in labels])
@@ -62,3 +70,57 @@ class Tokens(Head):
 
     def gold(self, labels: Sequence[Any]) -> list[np.ndarray]:
         return [np.array(row) for row in labels]
+
+    def score(
+        self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
+    ) -> dict[str, float]:
+        return {
+            name: float(part.sum() / max(whole.sum(), 1))
+            for name, (part, whole) in self._shares(metrics, labels, decided, gold).items()
+        }
+
+    def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray:
+        """What each sentence adds to a metric, `(n,)`, with the metric as mean: see `Predictions.contributions`."""
+        return leave_one_out(*self._shares([metric], labels, decided, gold)[metric])
+
+    def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
+        found = by_type(_found(labels, decided, gold))
+        return {
+            kind: {"precision": one.precision, "recall": one.recall, "f1": one.f1, "support": one.there}
+            for kind, one in found.items()
+        }
+
+    def _shares(
+        self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Each metric as what every sentence has of a part and of a whole, `(n,)` each: their sums' ratio is it."""
+        words = [_whole(said, len(there)) == there for said, there in zip(decided, gold, strict=True)]
+        shares = {"accuracy_tokens": (np.array([row.sum() for row in words]), np.array([len(row) for row in words]))}
+        if set(metrics) - set(shares):
+            counts = [over_all(found.values()) for found in _found(labels, decided, gold)]
+            right, said, there = np.array(counts).T
+            shares["f1_entities"] = 2 * right, said + there
+            shares["precision_entities"] = right, said
+            shares["recall_entities"] = right, there
+        return {name: shares[name] for name in metrics}
+
+    def metrics_of(self, labels: Sequence[str]) -> tuple[str, ...]:
+        return self.metrics if any(name.startswith("B-") for name in labels) else ("accuracy_tokens",)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("f1_entities", "precision_entities", "recall_entities", "accuracy_tokens")
+
+
+def _found(labels: Sequence[str], decided: Any, gold: Any) -> list[dict[str, Found]]:
+    """What was found of the entities of every sentence, by type."""
+    names = [*labels, "O"]  # the last is UNSAID's
+    return [
+        count_entities([names[tag] for tag in there], [names[tag] for tag in _whole(said, len(there))])
+        for said, there in zip(decided, gold, strict=True)
+    ]
+
+
+def _whole(said: np.ndarray, words: int) -> np.ndarray:
+    """Decisions on all words of a sentence, of which the last may have been cut off."""
+    return np.concatenate([said, np.full(words - len(said), UNSAID)])

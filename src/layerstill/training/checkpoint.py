@@ -1,6 +1,5 @@
 """Checkpoints without pickle: tensors in safetensors, everything else in JSON, written whole or not at all."""
 
-import json
 import random
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from layerstill.atomic import sync, write_json, write_tensors
+from layerstill.atomic import read_json, sync, write_json, write_tensors
 
 
 def save_module(module: nn.Module, path: Path) -> None:
@@ -41,7 +40,7 @@ def save_optimizer(optimizer: torch.optim.Optimizer, scheduler: Any, folder: Pat
 
 def load_optimizer(optimizer: torch.optim.Optimizer, scheduler: Any, folder: Path) -> None:
     """The inverse of `save_optimizer`."""
-    saved = json.loads((folder / "optimizer.json").read_text("utf-8"))
+    saved = read_json(folder / "optimizer.json")
     state: dict[int, dict[str, Any]] = {}
     for name, value in [*load_file(folder / "optimizer.safetensors").items(), *saved["plain"].items()]:
         index, key = name.split(".", 1)
@@ -70,7 +69,7 @@ def save_random_state(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 def load_random_state(folder: Path, process: int) -> None:
     """The inverse of `save_random_state`; a process more than there were keeps torch's generators as they are."""
-    saved = json.loads((folder / "random.json").read_text("utf-8"))
+    saved = read_json(folder / "random.json")
     version, state, gauss = saved["python"]
     random.setstate((version, tuple(state), gauss))
     kind, keys, *rest = saved["numpy"]
@@ -83,6 +82,8 @@ def load_random_state(folder: Path, process: int) -> None:
             torch.cuda.set_rng_state(tensors["cuda"][process].clone())
 
 
+MODULE_FILE = "model.safetensors"
+"""The whole distillation module, under the name at which the Trainer looks when it resumes or loads the best."""
 STATE_FILE = "trainer_state.json"
 
 
@@ -95,7 +96,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint was written to its end: the trainer's state comes last and is whole."""
     try:
-        json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
+        read_json(checkpoint / STATE_FILE)
     except (OSError, ValueError):
         return False
     return True
@@ -106,9 +107,15 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next((path for path in reversed(checkpoints_in(folder)) if is_complete(path)), None)
 
 
+def best_checkpoint(folder: Path, step: int | None) -> Path | None:
+    """The checkpoint of the best step below `folder`, if it is there."""
+    path = folder / f"checkpoint-{step}"
+    return path if step and path.is_dir() else None
+
+
 def ended_training(checkpoint: Path) -> bool:
     """Whether the training that wrote a checkpoint had come to its end: all its steps, or patience."""
-    state = json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
+    state = read_json(checkpoint / STATE_FILE)
     return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
 
 

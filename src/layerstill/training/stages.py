@@ -24,7 +24,7 @@ from layerstill.data.tasks import Task
 from layerstill.evaluation.noise import recall_of_noise
 from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import evaluate_split
-from layerstill.evaluation.predictions import PREDICTIONS_FILE, prediction_tensors
+from layerstill.evaluation.predictions import PREDICTIONS_FILE, contribution_tensors, prediction_tensors
 from layerstill.families import depth_of, embeddings_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.result import SELECTED, Record, Result, StudentPart, TrainPart
@@ -36,9 +36,12 @@ from layerstill.training.checkpoint import last_checkpoint, load_module, save_mo
 from layerstill.training.module import DistillationModule
 from layerstill.training.records import RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
-from layerstill.training.trainer import OBJECTIVES_FILE, DistillationTrainer
+from layerstill.training.trainer import DistillationTrainer
 
 log = logging.getLogger("layerstill")
+
+OBJECTIVES_FILE = "objectives.safetensors"
+"""What the objectives own: maps of alignments, and what mappings remember."""
 
 
 @dataclass
@@ -199,7 +202,9 @@ class StagedRun:
         limit, gold = self.options.max_length, self.task.gold("dev")
         metrics, logits = evaluate_split(self.student, self.tokenizer, self.task, "dev", limit)
         tensors = prediction_tensors(logits, self.task.splits["dev"], self.task.head)
+        tensors |= contribution_tensors(logits, self.task, "dev")
         write_tensors(self.folder.path / PREDICTIONS_FILE, tensors)
+        by_label = self.task.by_label(logits, "dev")
         precision = arithmetic_of(self.options.precision)
         peak = matmul_peak(self.student.device, dtype_of(self.options.precision))
         return Record(
@@ -215,6 +220,8 @@ class StagedRun:
                 init=self.origin,
             ),
             metrics=metrics | {SELECTED: self.spent.selected[-1]},
+            head=self.task.head.record(),
+            by_label=by_label,
             teacher_metrics=self.teacher_metrics,
             regime=self._regime(),
             ood=score_ood(self.student, self.tokenizer, self.task, self.ood, limit, logits, gold),

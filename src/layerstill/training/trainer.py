@@ -1,31 +1,37 @@
 """`DistillationTrainer`: transformers' Trainer around a distillation module.
 
 Everything users know of the Trainer stays: callbacks, trackers, accelerate, resuming. What is added: losses divided
-once, over accumulation and processes; the value of each objective in the log; checkpoints without pickle.
+once, over accumulation and processes; the value of each objective in the log; checkpoints without pickle. Only public
+methods of the Trainer are overridden, and a test sees to it.
 """
 
-import json
 import logging
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
+from layerstill.atomic import read_json, write_json
 from layerstill.data.order import LengthBuckets
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.randomness import generator, named_seed
 from layerstill.training.batches import MicroBatches, MicroBatchLoader, lengths_of
 from layerstill.training.checkpoint import (
+    MODULE_FILE,
     STATE_FILE,
+    best_checkpoint,
+    checkpoints_in,
     ended_training,
     is_complete,
+    last_checkpoint,
     load_module,
     load_optimizer,
     load_random_state,
@@ -35,8 +41,6 @@ from layerstill.training.checkpoint import (
     save_module,
     save_optimizer,
     save_random_state,
-    write_json,
-    write_tensors,
 )
 from layerstill.training.compiling import compiled_layers
 from layerstill.training.module import DistillationModule
@@ -44,9 +48,7 @@ from layerstill.training.objective_values import add_up_objectives, batches_by_l
 
 log = logging.getLogger("layerstill")
 
-OBJECTIVES_FILE = "objectives.safetensors"
-"""What the objectives own: maps of alignments, and what mappings remember."""
-AVERAGE_FILE = "average.safetensors"
+COST_FILE = "cost.json"
 
 
 class ProgressBar(ProgressCallback):
@@ -57,18 +59,39 @@ class ProgressBar(ProgressCallback):
             self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
 
 
-class _AfterStep(TrainerCallback):
-    """Moves the module on, and logs before every checkpoint: what was added up since the last log is not saved."""
+class _Around(TrainerCallback):
+    """What happens around the Trainer's steps: the module moves on, checkpoints are completed, read and thinned out."""
 
-    def __init__(self, module: DistillationModule) -> None:
+    def __init__(self, module: DistillationModule, keep: int | None) -> None:
         self.module = module
+        self.keep = keep
+        self.resumed: Path | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        # By its step, because another working folder, or a moved run, makes the path in the state wrong.
+        if best := best_checkpoint(Path(args.output_dir), state.best_global_step):
+            state.best_model_checkpoint = str(best)
+        if self.resumed is not None:
+            load_optimizer(kwargs["optimizer"], kwargs["lr_scheduler"], self.resumed)
+
+    def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.resumed is not None:
+            load_random_state(self.resumed, args.process_index)
+            self.resumed = None
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self.module.finish_step()
         self.on_epoch_end(args, state, control)
 
     def on_epoch_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        # A log comes before every checkpoint: what was added up since the last one is not saved.
         control.should_log = control.should_log or control.should_save or control.should_evaluate
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.should_save:  # older ones go when the new one is safe, and not before
+            folder = Path(args.output_dir)
+            make_durable(folder / f"checkpoint-{state.global_step}")
+            remove_old(folder, self.keep, state.best_model_checkpoint)
 
 
 class DistillationTrainer(Trainer):
@@ -83,6 +106,13 @@ class DistillationTrainer(Trainer):
     def __init__(
         self, module: DistillationModule, args: TrainingArguments, compile_layers: bool = False, **kwargs: Any
     ) -> None:
+        if args.torch_compile:
+            raise UserError(
+                "torch_compile=True compiles a whole DistillationModule, which is read from inside; leave it out and "
+                "give DistillationTrainer compile_layers=True"
+            )
+        if args.gradient_accumulation_steps > 1:
+            module.stage.refuse_split_batches()
         super().__init__(module, args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise UserError("DistillationTrainer does not shard; shard a DistillationModule in a training loop")
@@ -95,7 +125,10 @@ class DistillationTrainer(Trainer):
         self._started = time.perf_counter()
         self._term_sums: dict[str, Tensor] = {}
         self._sums_since = 0
-        self.add_callback(_AfterStep(module))
+        self._around = _Around(module, args.save_total_limit)
+        self.add_callback(self._around)
+        args.save_total_limit = None  # the Trainer would remove older ones before the new one is on the disk
+        args.save_only_model = True  # what else belongs to a checkpoint is written by `save_model`, without pickle
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)  # it prints every log on standard output
         if not args.disable_tqdm:
@@ -106,10 +139,15 @@ class DistillationTrainer(Trainer):
 
         A checkpoint of a training that had come to its end is taken over as it is.
         """
-        if isinstance(resume_from_checkpoint, str) and ended_training(Path(resume_from_checkpoint)):
-            return self._take_over(Path(resume_from_checkpoint))
+        if resume_from_checkpoint is True and (last := last_checkpoint(Path(self.args.output_dir))):
+            resume_from_checkpoint = str(last)
+        if isinstance(resume_from_checkpoint, str):
+            self._around.resumed = checkpoint = Path(resume_from_checkpoint)
+            self._cost_before |= read_json(checkpoint / COST_FILE)
+            if ended_training(checkpoint):
+                return self._take_over(checkpoint)
         with torch.random.fork_rng(devices=[]):
-            first = self._prepare_inputs(next(iter(self.get_train_dataloader())))
+            first = self._on_device(next(iter(self.get_train_dataloader())))
             if frozen := self.module.freeze_unreached(first):
                 some = ", ".join(frozen[:3]) + (", ..." if len(frozen) > 3 else "")
                 log.info("no objective reaches %d of the parameter tensors, frozen: %s", len(frozen), some)
@@ -118,7 +156,7 @@ class DistillationTrainer(Trainer):
         self._started = time.perf_counter()
         models = [self.module.student, self.module.teacher] if self.compile_layers else []
         # Not before: a compiled layer has zeros for what no objective reaches, where a plain one has no gradient.
-        with compiled_layers(*(model for model in models if model is not None)):
+        with self._incomplete_checkpoints_removed(), compiled_layers(*(m for m in models if m is not None)):
             return super().train(resume_from_checkpoint, **kwargs)
 
     def add_teacher_seconds(self, seconds: float) -> None:
@@ -129,22 +167,20 @@ class DistillationTrainer(Trainer):
     def _take_over(self, checkpoint: Path) -> None:
         self._started = time.perf_counter()
         self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
-        self._find_best()
-        self._load_from_checkpoint(str(checkpoint))
-        self._load_cost(checkpoint)
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
-            self._load_best_model()
+        best = best_checkpoint(checkpoint.parent, self.state.best_global_step)
+        chosen = best if best is not None and self.args.load_best_model_at_end else checkpoint
+        load_module(self.module, chosen / MODULE_FILE)
 
-    def _init_training_state(self, *args: Any) -> tuple[int, int]:
-        begun = super()._init_training_state(*args)
-        self._find_best()
-        return begun
-
-    def _find_best(self) -> None:
-        # The state names the best checkpoint by a path that another working folder, or a moved run, makes wrong.
-        if self.state.best_global_step:
-            best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-            self.state.best_model_checkpoint = str(best)
+    @contextmanager
+    def _incomplete_checkpoints_removed(self) -> Iterator[None]:
+        """After an error, so that they give back what they take of a full disk."""
+        try:
+            yield
+        except Exception:
+            for folder in checkpoints_in(Path(self.args.output_dir)) if self.args.should_save else ():
+                if not is_complete(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def cost(self) -> dict[str, float]:
         """Seconds, real tokens, places (padding too) and floating-point operations of all processes and the teacher's
@@ -183,14 +219,18 @@ class DistillationTrainer(Trainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | None]:
         """The micro-batches of one optimiser step, and the units of each objective in all of them."""
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        batches = [self._on_device(batch) for batch in islice(epoch_iterator, num_batches)]
         if not batches:
             return batches, None
         self._tell_time()
-        counts = [self.module.count_units(batch) for batch in batches]
-        totals = torch.stack(counts).sum(0).to(device)
+        counts = [self.module.count_units(batch).to(self.args.device) for batch in batches]
         # The gradients of processes are averaged, so each divides by the mean of their totals.
-        return batches, self.accelerator.reduce(totals, reduction="mean")
+        return batches, self.accelerator.reduce(torch.stack(counts).sum(0), reduction="mean")
+
+    def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        # Pinned memory is not waited for; the Trainer, which would, finds everything there.
+        device = self.args.device
+        return {n: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for n, v in batch.items()}
 
     def _tell_time(self) -> None:
         state, clock = self.state, self.module.clock
@@ -262,7 +302,7 @@ class DistillationTrainer(Trainer):
         for split, data in (("dev", dev), ("train", train)):
             batches = batches_by_length(lengths_of(data), rows[split], micro)
             own = batches[self.args.process_index :: self.args.world_size]
-            loaded = (self._prepare_inputs(self.data_collator([data[i] for i in batch])) for batch in own)
+            loaded = (self._on_device(self.data_collator([data[i] for i in batch])) for batch in own)
             with self.compute_loss_context_manager():
                 sums = add_up_objectives(self.module, loaded, self.args.device)
             amounts, units = self.accelerator.reduce(sums, reduction="sum")
@@ -274,10 +314,36 @@ class DistillationTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[None, Tensor, Tensor]:
         """The student's logits and the labels; evaluation needs no teacher."""
-        inputs = self._prepare_inputs(inputs)
+        inputs = self._on_device(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(**inputs)["logits"]
         return None, logits.detach().float(), inputs["labels"]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the student and its tokenizer as a plain model folder.
+
+        Called by the Trainer, write a checkpoint instead: the module, its optimiser, all random states, the cost. The
+        Trainer adds its own state, which comes last and says that the checkpoint is complete.
+        """
+        folder = Path(output_dir or self.args.output_dir)
+        if _internal_call:
+            self._save_all(folder)
+        elif self.args.should_save:
+            self.module.student.save_pretrained(folder)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+
+    def _save_all(self, folder: Path) -> None:
+        self._refuse_ruined()
+        cost = self.cost()
+        states = {k: self.accelerator.gather(v[None].to(self.args.device)).cpu() for k, v in random_tensors().items()}
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_module(self.module, folder / MODULE_FILE)
+            write_json(folder / COST_FILE, cost)
+            save_optimizer(self.optimizer, self.lr_scheduler, folder)
+            save_random_state(folder, states)
+        self.accelerator.wait_for_everyone()  # any of them may read it
 
     def _refuse_ruined(self) -> None:
         # The loss shows a ruined student one step later, when its checkpoint would have taken the good one's place.
@@ -287,69 +353,3 @@ class DistillationTrainer(Trainer):
                     f"the student's {name} is not finite at step {self.state.global_step}; the last checkpoint is "
                     "kept. Lower the learning rate"
                 )
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._refuse_ruined()
-        keep, self.args.save_total_limit = self.args.save_total_limit, None
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-        except Exception:
-            if self.args.should_save and not is_complete(folder):  # give back what it takes of a full disk
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-        finally:
-            self.args.save_total_limit = keep
-        if self.args.should_save:
-            # Older ones go when the new one is safe, and not before.
-            make_durable(folder)
-            remove_old(folder.parent, keep, self.state.best_model_checkpoint)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        self.module.student.save_pretrained(folder)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
-        if owned := self.module.owned():
-            write_tensors(folder / OBJECTIVES_FILE, owned)
-        if self.module.average is not None:
-            save_module(self.module.average, folder / AVERAGE_FILE)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        load_module(self.module.student, folder / "model.safetensors")
-        if self.module.owned():
-            self.module.take_over(load_file(folder / OBJECTIVES_FILE))
-        if self.module.average is not None:
-            load_module(self.module.average, folder / AVERAGE_FILE)
-
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        cost = self.cost()
-        if self.args.should_save:
-            write_json(Path(output_dir) / "cost.json", cost)
-            save_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            self._load_cost(Path(checkpoint))
-            load_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
-
-    def _load_cost(self, checkpoint: Path) -> None:
-        saved = json.loads((checkpoint / "cost.json").read_text("utf-8"))
-        self._cost_before = dict.fromkeys(self._cost_before, 0.0) | saved
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        states = {k: v[None].to(self.args.device) for k, v in random_tensors().items()}
-        # The first process writes for all; it also waits here until all have written what is theirs.
-        states = {k: self.accelerator.gather(v).cpu() for k, v in states.items()}
-        if self.args.should_save:
-            save_random_state(Path(output_dir), states)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            load_random_state(Path(checkpoint), self.args.process_index)
