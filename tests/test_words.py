@@ -27,10 +27,10 @@ from layerstill.knowledge.relate import RELATIONS
 from layerstill.knowledge.signals import SIGNALS, HiddenStates
 from layerstill.knowledge.views import VIEWS
 from layerstill.knowledge.weights import WEIGHTS
-from layerstill.plan import make_plan
 from layerstill.reporting import plan as plan_report
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
+from layerstill.training.plan import make_plan
 from tests import toy_words
 from tests.tiny import WORDS, batch, save_tiny, tiny_model, tiny_tokenizer, write_csv
 from tests.training.forks import ROOT, record

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from layerstill.acts import distill
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
@@ -21,7 +22,6 @@ from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
-from layerstill.training.run import distill
 from layerstill.training.teacher_cache import Contents, TeacherCache
 from tests.command import status_of
 from tests.tiny import no_dropout, save_tiny, tiny_model, tiny_tokenizer, write_csv

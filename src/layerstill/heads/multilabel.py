@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerstill.heads.head import Head
+from layerstill.errors import UserError
+from layerstill.heads.head import Head, place_of
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.label_sets import (
     LABEL_METRICS,
@@ -37,6 +38,20 @@ class MultiLabel(Head):
 
     def _says_so(self, config: object) -> bool:
         return getattr(config, "problem_type", None) == self.problem_type  # without it a head means one class
+
+    def numbered(self, labels: Sequence[Any], names: Sequence[str], where: str) -> list[Any]:
+        found = []
+        for i, row in enumerate(labels, 1):
+            place = f"{where}, example {i}"
+            if any(isinstance(value, str) for value in row):
+                given = {place_of(name, names, place) for name in row}
+                row = [int(number in given) for number in range(len(names))]
+            if len(row) != len(names):
+                raise UserError(
+                    f"{place}: {len(row)} labels where there are {len(names)}: give a 0 or 1 for each, or names"
+                )
+            found.append(list(row))
+        return found
 
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
         moved = []

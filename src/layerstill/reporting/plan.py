@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from layerstill.plan import Plan
 from layerstill.reporting.words import spec_words
+from layerstill.training.plan import Plan
 
 USUAL_SHARE = 0.5
 """Of the matrix-multiply peak, that training small students reached on the CPUs we measured (docs/evidence.md)."""

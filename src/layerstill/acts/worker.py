@@ -1,4 +1,4 @@
-"""A worker process: `python -m layerstill.studies.worker`. One JSON line a job in, one JSON line back.
+"""A worker process: `python -m layerstill.acts.worker`. One JSON line a job in, one JSON line back.
 
 It lives as long as the study, because importing torch takes seconds. When the study's process is gone, however it went,
 standard input ends and the worker leaves at once, in the middle of a job: what it had saved is gone on with later.
@@ -19,7 +19,7 @@ from layerstill.errors import UserError
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """Do a job: `error` is None or one line, `refused` whether the line is layerstill's own, and `seconds`."""
-    from layerstill.studies.job import perform
+    from layerstill.acts.study import perform
 
     begun = time.perf_counter()
     error, refused = None, False
@@ -44,6 +44,12 @@ def quieten() -> None:
     datasets.disable_progress_bars()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("layerstill").setLevel(logging.INFO)
+
+
+def answer_quietly(job: dict[str, Any]) -> dict[str, Any]:
+    """`answer` in a process that others share."""
+    quieten()
+    return answer(job)
 
 
 def main() -> None:
