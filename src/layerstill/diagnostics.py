@@ -29,6 +29,7 @@ from layerstill.evaluation.similarity import FEWEST, layer_similarity, pooled_st
 from layerstill.heads import Head
 from layerstill.result import RESULT_FILE
 from layerstill.training.lock import FolderLock
+from layerstill.training.model_files import INDEX, WEIGHTS
 from layerstill.training.models import (
     adopt_padding,
     fingerprint,
@@ -38,7 +39,6 @@ from layerstill.training.models import (
     require_head,
 )
 from layerstill.training.records import JOB_FILE, RUN_FILE, task_fingerprint
-from layerstill.training.weights import INDEX, WEIGHTS
 
 log = logging.getLogger("layerstill")
 

@@ -99,16 +99,20 @@ class Stage(Spec):
                 f"{self.accumulation} leaves one in each; use a larger batch_size or a smaller accumulation"
             )
         if self.accumulation > 1:
-            self._refuse_split_batches()
+            try:
+                self.refuse_split_batches()
+            except UserError as error:
+                raise ValueError(str(error)) from None
         return self
 
-    def _refuse_split_batches(self) -> None:
+    def refuse_split_batches(self) -> None:
+        """UserError if an objective takes the examples of a whole step at once, so that accumulation is not for it."""
         for name, objective in self.objectives.items():
             if objective.gathers:
                 what = "relates the examples of a batch to each other" if objective.relate else "weighs whole steps"
-                raise ValueError(f"objective {name!r} {what}, and accumulation splits batches; set accumulation: 1")
+                raise UserError(f"objective {name!r} {what}, and accumulation splits batches; set accumulation: 1")
             if objective.padding == "included":
-                raise ValueError(
+                raise UserError(
                     f"objective {name!r} counts padding, which differs between the micro-batches of accumulation; "
                     "set accumulation: 1, or padding: excluded"
                 )
@@ -231,6 +235,20 @@ def validated(spec: type[SpecType], data: Any, where: str, words: Words = ()) ->
         return spec.model_validate(data, context={"words": named_words(words)})
     except ValidationError as error:
         raise UserError(f"{where}: {problems(error)}") from None
+
+
+def foreign_words(data: Any) -> list[str]:
+    """Names of the words from outside, `module:Class`, in a recipe as plain data."""
+    stages = data.get("stages") if isinstance(data, dict) else None
+    found = []
+    for stage in stages if isinstance(stages, list) else ():
+        objectives = stage.get("objectives") if isinstance(stage, dict) else None
+        for objective in objectives.values() if isinstance(objectives, dict) else ():
+            for value in objective.values() if isinstance(objective, dict) else ():
+                name = next(iter(value), None) if isinstance(value, dict) else value
+                if isinstance(name, str) and ":" in name:
+                    found.append(name)
+    return list(dict.fromkeys(found))
 
 
 def shipped_recipes() -> list[str]:

@@ -7,9 +7,9 @@ import torch
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
 from layerstill.evaluation.latency import latency_ms
-from layerstill.evaluation.metrics import METRICS
 from layerstill.evaluation.predict import evaluate_split, predict
 from layerstill.heads import Classes
+from layerstill.metrics.by_name import METRICS
 from tests.tiny import WORDS, tiny_model, tiny_tokenizer
 
 

@@ -5,9 +5,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from layerstill.data.tasks import Split
-from layerstill.evaluation.metrics import METRICS
 from layerstill.evaluation.predictions import PREDICTIONS_FILE, Predictions, load_predictions, prediction_tensors
 from layerstill.heads import Classes
+from layerstill.metrics.by_name import METRICS
 from layerstill.training.checkpoint import write_tensors
 
 

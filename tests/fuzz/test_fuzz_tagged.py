@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from layerstill.data.conll import SUFFIXES, read_splits, read_tagged
 from layerstill.data.iob import has_entities
 from layerstill.errors import UserError
-from layerstill.evaluation.entities import entities
+from layerstill.metrics.entities import entities
 from tests.fuzz.strategies import fuzz
 
 

@@ -11,14 +11,14 @@ from torch.nn import functional as F
 from layerstill.data.files import read_table
 from layerstill.data.label_sets import read_label_sets
 from layerstill.errors import UserError
-from layerstill.evaluation.label_metrics import (
+from layerstill.heads import MultiLabel
+from layerstill.metrics.label_sets import (
     LABEL_METRICS,
     label_contributions,
     label_table,
     log_odds,
     tuned_threshold,
 )
-from layerstill.heads import MultiLabel
 
 NAMES = ("billing", "shipping", "voucher")
 SETS = [["billing"], [], ["voucher", "billing"], ["shipping", "voucher"]]

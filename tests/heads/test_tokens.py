@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from layerstill.evaluation.entities import Found, by_type, count_entities, entities, over_all
 from layerstill.heads import Tokens
+from layerstill.metrics.entities import Found, by_type, count_entities, entities, over_all
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from layerstill.knowledge.distances import DISTANCES, KL, SoftCrossEntropy
+from layerstill.knowledge.distances import DISTANCES, KL, Cosine, NormalizedSquared, SoftCrossEntropy
 from layerstill.schema import Spec
 
 NAMES = list(DISTANCES)
@@ -31,11 +31,13 @@ def test_masked_elements_change_neither_value_nor_gradient(name):
     assert count.item() == (8 if distance.counts == "rows" else 48)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_partly_masked_rows_only_see_what_is_left(name):
+ALL = [*(cls() for cls in DISTANCES.values()), NormalizedSquared(mean_over="elements"), KL(temperature=3, scaled=False)]
+
+
+@pytest.mark.parametrize("distance", ALL, ids=str)
+def test_partly_masked_rows_only_see_what_is_left(distance):
     s, t = tensors(2, 5, 6)
     mask = torch.tensor([1, 1, 1, 1, 0, 0]).bool()
-    distance = DISTANCES[name]()
     total, count = distance(s, t, mask)
     cut, cut_count = distance(s[..., :4], t[..., :4], torch.ones(1, dtype=torch.bool))
     assert total.item() == pytest.approx(cut.item(), rel=1e-12)
@@ -59,6 +61,16 @@ def test_sums_and_counts_of_parts_add_up(name):
     whole = torch.stack(distance(s, t, mask))
     parts = sum(torch.stack(distance(s[i : i + 2], t[i : i + 2], mask[i : i + 2])) for i in (0, 2, 4))
     torch.testing.assert_close(whole, parts)
+
+
+@pytest.mark.parametrize("distance", [Cosine(), NormalizedSquared()], ids=str)
+def test_a_row_of_zeros_has_no_direction_and_gets_no_gradient(distance):
+    one = torch.ones(1, dtype=torch.bool)
+    zero, some = torch.zeros(1, 4, requires_grad=True), torch.ones(1, 4)
+    value, _ = distance(zero, some, one)
+    assert value == 1
+    assert torch.autograd.grad(value, zero)[0].abs().max() == 0
+    assert distance(zero, torch.zeros(1, 4), one)[0] == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -462,7 +462,9 @@ def test_bert_emd(masses):
     bound = BoundObjective("term", spec, ModelShape(3, 6, 1, 6), ModelShape(6, 6, 1, 6), Classes(), seed=0)
     if masses == "given":
         for side in ("student", "teacher"):
-            getattr(bound.mapping_state, side).copy_(torch.tensor(case.parameters[f"{side}_masses"]))
+            getattr(bound.mapping_state, side).copy_(
+                torch.tensor(case.parameters[f"{side}_masses"], dtype=torch.float64)
+            )
     student, teacher = hidden(case, "student_hidden", 1), hidden(case, "teacher_hidden", 1)
     units = bound.count([places(case.mask)], 0, 0)
     target = Target(teacher, places(case.mask))
@@ -474,7 +476,7 @@ def test_bert_emd(masses):
     plan = Masses(3, 6, learnt=True)
     if masses == "given":
         for side in ("student", "teacher"):
-            getattr(plan, side).copy_(torch.tensor(case.parameters[f"{side}_masses"]))
+            getattr(plan, side).copy_(torch.tensor(case.parameters[f"{side}_masses"], dtype=torch.float64))
     found = plan.transport(torch.tensor(case.data["expected"]["masked.cost"], dtype=torch.float64).flatten()).view(3, 6)
     torch.testing.assert_close(found.sum(1), plan.student, rtol=0, atol=1e-12)
     torch.testing.assert_close(found.sum(0), plan.teacher, rtol=0, atol=1e-12)

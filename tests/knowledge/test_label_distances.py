@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerstill.knowledge.label_distances import BinaryCrossEntropy, BinaryKL
+from layerstill.knowledge.distances import BinaryCrossEntropy, BinaryKL
 
 
 def sigmoid(x):

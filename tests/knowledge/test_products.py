@@ -18,7 +18,7 @@ def random_product(seed, width, scale, tokens=9, dtype=torch.float64):
 
 def squared_error_of_maps(student, teacher, tokens):
     """The slow twin: makes both maps."""
-    (a, b), (c, d) = student.factors(tokens), teacher.factors(tokens)
+    (a, b), (c, d) = (product.factors(tokens, student.left.dtype) for product in (student, teacher))
     return ((a @ b.mT - (c @ d.mT).detach()) ** 2).sum()
 
 
@@ -82,6 +82,18 @@ def test_gradients_of_bf16_factors_are_computed_in_float32():
         torch.testing.assert_close(a, b.bfloat16(), rtol=2**-7, atol=1e-5)
 
 
+@pytest.mark.parametrize("kinds", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_factors_of_two_precisions_meet_in_the_wider(kinds):
+    student, teacher = (random_product(seed, 3, 0.7, dtype=kind) for seed, kind in enumerate(kinds))
+    found = squared_error(student, teacher, some_tokens())
+    wide = Product(*(x.detach().double().requires_grad_() for x in student[:2]), 0.7)
+    wanted = squared_error(wide, Product(*(x.double() for x in teacher[:2]), 0.7), some_tokens())
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+    for a, b in zip(torch.autograd.grad(found, student[:2]), torch.autograd.grad(wanted, wide[:2]), strict=True):
+        assert a.dtype == kinds[0]
+        torch.testing.assert_close(a, b.to(kinds[0]))
+
+
 def test_padding_takes_no_part_whatever_it_holds():
     student, teacher = random_product(0, 3, 0.7), random_product(1, 3, 0.4)
     wanted = squared_error(student, teacher, some_tokens())
@@ -107,15 +119,16 @@ def test_autocast_changes_nothing():
 @pytest.mark.parametrize("nearness", [1e-1, 1e-2, 1e-4])
 @pytest.mark.parametrize("offset", [0, 5])
 @pytest.mark.parametrize("tokens", [24, 128])
-def test_the_error_is_exact_however_near_the_products_are(nearness, offset, tokens):
+@pytest.mark.parametrize("scale", [1.0, 32**-0.5])
+def test_the_error_is_exact_however_near_the_products_are(nearness, offset, tokens, scale):
     """In float32, where a difference of two maps that nearly cancel would leave little."""
     rng = torch.Generator().manual_seed(0)
     teacher = [torch.randn(2, 4, tokens, 32, generator=rng) + offset for _ in "lr"]
     student = [(t + nearness * torch.randn(t.shape, generator=rng)).requires_grad_() for t in teacher]
     exact = [s.detach().double().requires_grad_() for s in student]
     difference = exact[0] @ exact[1].mT - teacher[0].double() @ teacher[1].double().mT
-    wanted = (difference**2).sum()
-    found = squared_error(Product(*student, 1.0), Product(*teacher, 1.0), torch.ones(2, tokens, dtype=torch.bool))
+    wanted = ((difference * scale) ** 2).sum()
+    found = squared_error(Product(*student, scale), Product(*teacher, scale), torch.ones(2, tokens, dtype=torch.bool))
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
     for a, b in zip(torch.autograd.grad(found, student), torch.autograd.grad(wanted, exact), strict=True):
         assert (a - b).norm() < 1e-4 * b.norm()

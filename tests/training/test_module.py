@@ -7,7 +7,7 @@ import torch
 
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.heads import Classes
-from layerstill.knowledge.mappings import Last, Random, Uniform
+from layerstill.knowledge.mappings import Group, Last, Random, Uniform
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
@@ -178,20 +178,20 @@ def test_rail_kd_with_first_tokens_and_a_fixed_mapping_is_pkds_term():
 def test_rail_kd_with_as_many_candidates_as_student_layers_is_the_identity():
     module = make(recipe_of({"random layers": RAIL}), depth=4)
     for epoch in range(5):
-        assert [(p.student, p.teacher) for p in module.objectives[0].pairs(epoch, 0)] == [(1, 1), (2, 2), (3, 3)]
+        assert module.objectives[0].groups(epoch, 0) == [Group((i,), (i,)) for i in (1, 2, 3)]
 
 
 def test_random_layers_are_redrawn_by_epoch_the_same_everywhere():
     mapping = Random(redraw="epoch")
     recipe = recipe_of({"random layers": {**RAIL, "mapping": mapping}})
     one, two = make(recipe).objectives[0], make(recipe, seed=5).objectives[0]
-    drawn = [one.pairs(epoch, step) for epoch in range(12) for step in (0, 3)]
+    drawn = [one.groups(epoch, step) for epoch in range(12) for step in (0, 3)]
     assert drawn[::2] == drawn[1::2], "redrawn within an epoch"
     assert len({tuple(d) for d in drawn}) > 1, "never redrawn"
     torch.manual_seed(99)
-    assert drawn == [two.pairs(epoch, step) for epoch in range(12) for step in (0, 3)], "depends on outer state"
+    assert drawn == [two.groups(epoch, step) for epoch in range(12) for step in (0, 3)], "depends on outer state"
     per_step = make(recipe_of({"random layers": {**RAIL, "mapping": Random(redraw="step")}})).objectives[0]
-    assert len({tuple(per_step.pairs(0, step)) for step in range(12)}) > 1
+    assert len({tuple(per_step.groups(0, step)) for step in range(12)}) > 1
 
 
 def test_mixup_of_teacher_and_student_is_the_same_and_changes_with_the_step():
@@ -336,3 +336,38 @@ def test_the_students_configuration_is_its_own():
     before = copy.deepcopy(teacher.config.to_dict())
     student.config.num_hidden_layers = 1
     assert teacher.config.to_dict() == before
+
+
+def test_trials_and_evaluations_leave_the_masses_of_an_optimal_transport_alone():
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    module = make(Recipe.load("bert-emd"), **still)
+    before = {name: tensor.clone() for name, tensor in module.owned().items()}
+    module.freeze_unreached(batch())
+    module.finish_step()
+    module.eval()
+    module(**batch())
+    module.terms(batch())
+    module.finish_step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.owned().items())
+    module.train()(**batch())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.owned().items()), "before the step ends"
+    module.eval().terms(batch(seed=2))
+    other = make(Recipe.load("bert-emd"), **still).train()
+    other(**batch())
+    for each in (module, other):
+        each.finish_step()
+    for name, tensor in module.owned().items():
+        assert torch.equal(tensor, other.owned()[name]), "an evaluation within a step is none of its"
+        assert torch.equal(tensor, before[name]) == ("aligner" in name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("bert-emd", "objective 'attention scores' weighs whole steps, and accumulation splits batches"),
+        ("rkd", "objective 'distances' relates the examples of a batch to each other, and accumulation splits batches"),
+    ],
+)
+def test_accumulation_is_refused_where_a_term_takes_the_whole_step(name, why):
+    with pytest.raises(UserError, match=f"{why}; set accumulation: 1"):
+        Recipe.load(name, ("stages.0.accumulation=2",))

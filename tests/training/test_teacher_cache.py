@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
@@ -82,6 +83,26 @@ def test_a_cached_teacher_teaches_what_a_live_one_does(recipe, stage, family, da
         assert gradients.keys() == results[0][1].keys()
         for name, value in gradients.items():
             torch.testing.assert_close(value, results[0][1][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", ["roberta", "llama", "opt"])
+def test_what_was_cached_is_found_in_a_batch_that_is_padded_on_the_left(family, data, tmp_path):
+    module = module_for("att-kl+hid-seq", 0, family)
+    collate = Collator(tiny_tokenizer(), Classes())
+    cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
+    cache.fill(data, module.ask_teacher, collate, CPU)
+    batch = collate([data[i] for i in (3, 0, 11, 7)])
+    lengths = batch["attention_mask"].sum(1).tolist()
+    assert len(set(lengths)) > 1
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor) and value.ndim == 2:
+            moved = [row.roll(len(row) - n) for row, n in zip(value, lengths, strict=True)]
+            batch[name] = F.pad(torch.stack(moved), (2, 0))
+    live = module(**batch)["terms"]
+    module.cache = cache
+    cached = module(**batch)["terms"]
+    for name, term in live.items():
+        torch.testing.assert_close(cached[name].value, term.value, rtol=2e-5, atol=1e-6)
 
 
 def test_a_teacher_cached_in_bf16_is_the_live_one_of_a_training_in_bf16(data, tmp_path):

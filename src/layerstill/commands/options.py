@@ -17,11 +17,11 @@ class Precision(str, Enum):
 
 TASK_HELP = (
     "A GLUE task (cola sst2 mrpc stsb rte wnli qnli qqp mnli), `tickets` (the demo's data), or for your own files "
-    "`classification`, `regression` (scores) or `multilabel` (any number of labels a text)."
+    "`classification`, `regression` (scores), `multilabel` (any number of labels a text) or `tokens` (a tag a word)."
 )
 DATA_HELP = (
     "A folder in the official GLUE layout; or your own train/dev/test files in a folder, or one file "
-    "(.tsv .csv .jsonl .parquet). Without it a GLUE task comes from the hub."
+    "(.tsv .csv .jsonl .parquet; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
 )
 DATA, RECIPE, RUN = "Data", "Recipe", "Run"
 Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, rich_help_panel=DATA)]

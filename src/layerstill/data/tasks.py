@@ -10,8 +10,8 @@ from layerstill.data import conll
 from layerstill.data.columns import guess_texts, scores_of, texts_of
 from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
 from layerstill.data.labels import READERS, Written
-from layerstill.errors import UserError, nearest
-from layerstill.heads import HEADS, Classes, Head, Scores, head_named
+from layerstill.errors import UserError
+from layerstill.heads import Classes, Head, Scores, head_named, nearest_task
 
 NOTHING = "no such file or folder"
 
@@ -61,7 +61,7 @@ class Task:
     def glue(cls, name: str, path: str | Path | None = None) -> "Task":
         """One of the nine GLUE tasks from a folder in the official layout, or from the hub without a path."""
         if name not in GLUE:
-            raise UserError(f"unknown task {name!r}: {nearest(name, [*GLUE, *HEADS])}")
+            raise UserError(f"unknown task {name!r}: {nearest_task(name, GLUE)}")
         return _glue_from_hub(name) if path is None else _glue_from_folder(name, Path(path))
 
     @classmethod

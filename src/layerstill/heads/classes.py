@@ -7,8 +7,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerstill.evaluation.metrics import METRICS
 from layerstill.heads.head import IGNORED, Head
+from layerstill.metrics.by_name import METRICS
 
 
 class Classes(Head):

@@ -9,15 +9,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerstill.evaluation.label_metrics import (
+from layerstill.heads.head import Head
+from layerstill.knowledge.distances import Distance
+from layerstill.metrics.label_sets import (
     LABEL_METRICS,
     label_contributions,
     label_table,
     log_odds,
     tuned_threshold,
 )
-from layerstill.heads.head import Head
-from layerstill.knowledge.distances import Distance
 from layerstill.schema import Number
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerstill.evaluation.metrics import METRICS
 from layerstill.heads.head import Head
 from layerstill.knowledge.distances import Distance
+from layerstill.metrics.by_name import METRICS
 
 
 class Scores(Head):

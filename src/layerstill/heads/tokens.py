@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerstill.evaluation.entities import Found, by_type, count_entities, leave_one_out, over_all
 from layerstill.heads.head import IGNORED, Head
+from layerstill.metrics.entities import Found, by_type, count_entities, leave_one_out, over_all
 
 UNSAID = -1
 """The decision on a word that was cut off: none, which is never right and no entity."""

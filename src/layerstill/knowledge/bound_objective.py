@@ -1,5 +1,6 @@
 """A bound objective: a term that knows the shapes of student and teacher, owns its state, and computes its value."""
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ MAP_ELEMENTS = 8 * 2**20
 """Elements of a token-by-token map up to which it is compared as a whole."""
 PART_ELEMENTS = 2**20
 """Elements of a part otherwise; comparing takes several tensors of its size for either model."""
+CHECKED_BATCHES = 2
+"""In so many batches the words are checked; a wrong count may fit one of them by chance."""
 
 
 class ModelShape(NamedTuple):
@@ -102,8 +105,9 @@ class BoundObjective(nn.Module):
             self.distance = head.distance(self.distance)
         self.source = student if spec.consistent else teacher
         self.aligner: Aligner | None = None
-        self.checked = False
-        """Whether what the words say they count was compared with what distances counted."""
+        self.to_check = CHECKED_BATCHES
+        """In how many more batches what the words say they count is compared with what the distance counts."""
+        self._per_unit: float | None = None
         if self.source is None and not self.signal.gold:
             raise UserError(f"objective {name!r} needs a teacher, and there is none; `finetune` is the recipe without")
         self.student_layers, self.target_layers = self._layers()
@@ -128,6 +132,12 @@ class BoundObjective(nn.Module):
             )
         if not layers[0]:
             raise UserError(f"objective {self.name!r}: its mapping leaves no pair for {self.student.layers} layers")
+        for side, named, shape in zip(("student", "teacher"), layers, (self.student, self.source), strict=True):
+            if beyond := [k for k in named if not 0 <= k <= shape.layers]:
+                raise UserError(
+                    f"objective {self.name!r}: its mapping names {side} layer {beyond[0]}, but the {side} has "
+                    f"{shape.layers} layers"
+                )
         return layers
 
     def _refuse_unequal_heads(self) -> None:
@@ -181,7 +191,9 @@ class BoundObjective(nn.Module):
 
     def build(self) -> "BoundObjective":
         """Make the maps of this objective, if it has its own; returns itself."""
-        if self.spec.alignment.borrows is not None or not self.signal.vectors:
+        own = self.spec.alignment.borrows is None and self.signal.vectors
+        # Relations are numbers between a model's own vectors, which may be as wide as they are.
+        if not own or (self.spec.relate is not None and not self.spec.alignment.maps_anything):
             return self
         assert self.source is not None
         layers = (self.student_layers, self.target_layers)
@@ -202,6 +214,8 @@ class BoundObjective(nn.Module):
             return [Group((0,), (0,))]
         rng = generator(self.seed, "mapping", self.name, mapping.period(epoch, step))
         groups: list[Group] = mapping.groups(self.student.layers, self.source.layers, rng)
+        if wrong := [group for group in groups if not group.fits]:
+            raise UserError(f"objective {self.name!r}: its mapping gives {wrong[0]!r}; see Group for what may meet")
         return groups
 
     def describe_pairs(self) -> list[str]:
@@ -287,7 +301,8 @@ class BoundObjective(nn.Module):
         for t, target in enumerate(targets):
             for g, groups in enumerate(compared):
                 amount, count, values = self._compare(student, target, aligner, groups, together)
-                self._check_count(count, units[t, g])
+                if self.to_check:
+                    self._check_count(count, units[t, g])
                 share = 1.0 if weighs else target.share * groups[0].weight
                 value = share * amount / count.clamp(min=1) * scale[t, g]
                 costs.append(value)
@@ -295,6 +310,7 @@ class BoundObjective(nn.Module):
                 if aligner is not None and aligner.trains_teacher_side and values is not None and values.ndim == 2:
                     unit_vectors = F.normalize(values.detach().float(), dim=-1)
                     spread = unit_vectors.var(0, unbiased=False).sum() if spread is None else spread
+        self.to_check = max(self.to_check - 1, 0)
         if weighs:
             total = self._weighed(torch.stack(costs), together)
         return Term(total / len(compared) if self.spec.layers == "mean" else total, spread)
@@ -303,20 +319,27 @@ class BoundObjective(nn.Module):
         """The costs of all groups, with weights that the mapping makes from those of the whole step."""
         assert self.spec.mapping is not None
         whole = costs.detach()
-        weights: Tensor = self.spec.mapping.weigh(mean_of_processes(whole) if together else whole, self.mapping_state)
+        # An evaluation teaches the mapping nothing, whatever it does to what it is given.
+        state = self.mapping_state if self.training else copy.deepcopy(self.mapping_state)
+        weights: Tensor = self.spec.mapping.weigh(mean_of_processes(whole) if together else whole, state)
         return (weights * costs).sum()
 
+    def check_counts_anew(self) -> None:
+        """Check the counts of the batches that come next."""
+        self.to_check, self._per_unit = CHECKED_BATCHES, None
+
     def _check_count(self, count: Tensor, units: Tensor) -> None:
-        """Once: the distance's count is a whole multiple of what the words say they count."""
-        if self.checked:
-            return
+        """The distance counts equally many for each unit that the words count, in every comparison and batch."""
         counted, said = float(count), float(units)
-        if self.over_batch:
+        if self.over_batch or counted == said == 0:
             return
-        if (said == 0) != (counted == 0) or (said and counted % said):
+        each = counted / said if said else float("inf")
+        self._per_unit = self._per_unit or each
+        if not counted or not said or abs(each - self._per_unit) > 1e-9 * each:
             raise ObjectiveError(
-                f"objective {self.name!r}: its words say that the batch has {said:g} units and its distance counted "
-                f"{counted:g}, which is no multiple; `count` (or `per`) of its signal, relation or distance is wrong"
+                f"objective {self.name!r}: its words say that a batch has {said:g} units, in which its distance "
+                f"counted {counted:g}, and before that {self._per_unit:g} for each; `count` (or `per`) of its signal, "
+                "relation or distance is wrong"
             )
 
     def _compare(

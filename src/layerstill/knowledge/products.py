@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from layerstill.knowledge.precision import wide, wide_type
+from layerstill.knowledge.precision import wide_type
 
 PART_ELEMENTS = {"cpu": 2**18}
 """Elements of the maps that are made at a time, by kind of device: on a CPU what its caches hold."""
@@ -22,10 +22,10 @@ class Product(NamedTuple):
     """The same shape."""
     scale: float
 
-    def factors(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Both factors with the scale in the left one, and nothing where a token of `(B, N)` does not count."""
+    def factors(self, tokens: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Both factors as `kind`, the scale in the left one, and nothing where a token of `(B, N)` does not count."""
         padding = ~tokens[:, None, :, None]
-        left, right = (wide(x.masked_fill(padding, 0)) for x in self[:2])
+        left, right = (x.masked_fill(padding, 0).to(kind) for x in self[:2])
         return left * self.scale, right
 
 
@@ -56,15 +56,16 @@ class _SquaredError(torch.autograd.Function):
     ) -> Tensor:
         size, heads, n, _ = left.shape
         wanted = any(ctx.needs_input_grad)
-        gradients = [
-            torch.empty(left.shape, dtype=wide_type(left.dtype), device=left.device) for _ in range(2 * wanted)
-        ]
-        sums = []
+        kind = torch.promote_types(wide_type(left.dtype), wide_type(other_left.dtype))
+        gradients = [torch.empty(left.shape, dtype=kind, device=left.device) for _ in range(2 * wanted)]
+        # The student's scale is taken out of the difference: in it every factor would be rounded before they are
+        # subtracted. What is left of the teacher's is mostly 1.
+        ratio, sums = scales[1] / scales[0], []
         rows, maps = max(part // (heads * n**2), 1), max(part // n**2, 1)
         for start in range(0, size, rows):
             here = slice(start, start + rows)
-            student = Product(left[here], right[here], scales[0]).factors(tokens[here])
-            teacher = Product(other_left[here], other_right[here], scales[1]).factors(tokens[here])
+            both = (left, right, 1.0), (other_left, other_right, ratio)
+            student, teacher = (Product(x[here], y[here], z).factors(tokens[here], kind) for x, y, z in both)
             (a, b), (c, d) = ([x.flatten(0, 1) for x in factors] for factors in (student, teacher))
             both_left, both_right = _of_difference(a, b, c, d)
             for first in range(0, len(a), maps):
@@ -75,22 +76,22 @@ class _SquaredError(torch.autograd.Function):
                     of_left, of_right = (x[here].flatten(0, 1)[some] for x in gradients)
                     torch.bmm(error, b[some], out=of_left)
                     torch.bmm(error.transpose(1, 2), a[some], out=of_right)
-        ctx.scales = scales
+        ctx.scale, ctx.ratio, ctx.kind = scales[0], ratio, kind
         ctx.save_for_backward(left, right, other_left, other_right, tokens, *gradients)
-        return torch.stack(sums).sum()
+        return torch.stack(sums).sum() * scales[0] ** 2
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # as above
         left, right, other_left, other_right, tokens, of_left, of_right = ctx.saved_tensors
-        twice = 2 * gradient
+        twice = 2 * ctx.scale**2 * gradient
         if torch.is_grad_enabled():
             # Somebody wants second derivatives, and what was worked out ahead is constant to autograd.
-            student, teacher = Product(left, right, ctx.scales[0]), Product(other_left, other_right, ctx.scales[1])
-            (a, b), (c, d) = student.factors(tokens), teacher.factors(tokens)
+            both = Product(left, right, 1.0), Product(other_left, other_right, ctx.ratio)
+            (a, b), (c, d) = (product.factors(tokens, ctx.kind) for product in both)
             error = a @ b.transpose(-1, -2) - c @ d.transpose(-1, -2)
             of_left, of_right = error @ b, error.transpose(-1, -2) @ a
         return (
-            (of_left * (twice * ctx.scales[0])).to(left.dtype),
+            (of_left * twice).to(left.dtype),
             (of_right * twice).to(right.dtype),
             *(None,) * 5,
         )

@@ -22,7 +22,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import depth_of, family_of
 from layerstill.heads import Classes, Head, head_of
-from layerstill.training.weights import first_line, held_elements, refuse_folder
+from layerstill.training.model_files import first_line, held_elements, refuse_folder
 
 log = logging.getLogger("layerstill")
 
@@ -80,6 +80,11 @@ def _refuse_unbuildable(name: str, config: PretrainedConfig, auto_class: Any) ->
             parameters = auto_class.from_config(copy.deepcopy(config)).num_parameters()
     except Exception as error:  # sizes and names go unchecked into whatever module reads them first
         kind = type(error).__name__
+        if "Unrecognized configuration class" in str(error):
+            raise UserError(
+                f"model {name}: transformers has no {auto_class.__name__} of family {config.model_type!r}; "
+                "use a model of another family for this task"
+            ) from None
         raise UserError(f"model {name}: config.json describes no model ({kind}: {first_line(error)})") from None
     held = held_elements(name)
     if held is not None and parameters > 2 * held + 1_000_000:

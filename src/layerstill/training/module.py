@@ -179,6 +179,8 @@ class DistillationModule(nn.Module):
         `units` are the totals of `count_units` over the whole optimiser step (divided by the number of processes,
         whose gradients are averaged); without them the batch is the whole step.
         """
+        if torch.compiler.is_compiling():
+            _refuse_compiling()
         if not self.training:
             mask = batch["attention_mask"]
             return {"logits": self.student(**model_inputs(batch), attention_mask=mask).logits}
@@ -199,6 +201,13 @@ class DistillationModule(nn.Module):
         # By attribute, since the property that asks for it has another name in every other release of transformers.
         checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in self.student.modules())
         return CheapDropout() if self.training and device.type == "cpu" and not checkpoints else nullcontext()
+
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Compute the student's layers again in the backward pass, as `PreTrainedModel` does; the Trainer calls it."""
+        if not self.student.supports_gradient_checkpointing:
+            family = self.student.config.model_type
+            raise UserError(f"transformers has no activation checkpointing for model family {family!r}; leave it out")
+        self.student.activation_checkpointing_enable(**settings)
 
     def _refuse_reentrant(self) -> None:
         for module in self.student.modules():
@@ -254,7 +263,9 @@ class DistillationModule(nn.Module):
         if "labels" not in batch:
             raise UserError("the stage compares with gold labels, and the batch has no `labels`")
         labels: Tensor = batch["labels"]
-        return self.head.without_labels(labels) if batch.get("idle") else labels
+        # What has no text is no example, whatever label fills its row.
+        examples = self._places(batch).examples.view(-1, *(1,) * (labels.ndim - 1))
+        return torch.where(examples, labels, self.head.without_labels(labels))
 
     def _counted(self, batch: dict[str, Any], places: Places) -> dict[str, Tensor]:
         """The units of each objective on a batch, `(targets, comparisons)` float64."""
@@ -326,11 +337,7 @@ class DistillationModule(nn.Module):
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             self.train()
             self._refuse_reentrant()
-            for o in self.terms_of_stage:
-                o.checked = False
-            terms, _ = self.terms(batch)
-            for o in self.terms_of_stage:
-                o.checked = True
+            terms = self._tried(batch)
             for name, term in terms.items():
                 value = term.value.item()
                 if value == 0 or value != value or abs(value) == float("inf"):
@@ -344,9 +351,22 @@ class DistillationModule(nn.Module):
         unreached = [n for n, g in zip(trainable, gradients, strict=True) if g is None]
         for name in unreached:
             trainable[name].requires_grad_(False)
-        self.teacher_time.seconds = 0.0
+        self.teacher_time = Stopwatch()
         self.flops = spent
         return unreached
+
+    def _tried(self, batch: dict[str, Any]) -> dict[str, Term]:
+        """The terms of a batch, with their counts checked; mappings remember nothing of it."""
+        memories = {o.name: o.mapping_state for o in self.terms_of_stage}
+        for o in self.terms_of_stage:
+            o.mapping_state = copy.deepcopy(o.mapping_state)
+            o.check_counts_anew()
+        try:
+            self.terms(_shortened(batch))
+            return self.terms(batch)[0]
+        finally:
+            for o in self.terms_of_stage:
+                o.mapping_state = memories[o.name]
 
     def _is_double(self) -> bool:
         return next(self.student.parameters()).dtype == torch.float64
@@ -441,6 +461,22 @@ class DistillationModule(nn.Module):
             Target(captured, places, aligner, mixing.lam),
             Target(captured, places.flip(), aligner, 1 - mixing.lam, partner=True),
         ]
+
+
+@torch.compiler.disable  # the compiler, which cannot trace it, runs it as it is
+def _refuse_compiling() -> None:
+    raise UserError(
+        "torch.compile of a whole DistillationModule: both models are read from inside, for which a graph has no "
+        "place; compile their layers, by compile_layers=True of DistillationTrainer or by "
+        "layerstill.training.compiling.compiled_layers(student, teacher)"
+    )
+
+
+def _shortened(batch: dict[str, Any]) -> dict[str, Any]:
+    """The first example of a batch without the second half of its text: other units of every kind."""
+    one = {name: value[:1] if isinstance(value, Tensor | list) else value for name, value in batch.items()}
+    mask: Tensor = one["attention_mask"]  # type: ignore[assignment]  # masks are tensors
+    return one | {"attention_mask": mask * (mask.cumsum(1) <= (mask.sum(1, keepdim=True) + 1) // 2)}
 
 
 def model_inputs(batch: dict[str, Any]) -> dict[str, Tensor]:

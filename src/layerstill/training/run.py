@@ -23,7 +23,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.families import depth_of, family_of
-from layerstill.heads import Head
+from layerstill.heads import Head, head_settings
 from layerstill.recipe import Recipe
 from layerstill.result import Result
 from layerstill.students.build import build_student, chosen_layers, student_config
@@ -198,7 +198,7 @@ def refuse_misfits(
 def _settings(task: Task, recipe: Recipe, options: Options, ood: Sequence[OodSet]) -> dict[str, Any]:
     return {
         "task": task.name,
-        **task.head.model_dump(),
+        **({"head": own_head} if (own_head := head_settings(task.head)) is not None else {}),
         **({"regime": task.regime} if task.regime else {}),
         **({"ood": {ood_set.name: ood_set.fingerprint for ood_set in ood}} if ood else {}),
         "data_fingerprint": task_fingerprint(task),

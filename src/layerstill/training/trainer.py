@@ -106,6 +106,13 @@ class DistillationTrainer(Trainer):
     def __init__(
         self, module: DistillationModule, args: TrainingArguments, compile_layers: bool = False, **kwargs: Any
     ) -> None:
+        if args.torch_compile:
+            raise UserError(
+                "torch_compile=True compiles a whole DistillationModule, which is read from inside; leave it out and "
+                "give DistillationTrainer compile_layers=True"
+            )
+        if args.gradient_accumulation_steps > 1:
+            module.stage.refuse_split_batches()
         super().__init__(module, args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise UserError("DistillationTrainer does not shard; shard a DistillationModule in a training loop")
