@@ -342,7 +342,8 @@ def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...],
     there = tables["train"].columns
     usual = next((c for c in ("tokens", "words", "text") if c in there), "tokens")
     tag_column = next((c for c in (label_column, "tags", "ner_tags") if c in there), label_column)
-    splits, notices = {}, []
+    splits: dict[str, Split] = {}
+    notices: list[str] = []
     for split, table in tables.items():
         words = table.column(text_columns[0] if text_columns else usual, "text_columns")
         written = [[str(tag) for tag in as_list(row)] for row in table.column(tag_column, "label_column")]
