@@ -451,7 +451,7 @@ def _shortened(batch: dict[str, Any]) -> dict[str, Any]:
     """The first example of a batch without the second half of its text: other units of every kind."""
     one = {name: value[:1] if isinstance(value, Tensor | list) else value for name, value in batch.items()}
     one.pop("own_units", None)
-    mask: Tensor = one["attention_mask"]  # type: ignore[assignment]  # masks are tensors
+    mask: Tensor = batch["attention_mask"][:1]
     return one | {"attention_mask": mask * (mask.cumsum(1) <= (mask.sum(1, keepdim=True) + 1) // 2)}
 
 
