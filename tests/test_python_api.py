@@ -139,7 +139,7 @@ def test_a_loaded_teacher_stays_as_it_is_and_teaches_as_its_folder_does(teacher,
     assert result.record.teacher == str(teacher)
     assert loaded.training
     assert all(parameter.requires_grad for parameter in loaded.parameters())
-    assert evaluate(loaded, task_of()).metrics == evaluate(teacher, task_of()).metrics
+    assert evaluate(loaded, task_of(), max_length=16).metrics == evaluate(teacher, task_of(), max_length=16).metrics
 
 
 def test_a_loaded_model_from_nowhere_needs_its_tokenizer(teacher):
@@ -152,16 +152,16 @@ def test_a_loaded_model_from_nowhere_needs_its_tokenizer(teacher):
 
 
 def test_evaluate_gives_metrics_and_predictions(teacher):
-    found = evaluate(str(teacher), task_of())
+    found = evaluate(str(teacher), task_of(), max_length=16)
     assert found.examples == len(found.predictions) == len(DEV)
     assert found.metrics["accuracy"] == np.mean(found.predictions == np.array(NUMBERS["dev"]))
     assert found.ood == {}
     # Data without splits are scored whole; so is a file.
     for data in (DEV, datasets.Dataset.from_dict({"text": TEXTS["dev"], "label": [y for _, y in DEV]})):
-        assert evaluate(teacher, data).metrics == found.metrics
+        assert evaluate(teacher, data, max_length=16).metrics == found.metrics
     Path("dev.csv").write_text("text,label\n" + "".join(f"{t},{y}\n" for t, y in DEV), "utf-8")
-    assert evaluate(teacher, "dev.csv").metrics == found.metrics
-    assert evaluate(teacher, {"test": DEV}, "test").metrics == found.metrics
+    assert evaluate(teacher, "dev.csv", max_length=16).metrics == found.metrics
+    assert evaluate(teacher, {"test": DEV}, "test", max_length=16).metrics == found.metrics
 
 
 def test_plan_and_cache_take_what_distill_takes(teacher):
@@ -222,6 +222,9 @@ def test_tags_as_users_have_them():
     numbered = [[["O", "B-X"].index(tag) for tag in row] for row in tags]
     made = datasets.Dataset.from_dict({"tokens": words, "ner_tags": numbered}, features)
     task = Task.from_data({"train": made, "dev": made}, "tokens")
-    assert task.labels == ("B-X", "O")
+    assert task.labels == ("O", "B-X")
     assert task.splits["train"].texts[0] == ("good", "film")
-    assert task.splits["train"].labels[:2] == [[1, 0], [1, 0, 1]]
+    assert task.splits["train"].labels[:2] == [[0, 1], [0, 1, 0]]
+    assert Task.from_data({"train": list(zip(words, tags, strict=True)), "dev": made}, "tokens") == task
+    pair = Task("mine", "tokens", {"train": Split(words, tags), "dev": Split(words, numbered)}, ("O", "B-X"))
+    assert pair.splits == task.splits

@@ -162,7 +162,9 @@ def test_words_that_are_no_token_are_read_as_unknown():
     assert encoded.dataset["input_ids"][0][2] == tokenizer.unk_token_id
     assert encoded.dataset["labels"][1] == [-100, 3, -100]
     assert (encoded.bare_words, encoded.lost_words) == (2, 0)
-    assert encoded.notices("dev", 16)[0].startswith("2 words of the dev texts are no token to the tokenizer")
+    assert encoded.notices("dev", 16)[0].startswith(
+        "2 words of the dev texts hold no character that the tokenizer keeps"
+    )
 
 
 def test_words_of_byte_level_tokenizers_are_read_as_in_running_text():

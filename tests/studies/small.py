@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from layerstill.acts.worker import answer
+from layerstill.acts.study import answer
 from layerstill.studies.file import load_study
 from layerstill.studies.folder import StudyFolder
 from layerstill.studies.plan import StudyPlan

@@ -266,17 +266,29 @@ def test_a_cached_run_learns_what_a_live_one_does(task, tmp_path):
     assert all(torch.equal(students[2][n], students[3][n]) for n in students[2])
 
 
-def test_a_cache_filled_ahead_is_what_a_run_then_reads(task, tmp_path, capsys, monkeypatch):
-    """Also with a smaller vocabulary, and of every stage that can."""
+@pytest.mark.parametrize(
+    ("recipe", "more", "stages"),
+    [
+        ("rail-kd-l", "", 1),
+        ("rail-kd-l", "--few-samples 12 --regime seed=run --seed 3", 1),
+        ("kd", "--few-samples 12 --label-noise 0.3 --init-from {teacher} --init last-k", 1),
+        ("l-ild-supplementary", "--few-samples 20 --supplementary {texts}", 2),
+    ],
+)
+def test_a_cache_filled_ahead_is_what_a_run_then_reads(recipe, more, stages, task, tmp_path, capsys, monkeypatch):
+    """Also with a smaller vocabulary, which depends on the examples, and of every stage that can."""
     teacher = str(save_tiny(tmp_path / "teacher"))
-    line = f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe rail-kd-l --max-length 32"
-    line += f" --set student.vocabulary=train --cache {tmp_path / 'shared'} -q"
+    (tmp_path / "texts.txt").write_text("some film\nor the other plot\n", "utf-8")
+    line = f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe {recipe} --max-length 32"
+    line += f" --set student.vocabulary=train --cache {tmp_path / 'shared'} -q "
+    line += more.format(teacher=teacher, texts=tmp_path / "texts.txt")
     filled = []
     for _ in range(2):
         assert status_of("cache", *line.split(), "--json") == 0
-        (found,) = json.loads(capsys.readouterr().out)
-        filled.append((found["examples"], found["new"]))
-    assert filled == [(len(set(task.splits["train"].texts)), filled[0][0]), (filled[0][0], 0)]
+        found = json.loads(capsys.readouterr().out)
+        filled.append([(stage["examples"], stage["new"]) for stage in found])
+    assert len(filled[0]) == stages
+    assert filled == [[(examples, examples) for examples, _ in filled[0]], [(examples, 0) for examples, _ in filled[0]]]
 
     def never(self, *args):
         raise AssertionError("the teacher ran")

@@ -328,3 +328,18 @@ def test_a_row_without_text_is_no_example(name, family):
     module = module_of(family, Recipe.load(name))
     whole = Values(module, [data])
     Values(module, [more]).assert_equals(whole, TOLERANCES.get(family, 1e-8))
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("distance", ["mse", "kl"])
+def test_where_padding_counts_a_row_without_text_and_an_idle_batch_do_not(signal, distance):
+    data = batch(4, lengths=[9, 3, 6, 8])
+    included = {**SIGNALS[signal], "mapping": "uniform", "distance": distance, "padding": "included"}
+    module = module_of("bert", recipe_of(included=included))
+    whole = Values(module, [data])
+    more = {n: torch.cat([v, torch.zeros_like(v[:1])]) for n, v in data.items()}
+    Values(module, [more]).assert_equals(whole, 1e-8)
+    # Another process's row, which only keeps this one in step.
+    parts = [data, pick(data, [0], trim=False) | {"idle": True}]
+    assert module.count_units(parts[1]).sum() == 0
+    Values(module, parts, module.count_units(data)).assert_equals(whole, 1e-8)

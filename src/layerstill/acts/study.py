@@ -1,11 +1,18 @@
 """The act `study`, and the jobs that its workers do."""
 
 import asyncio
+import logging
+import os
 import signal
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import datasets
+import transformers
 
 from layerstill.acts.distill import distill
 from layerstill.acts.finetune import finetune
@@ -76,7 +83,6 @@ class Prepared:
         def pool() -> Pool:
             if ray is None:
                 return LocalPool(jobs, self.folder.path / "logs", WORKER)
-            from layerstill.acts.worker import answer_quietly
             from layerstill.studies.ray import RayPool  # only who asks for Ray imports it
 
             return RayPool(ray, jobs, answer_quietly)
@@ -162,3 +168,33 @@ def _keep(job: Job) -> None:
             raise UserError(f"{path}: a symbolic link, which could lead the writing anywhere; remove it")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / JOB_FILE, job)
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Do a job: `error` is None or one line, `refused` whether the line is layerstill's own, and `seconds`."""
+    begun = time.perf_counter()
+    error, refused = None, False
+    try:
+        perform(job)
+    except UserError as problem:
+        error, refused = " ".join(str(problem).split()), True
+    except Exception as problem:  # a failed run is a record; the traceback is for the log
+        traceback.print_exc()
+        error = " ".join(f"{type(problem).__name__}: {problem}".split())
+    return {"hash": job["hash"], "error": error, "refused": refused, "seconds": time.perf_counter() - begun}
+
+
+def quieten() -> None:
+    """No progress bars; notes of layerstill go to standard error, which is the worker's log."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("layerstill").setLevel(logging.INFO)
+
+
+def answer_quietly(job: dict[str, Any]) -> dict[str, Any]:
+    """`answer` in a process that others share."""
+    quieten()
+    return answer(job)

@@ -47,8 +47,8 @@ class Encoded:
             )
         if self.bare_words:
             notices.append(
-                f"{self.bare_words} words of the {name} texts are no token to the tokenizer, control characters say; "
-                "they are read as unknown"
+                f"{self.bare_words} words of the {name} texts hold no character that the tokenizer keeps; each is read "
+                "as one unknown token"
             )
         if self.unknown > self.tokens / 4:
             notices.append(

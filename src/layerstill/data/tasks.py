@@ -339,12 +339,11 @@ def _from_tables(
 
 def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...], label_column: str) -> Task:
     """Sentences as lists of words, and their tags."""
-    there = tables["train"].columns
-    usual = next((c for c in ("tokens", "words", "text") if c in there), "tokens")
-    tag_column = next((c for c in (label_column, "tags", "ner_tags") if c in there), label_column)
     splits: dict[str, Split] = {}
     notices: list[str] = []
     for split, table in tables.items():
+        usual = next((c for c in ("tokens", "words", "text") if c in table.columns), "tokens")
+        tag_column = next((c for c in (label_column, "tags", "ner_tags") if c in table.columns), label_column)
         words = table.column(text_columns[0] if text_columns else usual, "text_columns")
         written = [[str(tag) for tag in as_list(row)] for row in table.column(tag_column, "label_column")]
 
@@ -356,7 +355,8 @@ def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...],
                 size = "a string" if isinstance(sentence, str) else f"{len(sentence)} words"
                 raise UserError(f"{split} sentence {number}: {size} for {len(row)} tags; give a list of words")
         tags, told = as_iob2(written, where, split)
-        splits[split], notices = Split(words, tags), [*notices, *told]
+        splits[split] = Split(words, tags)
+        notices += told
     names = conll.order_of_tags({tag for split in splits.values() for row in split.labels for tag in row})
     return Task(head.word, head, splits, names, notices=tuple(notices))
 

@@ -57,8 +57,8 @@ class Places:
         return Places(self.tokens[some], self.positions[some])
 
     def with_padding(self) -> "Places":
-        """The same where padding counts like real tokens."""
-        return replace(self, tokens=torch.ones_like(self.tokens))
+        """The same where padding counts like real tokens; a row without any stays out."""
+        return replace(self, tokens=self.examples[:, None].expand_as(self.tokens))
 
 
 def count_pairs(queries: Tensor, keys: Tensor, patterns: list[Tensor | None], rows: bool) -> Tensor:

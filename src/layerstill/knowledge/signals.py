@@ -70,7 +70,7 @@ class Signal(Spec):
     def count(self, counts: Counts, places: Places, reaches: Reaches, padding: Padding, reads: Reads) -> Tensor:
         """What the count of a distance is proportional to (0-d, float64), so that it is known before models run."""
         if self.per == "tokens":
-            return (places.with_padding() if padding == "included" else places).tokens.sum(dtype=torch.float64)
+            return _counted(places, padding).sum(dtype=torch.float64)
         return (places.examples if self.per == "examples" else places.positions).sum(dtype=torch.float64)
 
     def blind_in_causal_models(self) -> str | None:
@@ -142,7 +142,7 @@ class HiddenStates(Signal):
         if (layer, self.pool) in captured.pooled:
             return captured.pooled[layer, self.pool], places.examples[:, None]
         states = captured.hidden[layer]
-        counted = torch.ones_like(real) if padding == "included" else real
+        counted = _counted(places, padding)
         if self.pool == "none":
             return wide(states), counted[..., None]
         pooled = pool_tokens(states, counted if self.pool == "mean" else real, self.pool)
@@ -210,9 +210,7 @@ class Attention(_TokenPairs):
         return padding == "included" and self.form == "scores" and reads == "values"
 
     def count(self, counts: Counts, places: Places, reaches: Reaches, padding: Padding, reads: Reads) -> Tensor:
-        queries = keys = places.tokens
-        if padding == "included":
-            queries = torch.ones_like(keys)
+        queries, keys = _counted(places, padding), places.tokens
         if self._zeroes(padding, reads):
             return count_pairs(queries, queries, [], counts == "rows")
         seen = [reach.pattern(keys.shape[1], keys.device) for reach in reaches]
@@ -228,10 +226,10 @@ class Attention(_TokenPairs):
         if attended is not None:
             # The model's own mask also hides padded keys; of its rows only what lies among real tokens matters.
             keys = keys & attended
+        counted = _counted(places, padding)
         if self._zeroes(padding, reads):
-            return scores.masked_fill(~keys, 0), torch.ones_like(keys)
+            return scores.masked_fill(~keys, 0), counted[:, None, None, :]
         # As released code does it: padded keys hidden, padded queries counted.
-        counted = torch.ones_like(mask) if padding == "included" else mask
         allowed = keys & counted[:, None, :, None]
         if self.form == "scores" or reads == "logits":
             return scores, allowed
@@ -255,12 +253,12 @@ class Relation(_TokenPairs):
         return self.heads
 
     def count(self, counts: Counts, places: Places, reaches: Reaches, padding: Padding, reads: Reads) -> Tensor:
-        tokens = (places.with_padding() if padding == "included" else places).tokens
+        tokens = _counted(places, padding)
         return count_pairs(tokens, tokens, [], counts == "rows")
 
     def read(self, captured: Captured, layer: int, places: Places, padding: Padding, reads: Reads) -> ValuesMask:
         relation = self.products(captured, layer)
-        tokens = torch.ones_like(places.tokens) if padding == "included" else places.tokens
+        tokens = _counted(places, padding)
         return relation, tokens[:, None, None, :] & tokens[:, None, :, None]
 
     @property
@@ -284,6 +282,11 @@ class Relation(_TokenPairs):
             return x
         x = repeat_heads(x, record.query.shape[1])
         return x if self.heads is None else cut_anew(x, self.heads)
+
+
+def _counted(places: Places, padding: Padding) -> Tensor:
+    """`(B, N)`: which tokens count."""
+    return places.with_padding().tokens if padding == "included" else places.tokens
 
 
 def pool_tokens(states: Tensor, mask: Tensor, pool: str) -> Tensor:

@@ -11,10 +11,8 @@ training loop:
 """
 
 import copy
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,50 +33,9 @@ from layerstill.knowledge.views import Mixing, View
 from layerstill.randomness import generator
 from layerstill.recipe import Stage
 from layerstill.training.accounting import forward_flops
+from layerstill.training.clock import Clock, Stopwatch
 from layerstill.training.dropout import CheapDropout
 from layerstill.training.teacher_cache import TeacherCache
-
-
-@dataclass
-class Clock:
-    """Where training stands: optimiser steps and epochs of this stage, counted from 0."""
-
-    epoch: int = 0
-    epochs: float = 1
-    step: int = 0
-    steps: int = 1
-
-
-@dataclass
-class Stopwatch:
-    """Adds up the time spent in a block, without waiting for a GPU while training runs."""
-
-    seconds: float = 0.0
-    _events: list[tuple[Any, Any]] = field(default_factory=list)
-    _start: Any = None
-
-    def __enter__(self) -> None:
-        if torch.cuda.is_available():
-            self._start = torch.cuda.Event(enable_timing=True)
-            self._start.record()
-        else:
-            self._start = time.perf_counter()
-
-    def __exit__(self, *exc: object) -> None:
-        if torch.cuda.is_available():
-            end = torch.cuda.Event(enable_timing=True)
-            end.record()
-            self._events.append((self._start, end))
-        else:
-            self.seconds += time.perf_counter() - self._start
-
-    def total(self) -> float:
-        """Seconds so far; waits for the GPU if there is one."""
-        if self._events:
-            torch.cuda.synchronize()
-            self.seconds += sum(a.elapsed_time(b) for a, b in self._events) / 1000
-            self._events.clear()
-        return self.seconds
 
 
 def bind_objectives(
@@ -494,7 +451,7 @@ def _shortened(batch: dict[str, Any]) -> dict[str, Any]:
     """The first example of a batch without the second half of its text: other units of every kind."""
     one = {name: value[:1] if isinstance(value, Tensor | list) else value for name, value in batch.items()}
     one.pop("own_units", None)
-    mask: Tensor = one["attention_mask"]  # type: ignore[assignment]  # masks are tensors
+    mask: Tensor = batch["attention_mask"][:1]
     return one | {"attention_mask": mask * (mask.cumsum(1) <= (mask.sum(1, keepdim=True) + 1) // 2)}
 
 
