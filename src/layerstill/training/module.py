@@ -257,7 +257,7 @@ class DistillationModule(nn.Module):
         """`(objectives,)` float64: how much a batch weighs in each objective's mean over several batches."""
         counts = self._counted(batch, self._places(batch))
         examples = batch["attention_mask"].any(1).sum(dtype=torch.float64)
-        over_batch = {o.name for o in self.terms_of_stage if o.over_batch}
+        over_batch = {o.name for o in self.terms_of_stage if o.spec.over_batch}
         return torch.stack([examples if n in over_batch else count.mean() for n, count in counts.items()])
 
     def _scales(self, counted: dict[str, Tensor], units: Tensor | None) -> dict[str, Tensor]:
