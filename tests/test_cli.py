@@ -299,9 +299,10 @@ def test_whoever_interrupts_is_told_what_becomes_of_the_work(words, after, call,
         raise KeyboardInterrupt
 
     verb = words.split()[0]
-    first = "layerstill.reporting.runs.read_runs" if verb == "report" else f"layerstill.commands.{verb}.setup"
-    module, _, name = first.rpartition(".")
-    monkeypatch.setattr(importlib.import_module(module), name, interrupt)
+    if verb == "report":
+        monkeypatch.setattr(importlib.import_module("layerstill.acts.report"), "read_runs", interrupt)
+    for module in (f"layerstill.commands.{verb}", "layerstill.commands.options"):
+        monkeypatch.setattr(importlib.import_module(module), "setup", interrupt, raising=False)
     assert call(words) == (130, "", f"interrupted; {after}\n")
 
 

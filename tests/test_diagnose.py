@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,17 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from layerstill import diagnostics
+from layerstill import diagnose
+from layerstill.acts import finetune
+from layerstill.acts.diagnose import PARTS
 from layerstill.data.regimes import Regime
 from layerstill.data.tasks import Split, Task
-from layerstill.diagnostics import diagnose
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import predict
 from layerstill.heads import Classes, Scores
 from layerstill.training.arguments import Options
 from layerstill.training.lock import FolderLock
 from layerstill.training.records import task_fingerprint
-from layerstill.training.run import finetune
 from tests.command import status_of
 from tests.tiny import save_tiny, write_csv
 
@@ -153,7 +154,7 @@ def test_an_interrupted_call_keeps_the_parts_that_were_done(fresh, place, monkey
     def interrupt(subject, watch):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(diagnostics.PARTS, "agreement", interrupt)
+    monkeypatch.setitem(PARTS, "agreement", interrupt)
     assert run_cli(f"diagnose {fresh} {data(place)}") == 130
     assert set(written(fresh)) == {"gap", "made_with"}
     assert not (fresh / "run.lock").exists()
@@ -174,7 +175,7 @@ def test_only_json_is_on_standard_output_and_the_tables_name_every_part(place, c
     assert out.err == ""
     assert run_cli(f"diagnose {place}/run --data {place}/data --examples 30 --seed 5") == 0
     shown = capsys.readouterr().out
-    for part in diagnostics.PARTS:
+    for part in PARTS:
         assert f"{part}: " in shown
 
 
@@ -188,9 +189,9 @@ def test_without_a_teacher_the_rest_is_found(place, tmp_path, capsys):
     assert run_cli(f"diagnose {tmp_path}/run {data(place)} --parts agreement,cka --teacher {place}/teacher") == 0
     assert set(written(tmp_path / "run")) == {"agreement", "cka", "made_with"}
     (tmp_path / "run" / "diagnostics.json").unlink()
-    quick = {name: lambda subject, watch, name=name: {name: {}} for name in diagnostics.PARTS}
+    quick = {name: lambda subject, watch, name=name: {name: {}} for name in PARTS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diagnostics, "PARTS", quick)
+        patch.setattr(sys.modules["layerstill.acts.diagnose"], "PARTS", quick)
         assert set(diagnose(tmp_path / "run", Task.from_files("classification", place / "data"))) == {
             *("gap", "noise", "slices", "hessian", "made_with")
         }

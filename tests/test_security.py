@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from layerstill.acts import distill
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Classes
 from layerstill.recipe import Recipe
-from layerstill.training import run
 from layerstill.training.arguments import Options
 from layerstill.training.models import load_config, load_fine_tuned
 from tests.tiny import save_tiny, write_csv
@@ -211,14 +211,14 @@ def test_a_checkpoint_is_resumed_without_pickle(tmp_path):
     task = Task.from_files("classification", tmp_path / "data")
     recipe = Recipe.load("kd", ("stages.0.epochs=3", "stages.0.learning_rate=1e38", "stages.0.optimiser.clip=0"))
     with pytest.raises(UserError, match="is not finite at step"):
-        run.distill(str(teacher), task, recipe, 1, tmp_path / "out", Options(max_length=32, progress=False))
+        distill(str(teacher), task, recipe, 1, tmp_path / "out", Options(max_length=32, progress=False))
     kept = [p for p in (tmp_path / "out" / "checkpoints").rglob("*") if p.is_file()]
     assert {p.suffix for p in kept} <= {".json", ".safetensors", ".jinja", ".txt"}, kept
     for folder in {p.parent for p in kept}:
         torch.save({"x": Bomb(tmp_path / "witness")}, folder / "optimizer.pt")
         torch.save({"x": Bomb(tmp_path / "witness")}, folder / "rng_state.pth")
     with pytest.raises(UserError):
-        run.distill(str(teacher), task, recipe, 1, tmp_path / "out", Options(max_length=32, progress=False))
+        distill(str(teacher), task, recipe, 1, tmp_path / "out", Options(max_length=32, progress=False))
     assert not (tmp_path / "witness").exists()
 
 

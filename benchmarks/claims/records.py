@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layerstill.diagnostics import FILE as DIAGNOSTICS
+from layerstill.acts.diagnose import FILE as DIAGNOSTICS
 from layerstill.evaluation.comparison import Scores
 from layerstill.evaluation.predictions import load_predictions
 from layerstill.reporting.runs import RunRecord, read_runs

@@ -1,17 +1,15 @@
 """layerstill: compress transformer language models by distilling what happens inside them.
 
->>> from layerstill import Recipe, Task, distill
->>> task = Task.glue("mrpc", "glue")                                            # doctest: +SKIP
->>> result = distill("teacher", task, Recipe.load("rail-kd-l"), 3, "student")   # doctest: +SKIP
->>> result.metrics["accuracy"]                                                  # doctest: +SKIP
+>>> from layerstill import Task, distill
+>>> task = Task.glue("mrpc", "glue")                                    # doctest: +SKIP
+>>> result = distill("teacher", task, "rail-kd-l", 3, "student")        # doctest: +SKIP
+>>> result.metrics["accuracy"]                                          # doctest: +SKIP
 """
 
-from layerstill.acts.distill import distill
-from layerstill.acts.finetune import finetune
+from layerstill.acts import augment, cache, diagnose, distill, evaluate, finetune, plan, report, study
 from layerstill.data.regimes import Regime
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Split, Task
-from layerstill.diagnostics import diagnose
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.recipe import Recipe, Stage
 from layerstill.result import Result
@@ -35,9 +33,15 @@ __all__ = [
     "Supplementary",
     "Task",
     "UserError",
+    "augment",
     "build_student",
+    "cache",
     "diagnose",
     "distill",
+    "evaluate",
     "finetune",
+    "plan",
     "read_supplementary",
+    "report",
+    "study",
 ]

@@ -6,8 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from layerstill.acts.distill import distill
-from layerstill.acts.finetune import finetune
+from layerstill.acts import distill, finetune
 from layerstill.atomic import write_json
 from layerstill.data.tasks import Task
 from layerstill.demo_model import find_base_model

@@ -237,6 +237,20 @@ def validated(spec: type[SpecType], data: Any, where: str, words: Words = ()) ->
         raise UserError(f"{where}: {problems(error)}") from None
 
 
+def foreign_words(data: Any) -> list[str]:
+    """Names of the words from outside, `module:Class`, in a recipe as plain data."""
+    stages = data.get("stages") if isinstance(data, dict) else None
+    found = []
+    for stage in stages if isinstance(stages, list) else ():
+        objectives = stage.get("objectives") if isinstance(stage, dict) else None
+        for objective in objectives.values() if isinstance(objectives, dict) else ():
+            for value in objective.values() if isinstance(objective, dict) else ():
+                name = next(iter(value), None) if isinstance(value, dict) else value
+                if isinstance(name, str) and ":" in name:
+                    found.append(name)
+    return list(dict.fromkeys(found))
+
+
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with layerstill."""
     folder = resources.files("layerstill") / "recipes"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fractions import Fraction
 from reprlib import Repr
 from typing import Annotated, Any
@@ -10,9 +11,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
-from layerstill.errors import nearest
+from layerstill.errors import UserError, nearest
 
 MOST_PROBLEMS = 5
+LONGEST_CLASS = 80
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 
@@ -102,11 +104,22 @@ def named_words(words: Words) -> dict[str, type[Spec]]:
     """Words from outside by the names that YAML may give them.
 
     A mapping says the names; a class alone is called after itself, `MyMapping` as `my_mapping`. `module:Class` always
-    works.
+    works. UserError for what is no word, and for two of one name.
     """
-    if not isinstance(words, Mapping):
-        words = {re.sub(r"(?<!^)(?=[A-Z])", "_", word.__name__).lower(): word for word in words}
-    return {**words, **{word_name(word): word for word in words.values()}}
+    if isinstance(words, type | str) or not isinstance(words, Iterable):
+        raise UserError(f"words: give a list of classes, or a mapping of names to classes, not {shown(words)}")
+    given = list(words.items()) if isinstance(words, Mapping) else [(None, word) for word in words]
+    named: dict[str, type[Spec]] = {}
+    for own, word in given:
+        if not isinstance(word, type) or not issubclass(word, Spec):
+            raise UserError(f"words: {shown(word)} is no class of a word (Signal, Mapping, Distance, ...)")
+        name = own or re.sub(r"(?<!^)(?=[A-Z])", "_", word.__name__).lower()
+        if named.setdefault(name, word) is not word:
+            raise UserError(
+                f"words: two are called {name!r}, {word_name(named[name])} and {word_name(word)}; give names of your "
+                "own, words={'NAME': CLASS}"
+            )
+    return {**named, **{word_name(word): word for word in named.values()}}
 
 
 class OneOf:
@@ -152,26 +165,40 @@ class OneOf:
         """A word from outside as an object or by name; everything else goes to the shipped ones."""
         if isinstance(value, self.base) and type(value) not in self._names:
             return value
-        words = (info.context or {}).get("words", {})
+        words = {n: w for n, w in (info.context or {}).get("words", {}).items() if issubclass(w, self.base)}
         name: Any = value if isinstance(value, str) else None
         settings: Any = {}
         if isinstance(value, dict) and len(value) == 1:
             ((name, settings),) = value.items()
+        word = words.get(name) if isinstance(name, str) else None
+        if name in self.choices and word not in (None, self.choices[name]):
+            raise _problem(
+                "one_of",
+                f"{self.noun} {shown(name)} comes with layerstill and is handed over, too; give yours another name, "
+                f"words={{'my_{name}': {word_name(word).split(':')[-1]}}}",
+            )
         if not isinstance(name, str) or name in self.choices:
             return shipped(value)
-        word = words.get(name)
-        if word is None or not issubclass(word, self.base):
-            if ":" in name:
-                raise _problem(
-                    "one_of",
-                    f"{self.noun} {shown(name)} does not come with layerstill, and a file never imports code: import "
-                    f"it and hand it over, Recipe.load(FILE, words=[{name.split(':')[-1]}])",
-                )
+        if word is None:
+            self._refuse_unknown(name, [n for n in words if ":" not in n])
             return shipped(value)
         try:
             return word.model_validate({} if settings is None else settings, context=info.context)
         except ValidationError as error:
             raise _problem("one_of", f"{name}: {problems(error)}") from None
+
+    def _refuse_unknown(self, name: str, words: list[str]) -> None:
+        """Refuse a name that means a word from outside; what others mean is known where shipped words are read."""
+        if ":" in name:
+            own = name.rpartition(":")[2]
+            plain = own if own.isidentifier() and len(own) <= LONGEST_CLASS else "CLASS"
+            raise _problem(
+                "one_of",
+                f"{self.noun} {shown(name)} does not come with layerstill, and a file never imports code: import it "
+                f"and hand it over, Recipe.load(FILE, words=[{plain}])",
+            )
+        if get_close_matches(name, words, n=1):
+            raise _problem("one_of", f"unknown {self.noun} {shown(name)}: {nearest(name, [*words, *self.choices])}")
 
     def _parse(self, value: Any) -> Any:
         if type(value) in self._names:

@@ -17,7 +17,7 @@ from layerstill.errors import UserError
 from tests.fuzz.strategies import fuzz, table_texts
 
 SUFFIXES = [".tsv", ".csv", ".jsonl", ".parquet"]
-KINDS = st.sampled_from(["classification", "regression"])
+KINDS = st.sampled_from(["classification", "regression", "multilabel"])
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,8 @@ def read(folder: Path, suffix: str, content: bytes, kind: str = "classification"
         assert len({len(texts) for texts in split.texts}) == 1
         if kind == "classification":
             assert set(split.labels) <= set(range(len(task.labels)))
+        if kind == "multilabel":
+            assert {(len(row), *set(row) - {0, 1}) for row in split.labels} == {(len(task.labels),)}
     assert all(isinstance(notice, str) for notice in data_notices(task, data_counts(task)))
     return task
 

@@ -104,6 +104,7 @@ def test_a_label_that_is_not_known_is_marked_in_its_column(tmp_path):
         ("train.csv", "text,label\nx,1\ny,0\n", "label", r"holds only 0 and 1.*--label-column a,b,c.*--task classif"),
         ("train.csv", "text,a,b\nx,1,0\ny,2,0\n", "a,b", r"train.csv line 3: column 'a' holds '2' where 1 .* or 0"),
         ("train.csv", "text,a,b\nx,1,0\ny,,0\n", "a,b", r"line 3: column 'a' holds '' where 1 .*-100 where it is not"),
+        ("train.csv", "text,a,b\nx,1,0\n", "label", r"no column 'label' .*: text, a, b; where .* --label-column a,b,c"),
         ("train.csv", "text,a,b\nx,1,0\n", "a,c", r"no column 'c' \(from --label-column\)"),
         ("train.csv", "text,a,b\nx,1,0\n", "a,b,a", r"column 'a' is named twice"),
         ("train.csv", "text,a,b\nx,1,0\n", "a,,b", r"a name between two commas is missing"),

@@ -14,7 +14,9 @@ from transformers import AutoModelForSequenceClassification
 
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
+from layerstill.evaluation.predictions import load_predictions
 from layerstill.heads import MultiLabel
+from layerstill.training.models import load_for_finetuning
 from tests.tiny import WORDS, save_tiny
 
 NAMES = ("bad", "fine", "good")
@@ -113,6 +115,21 @@ def test_finetune_then_evaluate(place, call, tmp_path):
     assert "support" in out
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "deberta-v2"])
+def test_new_outputs_start_at_the_log_odds_of_their_labels_and_trained_ones_stay(family, place, tmp_path):
+    task = Task.from_files("multilabel", place / "bars")
+    save_tiny(tmp_path / "two", family, labels=2)
+    model = load_for_finetuning(str(tmp_path / "two"), task)
+    shares = np.array(task.splits["train"].labels).mean(0)
+    found = [p for n, p in model.named_parameters() if n.endswith(".bias") and p.shape == (3,)]
+    assert torch.sigmoid(found[-1]).tolist() == pytest.approx(list((40 * shares + 1) / 42), abs=1e-6)
+    with torch.no_grad():
+        found[-1].fill_(0.25)
+    model.save_pretrained(tmp_path / "trained")
+    again = load_for_finetuning(str(tmp_path / "trained"), task)
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+
+
 def test_a_threshold_is_given_or_tuned_on_train_and_stated(place, call):
     def scored(extra: str) -> dict:
         status, out, err = call(f"evaluate {place}/teacher {words(place)} --json {extra}")
@@ -202,10 +219,13 @@ def test_a_study_and_its_report(place, call, tmp_path):
     file.write_text(yaml.safe_dump(study), "utf-8")
     status, _, err = call(f"study {file} --output {tmp_path}/out --json")
     assert status == 0, err
-    status, _, err = call(f"report {tmp_path}/out")
+    status, _, err = call(f"report {tmp_path}/out --output {tmp_path}/report.html")
     assert status == 0, err
-    page = (tmp_path / "out" / "report.html").read_text("utf-8")
-    assert "f1_micro" in page
+    assert "f1_micro" in (tmp_path / "report.html").read_text("utf-8")
+    run = next((tmp_path / "out").rglob("result.json")).parent
+    adds = load_predictions(run).contributions("f1_micro")
+    assert len(adds) == 20
+    assert adds.mean() == pytest.approx(json.loads((run / "result.json").read_text("utf-8"))["metrics"]["f1_micro"])
 
 
 def test_few_samples_work_and_regimes_of_classes_are_refused_in_one_sentence(place, call, tmp_path):
@@ -250,7 +270,12 @@ def test_a_teacher_from_outside_agrees_by_names_whatever_their_order(place, call
 def test_a_model_of_another_head_is_refused_both_ways(place, call, tmp_path):
     status, _, err = call(f"distill {place}/classes {words(place)} {SHORT} --output {tmp_path}/x")
     assert status == 2
-    assert "problem_type" in err
+    assert 'if it was trained for that, write "problem_type": "multi_label_classification" into its config.json' in err
+    said = tmp_path / "said"
+    shutil.copytree(place / "classes", said)
+    config = json.loads((said / "config.json").read_text("utf-8"))
+    (said / "config.json").write_text(json.dumps(config | MULTI), "utf-8")
+    assert call(f"evaluate {said} {words(place)}")[0] == 0, "the way out works"
     plain = "text,label\ngood film,good\nbad film,bad\na fine plot,fine\n" * 4
     (tmp_path / "train.csv").write_text(plain, "utf-8")
     (tmp_path / "dev.csv").write_text(plain, "utf-8")
@@ -284,6 +309,12 @@ def test_wrong_columns_are_refused(place):
         Task.from_files("multilabel", place / "columns", text_columns=("text",), label_column="text,bad")
     with pytest.raises(UserError, match=r"no column 'awful' \(from --label-column\)"):
         Task.from_files("multilabel", place / "columns", label_column="bad,awful")
+
+
+def test_whoever_has_several_labels_and_asks_for_classes_is_told_of_multilabel(place):
+    for form, column in (("columns", "bad,fine,good"), ("lists", "label"), ("bars", "label")):
+        with pytest.raises(UserError, match="--task multilabel"):
+            Task.from_files("classification", place / form, label_column=column)
 
 
 def test_the_threshold_is_a_setting_of_the_head(place):

@@ -9,14 +9,16 @@ import pytest
 import torch
 import yaml
 from safetensors.numpy import load_file
-from transformers import AutoModelForTokenClassification
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast
 
+from layerstill.data.checks import supplementary_notices
 from layerstill.data.encode import encode
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
 from layerstill.evaluation.predictions import load_predictions
 from layerstill.heads import Tokens
-from tests.tiny import TAGS, save_tiny, tagged_sentences, tiny_tokenizer, write_conll
+from tests.tiny import TAGS, save_tiny, tagged_sentences, tiny_tokenizer, write_conll, write_csv
 
 METRICS = ("f1_entities", "precision_entities", "recall_entities", "accuracy_tokens")
 ROWS = {"train": 40, "dev": 20, "test": 20}
@@ -99,7 +101,7 @@ def test_distil_plan_and_cache(recipe, place, call, tmp_path):
     card = (tmp_path / "live" / "README.md").read_text("utf-8")
     assert "pipeline_tag: token-classification" in card
     assert "AutoModelForTokenClassification" in card
-    status, _out, err = call(f"plan {place}/teacher {words(place)} {SHORT} --recipe {recipe}")
+    status, _, err = call(f"plan {place}/teacher {words(place)} {SHORT} --recipe {recipe}")
     assert status == 0, err
     if recipe == "finetune":
         return
@@ -119,7 +121,7 @@ def test_the_best_of_several_evaluations_is_kept(place, call, tmp_path):
     metrics = json.loads(out)["metrics"]
     assert metrics["selected"] == "best of 3"
     log = [json.loads(line) for line in (tmp_path / "t" / "metrics.jsonl").read_text("utf-8").splitlines()]
-    seen = [entry["eval_f1_entities"] for entry in log if "eval_f1_entities" in entry]
+    seen = [entry["dev"]["f1_entities"] for entry in log if "dev" in entry]
     assert metrics["f1_entities"] == pytest.approx(max(seen)), "padded tags are scored as whole sentences are"
 
 
@@ -147,24 +149,25 @@ def test_long_sentences_are_cut_counted_and_their_words_are_missed(place, call, 
     assert status == 0, err
     assert "train texts are longer than 6 tokens, cut;" in err
     assert "words with their labels are lost" in err
+    tensors = load_file(tmp_path / "s" / "predictions.safetensors")
+    assert tensors["lengths"].sum() == len(tensors["logits"]) < len(tensors["labels"]) == tensors["words"].sum()
 
 
 def test_words_that_are_no_token_are_read_as_unknown():
     split = Split([("good", "\ufeff", "film"), ("\u200b",)], [[0, 1, 2], [3]])
     tokenizer = tiny_tokenizer()
-    tokenizer.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.BertNormalizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.BertNormalizer()
     encoded = encode(split, tokenizer, 16, Tokens())
     assert encoded.dataset["labels"][0] == [-100, 0, 1, 2, -100]
     assert encoded.dataset["input_ids"][0][2] == tokenizer.unk_token_id
     assert encoded.dataset["labels"][1] == [-100, 3, -100]
     assert (encoded.bare_words, encoded.lost_words) == (2, 0)
-    assert encoded.notices("dev", 16)[0].startswith("2 words of the dev texts are no token to the tokenizer")
+    assert encoded.notices("dev", 16)[0].startswith(
+        "2 words of the dev texts hold no character that the tokenizer keeps"
+    )
 
 
 def test_words_of_byte_level_tokenizers_are_read_as_in_running_text():
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
@@ -175,30 +178,36 @@ def test_words_of_byte_level_tokenizers_are_read_as_in_running_text():
     assert [tag for tag in encoded.dataset["labels"][0] if tag >= 0] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("form", ["text", "columns", "lists"])
-def test_unlabelled_texts_teach_through_soft_targets(form, place, call, tmp_path):
-    source = {"text": "extra.txt", "columns": "columns/test.conll", "lists": "lists/test.jsonl"}[form]
-    recipe = tmp_path / "unlabelled.yaml"
-    recipe.write_text(
+def unlabelled(folder):
+    """A recipe that learns from texts without labels alone."""
+    (folder / "unlabelled.yaml").write_text(
         "stages:\n- {data: supplementary, epochs: 2, batch_size: 4, learning_rate: 1e-3, objectives: "
         "{soft targets: {signal: logits, distance: kl}, "
         "states: {signal: hidden_states, mapping: uniform, distance: mse}}}\n",
         "utf-8",
     )
+    return folder / "unlabelled.yaml"
+
+
+@pytest.mark.parametrize("form", ["text", "columns", "lists"])
+def test_unlabelled_texts_teach_through_soft_targets(form, place, call, tmp_path):
+    source = {"text": "extra.txt", "columns": "columns/test.conll", "lists": "lists/test.jsonl"}[form]
+    recipe = unlabelled(tmp_path)
     record = distilled(place, call, tmp_path / "s", f"--recipe {recipe} --supplementary {place}/{source}")
     assert record["supplementary"]["examples"] == (9 if form == "text" else 20)
     assert record["train"]["steps"] == 3
 
 
 def test_unlabelled_words_are_no_texts(place, call, tmp_path):
-    (tmp_path / "train.csv").write_text("text,label\ngood film,good\nbad film,bad\na fine plot,fine\n" * 4, "utf-8")
-    (tmp_path / "dev.csv").write_text((tmp_path / "train.csv").read_text(), "utf-8")
+    recipe = unlabelled(tmp_path)
+    write_csv(tmp_path / "train.csv", 12)
+    write_csv(tmp_path / "dev.csv", 6)
     status, _, err = call(
-        f"distill {place}/classes --task classification --data {tmp_path} {SHORT} --recipe tinybert-general "
+        f"distill {place}/classes --task classification --data {tmp_path} --max-length 32 {SHORT} --recipe {recipe} "
         f"--supplementary {place}/columns/test.conll --output {tmp_path}/x"
     )
     assert status == 2
-    assert "holds sentences as lists of words, and task classification takes texts" in err or "unknown recipe" in err
+    assert "holds sentences as lists of words, and task classification takes texts" in err
 
 
 def test_resumed_and_finished_runs_stay(place, call, tmp_path):
@@ -230,9 +239,9 @@ def test_a_study_and_its_report(place, call, tmp_path):
     file.write_text(yaml.safe_dump(study), "utf-8")
     status, _, err = call(f"study {file} --output {tmp_path}/out --json")
     assert status == 0, err
-    status, _, err = call(f"report {tmp_path}/out")
+    status, _, err = call(f"report {tmp_path}/out --output {tmp_path}/r.html")
     assert status == 0, err
-    assert "f1_entities" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "f1_entities" in (tmp_path / "r.html").read_text("utf-8")
 
 
 def test_few_samples_work_and_regimes_of_classes_are_refused_in_one_sentence(place, call, tmp_path):
@@ -282,7 +291,7 @@ def test_a_teacher_from_outside_agrees_by_names_whatever_their_order(place, call
 def test_a_teacher_from_outside_may_know_more_tags_than_the_data_have(place, call, tmp_path):
     names = ("B-PLACE", "I-PLACE", *TAGS)
     larger = outside(place, tmp_path / "larger", names)
-    status, _out, err = call(f"distill {larger} {words(place)} {SHORT} --recipe kd --output {tmp_path}/s")
+    status, _, err = call(f"distill {larger} {words(place)} {SHORT} --recipe kd --output {tmp_path}/s")
     assert status == 0, err
     assert "also knows B-PLACE, I-PLACE" in err
     assert tuple(AutoModelForTokenClassification.from_pretrained(tmp_path / "s").config.id2label.values()) == names
@@ -304,7 +313,7 @@ def test_a_model_of_another_head_is_refused_both_ways(place, call, tmp_path):
     status, _, err = call(f"distill {place}/classes {words(place)} {SHORT} --output {tmp_path}/x")
     assert status == 2
     assert "its head gives one class a text" in err
-    (tmp_path / "train.csv").write_text("text,label\ngood film,good\nbad film,bad\na fine plot,fine\n" * 4, "utf-8")
+    write_csv(tmp_path / "train.csv", 12)
     status, _, err = call(f"evaluate {place}/teacher --task classification --data {tmp_path}/train.csv")
     assert status == 2
     assert "use --task tokens" in err
@@ -334,3 +343,35 @@ def test_a_tenth_is_held_out_of_a_single_file(place):
 def test_a_task_made_in_python_has_the_heads_metrics():
     split = Split([("good", "film")], [[1, 3]])
     assert Task("mine", "tokens", {"train": split, "dev": split}, TAGS).metrics == METRICS
+
+
+@pytest.mark.parametrize("name", ["ner", "NER", "token-classification", "token_classification"])
+def test_other_names_of_the_task_are_understood_as_a_hint(name, place, call):
+    status, _, err = call(f"evaluate {place}/teacher --task {name} --data {place}/columns/dev.conll")
+    assert status == 2
+    assert f"unknown task {name!r}: here it is 'tokens'" in err
+
+
+def test_a_single_file_is_evaluated_whole_even_if_it_lacks_a_tag(place, call, tmp_path):
+    (tmp_path / "new.conll").write_text("very B-MOOD\ngood I-MOOD\n\na O\nfilm O\n", "utf-8")
+    status, out, err = call(f"evaluate {place}/teacher --task tokens --data {tmp_path}/new.conll --max-length 32")
+    assert status == 0, err
+    assert "2 examples" in out
+
+
+def test_a_family_without_this_head_is_refused_in_a_line(place, call, tmp_path):
+    save_tiny(tmp_path / "opt", "opt")
+    status, _, err = call(f"finetune {tmp_path}/opt {words(place)} --output {tmp_path}/t")
+    assert status == 2
+    assert "transformers has no AutoModelForTokenClassification of family 'opt'; use a model of another family" in err
+
+
+def test_dev_sentences_among_unlabelled_texts_are_told(place):
+    task = Task.from_files("tokens", place / "columns")
+    texts = [(" ".join(task.splits["dev"].texts[0]),), task.splits["dev"].texts[1], ("nothing of this",)]
+    assert supplementary_notices(task, texts) == ["2 of 20 dev texts are among the supplementary texts"]
+
+
+def test_lists_of_words_in_another_task_are_pointed_here(place):
+    with pytest.raises(UserError, match="where text is expected; words with a tag each are for --task tokens"):
+        Task.from_files("classification", place / "lists", text_columns=("tokens",), label_column="tags")

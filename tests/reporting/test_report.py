@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from layerstill.acts import distill
 from layerstill.data.tasks import Task
 from layerstill.recipe import Recipe
 from layerstill.reporting.arms import cells, compare_all
@@ -15,7 +16,6 @@ from layerstill.reporting.overview import run_table, shown
 from layerstill.reporting.page import report_page
 from layerstill.reporting.runs import read_runs
 from layerstill.training.arguments import Options
-from layerstill.training.run import distill
 from tests.reporting.example import diagnostics as noted
 from tests.reporting.example import result, write_example, write_run
 from tests.tiny import save_tiny, write_csv

@@ -8,13 +8,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
+from layerstill.acts import distill
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.students.vocabulary import trim_vocabulary
 from layerstill.training.arguments import Options
-from layerstill.training.run import distill
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer, write_csv
 
 TEXTS = [("a good film",), ("goods, filmed badly", "a bad film"), ("a good good plot",)]

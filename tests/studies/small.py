@@ -5,12 +5,12 @@ from pathlib import Path
 
 import yaml
 
+from layerstill.acts.study import answer
 from layerstill.studies.file import load_study
 from layerstill.studies.folder import StudyFolder
-from layerstill.studies.plan import Plan
+from layerstill.studies.plan import StudyPlan
 from layerstill.studies.pool import Reply
 from layerstill.studies.run import StudyRun
-from layerstill.studies.worker import answer
 from tests.tiny import save_tiny, write_csv
 
 
@@ -50,8 +50,8 @@ def write_study(place: Path, name: str = "study", **sections) -> Path:
     return path
 
 
-def plan_of(file: Path, output: Path, quick: bool = False) -> Plan:
-    return Plan(load_study(file, quick), file.parent, output)
+def plan_of(file: Path, output: Path, quick: bool = False) -> StudyPlan:
+    return StudyPlan(load_study(file, quick), file.parent, output)
 
 
 class Here:

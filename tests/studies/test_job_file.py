@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from layerstill.acts.study import perform
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import predict
-from layerstill.studies.job import perform
 from layerstill.studies.tasks import task_of, task_of_run
 from layerstill.training.models import load_fine_tuned, load_tokenizer
 from layerstill.training.records import task_fingerprint

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
+from layerstill.acts.study import WORKER, perform
 from layerstill.errors import UserError
 from layerstill.reporting.study import cells, expected, spoken
 from layerstill.studies.folder import RECORDS_FILE, StudyFolder
-from layerstill.studies.job import perform
 from layerstill.studies.pool import LocalPool
 from tests.studies.small import Here, comparable, make_place, plan_of, run_here, write_study
 
@@ -174,7 +174,7 @@ def test_a_second_process_is_refused(place, tmp_path, call):
 
 def test_a_dead_worker_is_a_failed_job_and_is_replaced(tmp_path):
     async def story():
-        pool = LocalPool(1, tmp_path)
+        pool = LocalPool(1, tmp_path, WORKER)
         worker = pool.workers[0]
         try:
             asking = asyncio.ensure_future(pool.perform({"hash": "x"}))

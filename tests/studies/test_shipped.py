@@ -10,7 +10,7 @@ from layerstill.studies.expand import expand
 from layerstill.studies.file import load_study
 from layerstill.studies.job import with_steps
 from layerstill.training.arguments import steps_of
-from layerstill.training.run import refuse_misfits
+from layerstill.training.misfits import refuse_misfits
 from tests.tiny import tiny_config
 
 FILES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))

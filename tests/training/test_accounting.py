@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from layerstill.acts import distill
 from layerstill.data.encode import encode
 from layerstill.data.tasks import Task
 from layerstill.families import recorder_of, shape_of
 from layerstill.knowledge.capture import CapturePlan
 from layerstill.recipe import Recipe
-from layerstill.training import run, stages
+from layerstill.training import stages
 from layerstill.training.accounting import Spent, forward_flops, matmul_peak
 from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
@@ -60,7 +61,7 @@ def test_the_record_counts_real_tokens_padding_and_operations(tmp_path):
     tokens = 2 * sum(encode(task.splits["train"], tiny_tokenizer(), 32, task.head).dataset["length"])
     for where in ("off", str(tmp_path / "cache")):
         options = Options(max_length=32, progress=False, precision="fp32", cache=CacheOptions(where))
-        train = run.distill(teacher, task, recipe, 2, tmp_path / f"s-{len(where)}", options).data["train"]
+        train = distill(teacher, task, recipe, 2, tmp_path / f"s-{len(where)}", options).data["train"]
         assert train["tokens_per_second"] * train["seconds"] == pytest.approx(tokens, rel=0.02)
         assert 0 < train["padding_share"] < 0.5
         ratio = train["gflops_per_second"] / train["matmul_peak_gflops_per_second"]
@@ -131,8 +132,8 @@ def test_a_cache_that_was_filled_before_a_kill_is_not_forgotten(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(stages.DistillationTrainer, "_save_checkpoint", stop)
         with pytest.raises(KeyboardInterrupt):
-            run.distill(teacher, task, recipe, 2, tmp_path / "s", options)
+            distill(teacher, task, recipe, 2, tmp_path / "s", options)
     monkeypatch.setattr(stages.TeacherCache, "fill", fill)
-    train = run.distill(teacher, task, recipe, 2, tmp_path / "s", options).data["train"]
+    train = distill(teacher, task, recipe, 2, tmp_path / "s", options).data["train"]
     assert train["seconds"] > 2
     assert train["teacher_share"] * train["seconds"] > 1.9

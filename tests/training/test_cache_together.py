@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from layerstill import atomic
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
-from layerstill.training import checkpoint, teacher_cache
+from layerstill.training import teacher_cache
 from layerstill.training.module import DistillationModule
 from layerstill.training.teacher_cache import Contents, TeacherCache
 from tests.tiny import no_dropout, tiny_model, tiny_tokenizer, write_csv
@@ -122,7 +123,7 @@ def together(*targets: tuple[Callable, tuple]) -> None:
 
 def test_two_writers_and_three_readers_share_a_cache(data, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_cache, "SHARD_EXAMPLES", SHARD)
-    monkeypatch.setattr(checkpoint, "save_file", save_slowly)
+    monkeypatch.setattr(atomic, "save_file", save_slowly)
     module, collator = module_for("tinybert"), Collator(tiny_tokenizer())
     contents = Contents.of(module.objectives)
     alone = TeacherCache(tmp_path / "alone", "t", contents)

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+from layerstill.acts import distill
 from layerstill.data.tasks import Task
 from layerstill.families import layers_of
 from layerstill.recipe import Recipe
 from layerstill.training.arguments import Options
 from layerstill.training.compiling import compiled_layers
 from layerstill.training.dropout import CheapDropout
-from layerstill.training.run import distill
 from tests.command import status_of
 from tests.tiny import batch, no_dropout, save_tiny, tiny_model, write_csv
 

@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+import torch
+from safetensors.torch import load, load_file
 
 from tests.tiny import save_tiny, write_csv
 from tests.training.forks import ROOT, Forks, record, tear
@@ -18,6 +20,8 @@ RECIPES = {
     "rail-kd-c": (),
     "cr-ild": tuple(f"stages.0.objectives.consistent {o}.{AVERAGE}" for o in ("attention", "hidden states")),
     "tinybert": ("stages.0.accumulation=2", "stages.1.accumulation=4"),
+    "bert-emd": (),
+    "rkd": (),
     "kd": BEST,
     "hid-cls": ("stages.1.select=best",),
 }
@@ -105,6 +109,37 @@ def test_a_kill_after_the_last_step_of_a_stage_adds_no_step(what, moment, place,
     assert (folder / "result.json").exists() == (what == "the result is there")
     assert forks(command(place, recipe, folder, *more))["status"] == 0
     assert record(folder) == expected
+
+
+def test_the_masses_of_an_optimal_transport_are_in_checkpoints_and_beside_the_student(place, forks, whole, tmp_path):
+    expected, _ = whole("bert-emd")
+    names = {
+        f"{o}.mapping_state.{side}" for o in ("attention scores", "hidden states") for side in ("student", "teacher")
+    }
+    maps = {f"hidden states.aligner.student.{part}" for part in ("weight", "bias")}
+    folder = tmp_path / "s"
+    assert forks(command(place, "bert-emd", folder), folder=folder, at="stage-1-done")["status"] == -signal.SIGKILL
+    saved = load_file(folder / "checkpoints" / "stage-1" / "checkpoint-6" / "model.safetensors")
+    owned = load(expected["stage-1-objectives.safetensors"])
+    for number, name in enumerate(("attention scores", "hidden states")):
+        for side in ("student", "teacher"):
+            mass = saved[f"objectives.{number}.mapping_state.{side}"]
+            assert torch.equal(mass, owned[f"{name}.mapping_state.{side}"]), "those after the stage's last step"
+    assert set(owned) == names | maps
+    for name in names:
+        assert owned[name].sum().item() == pytest.approx(1, abs=1e-12)
+        assert owned[name].std() > 1e-3, "they have moved"
+    assert "stage-2-objectives.safetensors" not in expected
+
+
+def test_evaluations_on_the_way_move_no_masses(place, forks, whole, tmp_path):
+    expected, _ = whole("bert-emd")
+    done = forks(command(place, "bert-emd", tmp_path / "s", "--set", "stages.0.evaluate=objectives"))
+    assert done["status"] == 0, done["err"]
+    found = record(tmp_path / "s")
+    assert b"dev_objectives" in found["metrics.jsonl"]
+    for name in ("stage-1-objectives.safetensors", "model.safetensors"):
+        assert found[name] == expected[name]
 
 
 def test_a_run_that_is_killed_at_once_is_not_taken_for_something_foreign(place, forks, whole, tmp_path):

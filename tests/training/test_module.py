@@ -336,3 +336,38 @@ def test_the_students_configuration_is_its_own():
     before = copy.deepcopy(teacher.config.to_dict())
     student.config.num_hidden_layers = 1
     assert teacher.config.to_dict() == before
+
+
+def test_trials_and_evaluations_leave_the_masses_of_an_optimal_transport_alone():
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    module = make(Recipe.load("bert-emd"), **still)
+    before = {name: tensor.clone() for name, tensor in module.owned().items()}
+    module.freeze_unreached(batch())
+    module.finish_step()
+    module.eval()
+    module(**batch())
+    module.terms(batch())
+    module.finish_step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.owned().items())
+    module.train()(**batch())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.owned().items()), "before the step ends"
+    module.eval().terms(batch(seed=2))
+    other = make(Recipe.load("bert-emd"), **still).train()
+    other(**batch())
+    for each in (module, other):
+        each.finish_step()
+    for name, tensor in module.owned().items():
+        assert torch.equal(tensor, other.owned()[name]), "an evaluation within a step is none of its"
+        assert torch.equal(tensor, before[name]) == ("aligner" in name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("bert-emd", "objective 'attention scores' weighs whole steps, and accumulation splits batches"),
+        ("rkd", "objective 'distances' relates the examples of a batch to each other, and accumulation splits batches"),
+    ],
+)
+def test_accumulation_is_refused_where_a_term_takes_the_whole_step(name, why):
+    with pytest.raises(UserError, match=f"{why}; set accumulation: 1"):
+        Recipe.load(name, ("stages.0.accumulation=2",))

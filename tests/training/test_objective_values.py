@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
+from layerstill.acts import distill
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.recipe import Recipe
@@ -15,7 +16,6 @@ from layerstill.training import stages
 from layerstill.training.arguments import Options
 from layerstill.training.module import DistillationModule
 from layerstill.training.objective_values import add_up_objectives, batches_by_length
-from layerstill.training.run import distill
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer, write_csv
 
 QUIET = Options(progress=False, max_length=32, precision="fp32")

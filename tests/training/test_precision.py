@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from layerstill.acts import distill
 from layerstill.data.tasks import Task
 from layerstill.families import recorder_of
 from layerstill.heads import Classes
@@ -18,7 +19,6 @@ from layerstill.students.build import build_student
 from layerstill.training.arguments import Options
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
-from layerstill.training.run import distill
 from tests.tiny import FAMILIES, batch, no_dropout, save_tiny, tiny_model, write_csv
 
 STAGES = [(name, i) for name in shipped_recipes() for i in range(len(Recipe.load(name).stages))]

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
+from layerstill.acts import distill, finetune
 from layerstill.data.tasks import Task
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.recipe import Recipe
 from layerstill.training import stages
 from layerstill.training.arguments import Options
-from layerstill.training.run import distill, finetune
 from tests.tiny import save_tiny, write_csv
 
 QUIET = Options(progress=False, max_length=32, precision="fp32")

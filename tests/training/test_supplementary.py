@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, TrainerCallback
 
+from layerstill.acts import distill, finetune
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
@@ -17,7 +18,6 @@ from layerstill.recipe import Recipe
 from layerstill.training import stages
 from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
-from layerstill.training.run import distill, finetune
 from tests.tiny import save_tiny, write_csv
 
 QUIET = Options(progress=False, max_length=32, precision="fp32")

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from layerstill.acts import distill
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Classes
-from layerstill.knowledge import bound_objective
+from layerstill.knowledge import meeting
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training import cache_choice, teacher_cache
@@ -21,7 +22,6 @@ from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
-from layerstill.training.run import distill
 from layerstill.training.teacher_cache import Contents, TeacherCache
 from tests.command import status_of
 from tests.tiny import no_dropout, save_tiny, tiny_model, tiny_tokenizer, write_csv
@@ -139,8 +139,8 @@ def test_relations_in_parts_need_only_the_vectors_that_a_cache_holds(of, distanc
     module.cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
     batch = Collator(tiny_tokenizer(), Classes())([data[i] for i in (3, 0, 11, 7)])
     whole = module(**batch)["loss"]
-    monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", 0)
-    monkeypatch.setattr(bound_objective, "PART_ELEMENTS", 2 * batch["input_ids"].shape[1] ** 2)
+    monkeypatch.setattr(meeting, "MAP_ELEMENTS", 0)
+    monkeypatch.setattr(meeting, "PART_ELEMENTS", 2 * batch["input_ids"].shape[1] ** 2)
     torch.testing.assert_close(module(**batch)["loss"], whole)
 
 
@@ -266,17 +266,29 @@ def test_a_cached_run_learns_what_a_live_one_does(task, tmp_path):
     assert all(torch.equal(students[2][n], students[3][n]) for n in students[2])
 
 
-def test_a_cache_filled_ahead_is_what_a_run_then_reads(task, tmp_path, capsys, monkeypatch):
-    """Also with a smaller vocabulary, and of every stage that can."""
+@pytest.mark.parametrize(
+    ("recipe", "more", "stages"),
+    [
+        ("rail-kd-l", "", 1),
+        ("rail-kd-l", "--few-samples 12 --regime seed=run --seed 3", 1),
+        ("kd", "--few-samples 12 --label-noise 0.3 --init-from {teacher} --init last-k", 1),
+        ("l-ild-supplementary", "--few-samples 20 --supplementary {texts}", 2),
+    ],
+)
+def test_a_cache_filled_ahead_is_what_a_run_then_reads(recipe, more, stages, task, tmp_path, capsys, monkeypatch):
+    """Also with a smaller vocabulary, which depends on the examples, and of every stage that can."""
     teacher = str(save_tiny(tmp_path / "teacher"))
-    line = f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe rail-kd-l --max-length 32"
-    line += f" --set student.vocabulary=train --cache {tmp_path / 'shared'} -q"
+    (tmp_path / "texts.txt").write_text("some film\nor the other plot\n", "utf-8")
+    line = f"{teacher} --task classification --data {tmp_path} --student-layers 2 --recipe {recipe} --max-length 32"
+    line += f" --set student.vocabulary=train --cache {tmp_path / 'shared'} -q "
+    line += more.format(teacher=teacher, texts=tmp_path / "texts.txt")
     filled = []
     for _ in range(2):
         assert status_of("cache", *line.split(), "--json") == 0
-        (found,) = json.loads(capsys.readouterr().out)
-        filled.append((found["examples"], found["new"]))
-    assert filled == [(len(set(task.splits["train"].texts)), filled[0][0]), (filled[0][0], 0)]
+        found = json.loads(capsys.readouterr().out)
+        filled.append([(stage["examples"], stage["new"]) for stage in found])
+    assert len(filled[0]) == stages
+    assert filled == [[(examples, examples) for examples, _ in filled[0]], [(examples, 0) for examples, _ in filled[0]]]
 
     def never(self, *args):
         raise AssertionError("the teacher ran")

@@ -1,6 +1,13 @@
 """What layerstill does, one file a verb, as Python calls it and as the command line does."""
 
+from layerstill.acts.augment import augment
+from layerstill.acts.cache import cache
+from layerstill.acts.diagnose import diagnose
 from layerstill.acts.distill import distill
+from layerstill.acts.evaluate import evaluate
 from layerstill.acts.finetune import finetune
+from layerstill.acts.plan import plan
+from layerstill.acts.report import report
+from layerstill.acts.study import study
 
-__all__ = ["distill", "finetune"]
+__all__ = ["augment", "cache", "diagnose", "distill", "evaluate", "finetune", "plan", "report", "study"]

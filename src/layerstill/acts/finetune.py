@@ -2,28 +2,88 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.data.checks import data_counts, data_notices
+from layerstill.data.encode import usable_length
+from layerstill.data.label_agreement import fit_all
 from layerstill.data.ood import OodSet
-from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.reporting.model_card import card_writer
 from layerstill.result import Result
-from layerstill.training import run
 from layerstill.training.arguments import Options
+from layerstill.training.compiling import refuse_compiling
+from layerstill.training.models import (
+    adopt_padding,
+    fingerprint,
+    load_config,
+    load_for_finetuning,
+    load_tokenizer,
+    special_token_notices,
+)
+from layerstill.training.records import RunFolder, folder_for, settings_of
+from layerstill.training.stages import StagedRun, note
 
 
 def finetune(
-    model: str,
-    task: Task,
-    output: str | Path,
-    recipe: Recipe | None = None,
+    model: Model,
+    data: Any,
+    output: str | Path | None = None,
+    recipe: str | Path | Recipe = "finetune",
     options: Options = Options(),
     ood: Sequence[OodSet] = (),
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    labels: Any = None,
 ) -> Result:
-    """Fine-tune `model` (folder or hub id) on a task: the recipe `finetune`; `ood` as in `distill`.
+    """Fine-tune `model` on a task.
 
-    `output` becomes a plain model folder with a model card and the record of the run. UserError for everything that
-    does not fit together.
+    The arguments are those of `distill`; data that say no kind of task are taken for classes. `output` becomes a plain
+    model folder with a model card and the record of the run. UserError for everything that does not fit together.
     """
-    recipe = recipe or Recipe.load("finetune")
-    return run.finetune(model, task, output, recipe, options, ood, card_writer(recipe, task.head))
+    recipe = read_recipe(recipe)
+    with model_at(model, tokenizer) as (place, name):
+        task = read_task(data, place, labels, Classes()).with_dev()
+        config = load_config(place, task.head)
+        if recipe.needs_teacher:
+            raise UserError("finetune takes a recipe without a teacher; use distill")
+        if recipe.supplementary_stages:
+            raise UserError("finetune trains on the task alone; stages with data: supplementary belong to distill")
+        fitted = fit_all(ood, task)
+        if recipe.student.narrower or recipe.student.vocabulary:
+            raise UserError("finetune trains a model as wide as it is; student widths and vocabulary belong to distill")
+        if options.compile:
+            refuse_compiling(config)
+        own = load_tokenizer(place, config)
+        usable_length(options.max_length, own, config)
+        counts = data_counts(task)
+        settings = settings_of(task, recipe, options, ood)
+        settings |= {"model": name, "model_fingerprint": fingerprint(place, config), "data_checks": counts}
+        set_seed(options.seed)
+        student = load_for_finetuning(place, task)
+        adopt_padding(student, own)
+        with RunFolder(folder_for(output, recipe, settings), settings) as folder:
+            if done := folder.finished:
+                note([f"{done.folder} already holds this run, finished"])
+                return done
+            note([*task.notices, *data_notices(task, counts), *special_token_notices(place, config, own)])
+            note([notice for ood_set in fitted for notice in ood_set.notices])
+            run = StagedRun(
+                folder=folder,
+                student=student,
+                teacher=None,
+                tokenizer=own,
+                task=task,
+                recipe=recipe,
+                options=options,
+                teacher_metrics={},
+                origin={"layers": "all", "from": name},
+                ood=fitted,
+                describe=card_writer(recipe, task.head),
+            )
+            return run.train()

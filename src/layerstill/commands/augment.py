@@ -3,13 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from layerstill.commands.common import names, setup
 from layerstill.commands.options import DATA, RUN, MaxLength, Quiet, Seed, TextColumns
-from layerstill.errors import UserError
 
 COPIES = "Copies"
 
@@ -71,34 +70,26 @@ def augment(
     from rich.console import Console
     from rich.progress import Progress
 
+    from layerstill import acts
     from layerstill.data.augmentation import Augmentation
-    from layerstill.data.augmented import read_source, write_augmented
 
     how = Augmentation(tuple(method or ("replace",)), copies, probability, seed, originals)
-    if "replace" in how.methods and model is None:
-        raise UserError("--method replace needs --model, a masked language model; or --method delete, swap, duplicate")
-    if "replace" not in how.methods and model is not None:
-        raise UserError("--model proposes words for --method replace; add that method, or leave the model out")
-    source = read_source(data, output, task, names(text_columns))
-    proposer = None if model is None else _proposer(model, candidates, batch_size, max_length)
     with Progress(console=Console(stderr=True), disable=quiet or json_ or not sys.stderr.isatty()) as bar:
-        shown = bar.add_task("augment", total=len(source.table.lines))
-        rows = write_augmented(source, how, proposer, lambda read: bar.advance(shown, read))
+        shown = bar.add_task("augment", total=None)
+        made = acts.augment(
+            data,
+            output,
+            how,
+            model,
+            task,
+            names(text_columns),
+            candidates,
+            max_length,
+            batch_size,
+            lambda more, total: bar.update(shown, advance=more, total=total),
+        )
     if json_:
         about = {"output": str(output), "methods": list(how.methods), "copies": copies, "seed": seed}
-        print(json.dumps(about | {"examples": len(source.table.lines), "rows": rows}, indent=2))
+        print(json.dumps(about | {"examples": made.examples, "rows": made.rows}, indent=2))
     else:
-        print(f"{source.target}: {rows} rows from {len(source.table.lines)} examples")
-
-
-def _proposer(model: str, candidates: int, batch_size: int, max_length: int) -> Any:
-    import torch
-
-    from layerstill.data.encode import usable_length
-    from layerstill.data.replacement import Replacement
-    from layerstill.training.models import load_masked_lm
-
-    loaded, tokenizer = load_masked_lm(model)
-    usable_length(max_length, tokenizer, loaded.config)
-    loaded.to("cuda" if torch.cuda.is_available() else "cpu")
-    return Replacement(loaded, tokenizer, candidates, batch_size, max_length)
+        print(f"{made.path}: {made.rows} rows from {made.examples} examples")

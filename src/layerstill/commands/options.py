@@ -1,10 +1,20 @@
-"""The options that several verbs share, with the help that is shown for them."""
+"""The options that several verbs share, with the help that is shown for them, and what they are read as.
 
+Options that belong together are a bundle, a class of this file; a command takes bundles as parameters, and `bundled`
+shows their options to typer one by one. A new option of a run is a field here, a field of `Options`, and its use.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+
+from layerstill.commands.common import names, read_task, setup
+from layerstill.errors import UserError, nearest
 
 
 class Precision(str, Enum):
@@ -17,11 +27,11 @@ class Precision(str, Enum):
 
 TASK_HELP = (
     "A GLUE task (cola sst2 mrpc stsb rte wnli qnli qqp mnli), `tickets` (the demo's data), or for your own files "
-    "`classification`, `regression` (scores) or `multilabel` (any number of labels a text)."
+    "`classification`, `regression` (scores), `multilabel` (any number of labels a text) or `tokens` (a tag a word)."
 )
 DATA_HELP = (
     "A folder in the official GLUE layout; or your own train/dev/test files in a folder, or one file "
-    "(.tsv .csv .jsonl .parquet). Without it a GLUE task comes from the hub."
+    "(.tsv .csv .jsonl .parquet; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
 )
 DATA, RECIPE, RUN = "Data", "Recipe", "Run"
 Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, rich_help_panel=DATA)]
@@ -161,5 +171,199 @@ ReportTo = Annotated[
 Output = Annotated[
     Path, typer.Option(help="Folder of the run: the model, and beside it result.json.", rich_help_panel=RUN)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print result.json on standard output, and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which data, of a task that is said elsewhere."""
+
+    data: Data = None
+    dev: Dev = None
+    text_columns: TextColumns = None
+    label_column: LabelColumn = "label"
+
+    def read_as(self, task: str, train_examples: int | None = None, dev: Path | None = None) -> Any:
+        """The data as the task of this name; `dev` in place of the option."""
+        return read_task(task, self.data, dev or self.dev, self.text_columns, self.label_column, train_examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(DataOptions):
+    """What is to be learnt, and from which data."""
+
+    task: Task_
+
+    def read(self, train_examples: int | None = None, dev: Path | None = None) -> Any:
+        """The task; `dev` in place of the option."""
+        return self.read_as(self.task, train_examples, dev)
+
+
+@dataclass(frozen=True)
+class RegimeOptions:
+    """Which of the training examples, and what is done to them."""
+
+    train_examples: TrainExamples = None
+    few_samples: FewSamples = None
+    label_noise: LabelNoise = None
+    regime: RegimeWords = None
+
+    def read(self, options: TaskOptions, seed: int) -> Any:
+        """The task in this regime."""
+        return self._in_regime(options.read(self.train_examples), seed)
+
+    def _in_regime(self, task: Any, seed: int) -> Any:
+        given = {"few_samples": self.few_samples, "label_noise": self.label_noise}
+        given = {name: value for name, value in given.items() if value is not None}
+        if not given and not self.regime:
+            return task
+        from layerstill.data.regimes import Regime
+        from layerstill.yaml_files import read_settings
+
+        data = read_settings(list(self.regime or ()), "--regime", "regime")
+        for name, value in given.items():
+            if data.setdefault(name, value) != value:
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option} {value}: --regime says {name} {data[name]}; give one of them")
+        return Regime.from_data(data).apply(task, seed)
+
+
+@dataclass(frozen=True)
+class SupplementaryOptions:
+    """Texts that some stages train on."""
+
+    supplementary: Supplementary = None
+    supplementary_columns: SupplementaryColumns = None
+
+    def read(self, recipe: Any, needed: bool = True) -> Any:
+        """The texts, or None; UserError if the recipe has another opinion, or only if it wants none."""
+        from layerstill.data.supplementary import read_supplementary
+
+        if needed or self.supplementary is not None:
+            recipe.agree_on_supplementary(self.supplementary is not None)
+        if self.supplementary is None:
+            if self.supplementary_columns is not None:
+                raise UserError("--supplementary-columns: give --supplementary too, or leave it out")
+            return None
+        return read_supplementary(self.supplementary, names(self.supplementary_columns))
+
+
+@dataclass(frozen=True)
+class OodOptions:
+    """Sets of another domain."""
+
+    ood: Ood = None
+    ood_labels: OodLabels = None
+
+    def read(self, task: Any, data: "DataOptions") -> tuple[Any, ...]:
+        """The sets with their labels; own files have the columns of the task's."""
+        from layerstill.data.ood import label_maps, layout_of, read_ood, split_spec
+
+        maps = label_maps(list(self.ood_labels or ()))
+        named = [split_spec(spec)[0] for spec in self.ood or ()]
+        if maps and "" in maps and all(map(layout_of, named)):
+            raise UserError("--ood-labels: it is about own files, and --ood names none; write NAME:LABEL=CLASS,...")
+        if unknown := [name for name in maps if name and name not in named]:
+            raise UserError(
+                f"--ood-labels {unknown[0]}: no --ood is called so{': ' if named else ''}{', '.join(named)}"
+            )
+        sets = []
+        for spec, name in zip(self.ood or (), named, strict=True):
+            gold = maps.get(name) or (maps.get("") if layout_of(name) is None else None)
+            sets.append(read_ood(spec, task, gold, names(data.text_columns), data.label_column))
+        return tuple(sets)
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """What is overridden in a recipe."""
+
+    epochs: Epochs = None
+    batch_size: BatchSize = None
+    learning_rate: LearningRate = None
+    set_: Set = None
+
+    def read(self, recipe: str, more: tuple[str, ...] = ()) -> Any:
+        """The recipe of a name or file with this overridden."""
+        from layerstill.recipe import Recipe
+
+        sets = (*(self.set_ or ()), *more)
+        return Recipe.load(recipe, sets).limited(self.epochs, self.batch_size, self.learning_rate)
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """How a student is made of a teacher."""
+
+    student_layers: StudentLayers
+    recipe: RecipeName = "kd"
+    init: Init = None
+    init_from: InitFrom = None
+
+    def read(self, stages: StageOptions) -> Any:
+        """The recipe with what the command line overrides."""
+        if self.init is None:
+            return stages.read(self.recipe)
+        from layerstill.students.initialisation import parse_initialisation
+
+        return stages.read(self.recipe, (f"student.initialisation={json.dumps(parse_initialisation(self.init))}",))
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run, as opposed to what."""
+
+    max_length: MaxLength = 128
+    max_steps: MaxSteps = None
+    seed: Seed = 0
+    precision: PrecisionOption = Precision.auto
+    compile_: Compile = False
+    report_to: ReportTo = None
+
+    def read(self, quiet: bool, cache: "CacheOptions | None" = None) -> Any:
+        """`Options` for the acts."""
+        from layerstill.training.arguments import Options
+
+        self._refuse_missing_trackers()
+        progress = not quiet and sys.stderr.isatty()
+        trackers = tuple(self.report_to or ())
+        options = Options(self.seed, self.max_length, self.max_steps, self.precision.value, progress, trackers)
+        options = replace(options, compile=self.compile_)
+        return options if cache is None else replace(options, cache=cache.read())
+
+    def _refuse_missing_trackers(self) -> None:
+        from transformers.integrations import get_available_reporting_integrations
+
+        for tracker in self.report_to or ():
+            if tracker not in (there := get_available_reporting_integrations()):
+                hint = nearest(tracker, there) if there else "none is installed"
+                raise UserError(f"--report-to {tracker}: no such tracker is installed: {hint}")
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """Where the teacher's tensors are kept."""
+
+    cache: Cache = "auto"
+    cache_budget: CacheBudget = 4.0
+
+    def read(self) -> Any:
+        """`CacheOptions` for the acts."""
+        from layerstill.training import cache_choice
+
+        return cache_choice.CacheOptions(self.cache, self.cache_budget)
+
+
+@dataclass(frozen=True)
+class Verbosity:
+    """What is printed."""
+
+    json_: Json = False
+    quiet: Quiet = False
+
+    def setup(self) -> bool:
+        """Prepare the libraries and the log; whether to be quiet."""
+        quiet = self.quiet or self.json_
+        setup(quiet)
+        return quiet

@@ -1,8 +1,6 @@
 """`layerstill study`."""
 
-import asyncio
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -39,41 +37,30 @@ def study(
     Exit status 0: every run is finished; 1: some failed and are tried again the next time; 2: a mistake in the input.
     """
     setup(quiet or json_)
+    from layerstill.acts.study import prepare
     from layerstill.reporting.study import cells, expected, print_cells, print_runs, spoken
-    from layerstill.studies.file import load_study
-    from layerstill.studies.folder import StudyFolder
-    from layerstill.studies.plan import Plan
-    from layerstill.studies.run import StudyRun
-    from layerstill.training.cache_choice import CacheOptions
 
-    CacheOptions(budget_gb=cache_budget)  # refuses what is no budget
-    the_study = load_study(file, quick)
-    folder = StudyFolder(output)
-    folder.refuse_others(the_study)
-    plan = Plan(the_study, file.parent, output, data, ood_data, cache_budget, teachers)
-    plan.check()
-    run = StudyRun(plan, folder, keep_cache)
-    run.recall_tuning()
-    left, states = run.left(), run.states()
+    ready = prepare(file, output, data, ood_data, quick, teachers, cache_budget, keep_cache)
+    title = ready.study.question or ready.study.name
+    left, states = ready.run.left(), ready.run.states()
     done = sum(state == "finished" for _, _, state in states)
-    time = spoken(expected(left, folder.typical_seconds(), jobs))
+    time = spoken(expected(left, ready.folder.typical_seconds(), jobs))
     summary = f"{len(states)} runs, {done} finished; left: {_counted(left)}, {time}"
     if dry_run:
         rows = [(planned.coordinates, key, state) for planned, key, state in states]
         if json_:
             print(json.dumps([{"coordinates": c, "hash": k, "state": s} for c, k, s in rows], indent=2))
         else:
-            print_runs(rows, the_study.question or the_study.name)
+            print_runs(rows, title)
             print(summary)
         return
-    with folder.open(the_study, quick):
-        records = _carry_out(run, folder, jobs, ray, not (quiet or json_), summary)
-    compare = the_study.compare
+    records = _carry_out(ready, jobs, ray, not (quiet or json_), summary)
+    compare = ready.study.compare
     rows_ = cells(records, compare.metric if compare else None)
     if json_:
         print(json.dumps(rows_, indent=2))
     else:
-        print_cells(rows_, the_study.question or the_study.name)
+        print_cells(rows_, title)
     if failed := [record for record in records if record["status"] == "failed"]:
         _complain(failed, len(records))
         raise typer.Exit(FAILED)
@@ -84,48 +71,21 @@ def _counted(left: Any) -> str:
     return ", ".join(f"{left[kind]} {word}" for kind, word in words.items() if left[kind]) or "nothing"
 
 
-def _carry_out(run: Any, folder: Any, jobs: int, ray: str | None, show: bool, summary: str) -> list[dict[str, Any]]:
+def _carry_out(ready: Any, jobs: int, ray: str | None, show: bool, summary: str) -> list[dict[str, Any]]:
     from layerstill.reporting.study import StudyProgress
-    from layerstill.studies.pool import LocalPool, Pool
 
     if show:
         print(summary, file=sys.stderr)
-
-    def pool() -> Pool:
-        if ray is None:
-            return LocalPool(jobs, folder.path / "logs")
-        from layerstill.studies.ray import RayPool  # only who asks for Ray imports it
-
-        return RayPool(ray, jobs)
-
-    before = signal.getsignal(signal.SIGTERM)
-
-    async def main() -> list[dict[str, Any]]:
-        # An exception out of a signal handler could be lost in the loop; cancelling ends the workers, too.
-        this = asyncio.current_task()
-        assert this is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-        # Made inside the loop that it works in.
-        return await run.run(pool())
-
-    with StudyProgress(sum(run.left().values()), show) as progress:
+    with StudyProgress(sum(ready.run.left().values()), show) as progress:
 
         def tell(job: dict[str, Any], reply: Any) -> None:
-            result = None if reply.error else folder.result(job["folder"])
+            result = None if reply.error else ready.folder.result(job["folder"])
             what = f"failed: {reply.error}"
             if result is not None:
                 what = ", ".join(f"{k} {v:.4f}" for k, v in result.scores.items()) + f" ({reply.seconds:.0f} s)"
             progress.done(job["label"], what)
 
-        run.listener = tell
-        try:
-            return asyncio.run(main())
-        except asyncio.CancelledError:
-            signal.signal(signal.SIGTERM, before)
-            signal.raise_signal(signal.SIGTERM)
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        return ready.carry_out(jobs, ray, tell)
 
 
 def _complain(failed: list[dict[str, Any]], count: int) -> None:

@@ -266,8 +266,6 @@ def read_splits(files: Mapping[str, Path], text_columns: Sequence[str] = (), lab
                 f"{sentences.path}: its tags are {', '.join(sentences.names[:5])} and name no entity, so "
                 + ("there is nothing to learn" if split == "train" else "no score can be had from it")
             )
-    if missing := [name for name in names if name not in train.names]:
-        notices.append(f"{train.path}: no word has the tag {', '.join(missing)}, which other splits have")
     number = {name: i for i, name in enumerate(names)}
     tags = {s: [[number[tag] for tag in row] for row in sentences.tags] for s, sentences in read.items()}
     return TaggedSplits({s: sentences.words for s, sentences in read.items()}, tags, names, tuple(notices))

@@ -47,8 +47,8 @@ class Encoded:
             )
         if self.bare_words:
             notices.append(
-                f"{self.bare_words} words of the {name} texts are no token to the tokenizer, control characters say; "
-                "they are read as unknown"
+                f"{self.bare_words} words of the {name} texts hold no character that the tokenizer keeps; each is read "
+                "as one unknown token"
             )
         if self.unknown > self.tokens / 4:
             notices.append(
@@ -63,10 +63,13 @@ def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, he
     if head.per_token:
         return _encode_words(split, tokenizer, max_length)
     columns = list(map(list, zip(*split.texts, strict=True)))
-    full = tokenizer(*columns, truncation=False, verbose=False)["input_ids"]
-    data = _columns(tokenizer(*columns, truncation=True, max_length=max_length), tokenizer)
-    data |= {"labels": split.labels} if split.labels else {}
-    return _encoded(data, full, tokenizer, max_length)
+    cut = tokenizer(*columns, truncation=True, max_length=max_length)
+    if cut.encodings is not None:  # a fast tokenizer keeps what it has cut off
+        truncated = sum(bool(encoding.overflowing) for encoding in cut.encodings)
+    else:
+        truncated = _longer(tokenizer(*columns, truncation=False, verbose=False)["input_ids"], max_length)
+    data = _columns(cut, tokenizer) | ({"labels": split.labels} if split.labels else {})
+    return _encoded(data, truncated, tokenizer)
 
 
 def _columns(tokens: BatchEncoding, tokenizer: PreTrainedTokenizerBase) -> dict[str, list]:
@@ -76,11 +79,14 @@ def _columns(tokens: BatchEncoding, tokenizer: PreTrainedTokenizerBase) -> dict[
     return data | {"id": list(range(len(ids))), "length": list(map(len, ids)), "content": content_hashes(data)}
 
 
+def _longer(rows: list[list[int]], max_length: int) -> int:
+    return sum(len(ids) > max_length for ids in rows)
+
+
 def _encoded(
-    data: dict[str, list], full: list, tokenizer: PreTrainedTokenizerBase, max_length: int, lost: int = 0, bare: int = 0
+    data: dict[str, list], truncated: int, tokenizer: PreTrainedTokenizerBase, lost: int = 0, bare: int = 0
 ) -> Encoded:
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in data["input_ids"])
-    truncated = sum(len(ids) > max_length for ids in full)
     return Encoded(datasets.Dataset.from_dict(data), truncated, sum(data["length"]), unknown, lost, bare)
 
 
@@ -104,7 +110,7 @@ def _encode_words(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: 
         pairs = zip(first, split.labels, strict=True)
         data["labels"] = [[IGNORED if w is None else tags[w] for w in row] for row, tags in pairs]
     lost = sum(map(len, words)) - sum(map(sum, data["counted"]))
-    return _encoded(data, full["input_ids"], tokenizer, max_length, lost, len(bare))
+    return _encoded(data, _longer(full["input_ids"], max_length), tokenizer, lost, len(bare))
 
 
 def _words_of(split: Split) -> list[list[str]]:

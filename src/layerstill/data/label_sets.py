@@ -9,7 +9,7 @@ from typing import Any
 
 from layerstill.data.columns import not_text, short
 from layerstill.data.files import Table
-from layerstill.errors import UserError
+from layerstill.errors import UserError, nearest
 
 BAR = "|"
 UNKNOWN = -100
@@ -32,6 +32,11 @@ def read_label_sets(
         if both := next((name for name in names if name in text_columns), None):
             raise UserError(f"column {both!r} is both text and label; set --text-columns and --label-column")
         return names, {split: _from_columns(table, names) for split, table in tables.items()}, []
+    if column not in (there := tables["train"].columns):
+        raise UserError(
+            f"{tables['train'].path}: no column {column!r} (from --label-column): {nearest(column, there)}; where each "
+            "label has a column of 0 and 1, name them all: --label-column a,b,c"
+        )
     sets = {split: _from_one_column(table, column) for split, table in tables.items()}
     names = _names(tables["train"], column, sets["train"])
     notices = _look_alike(tables["train"], column, names)

@@ -24,7 +24,10 @@ class Written:
     @cached_property
     def labels(self) -> dict[str, list]:
         """The label column."""
-        return {split: table.column(self.label_column, "--label-column") for split, table in self.tables.items()}
+        column, there = self.label_column, self.tables["train"].columns
+        if column not in there and "," in column and {name.strip() for name in column.split(",")} <= set(there):
+            raise UserError(f"--label-column {column}: one column is expected; a column a label is --task multilabel")
+        return {split: table.column(column, "--label-column") for split, table in self.tables.items()}
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, .
         if not _names_a_class(value):
             raise UserError(
                 f"{table.path} line {line}: label {short(value)} names no class; "
-                "use strings or whole numbers, or --task regression for scores"
+                "use strings or whole numbers, --task multilabel for any number of labels a text, or --task regression "
+                "for scores"
             )
     names = {str(value) for value in written}
     whole = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)

@@ -9,9 +9,11 @@ from typing import Any
 from layerstill.data import conll
 from layerstill.data.columns import guess_texts, scores_of, texts_of
 from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
+from layerstill.data.iob import as_iob2
 from layerstill.data.labels import READERS, Written
-from layerstill.errors import UserError, nearest
-from layerstill.heads import HEADS, Classes, Head, Scores, head_named
+from layerstill.data.objects import as_list, tables_of
+from layerstill.errors import UserError
+from layerstill.heads import Classes, Head, Scores, head_named, nearest_task
 
 NOTHING = "no such file or folder"
 
@@ -21,12 +23,23 @@ class Split:
     """Examples: one or two texts each and a label, as the head of the task has it.
 
     That is a class number, a score, a 0 or 1 for each label, or the numbers of tags; these belong to an example whose
-    texts are its words.
+    texts are its words. A plain string is taken for an example of one text, an array for a list; names of labels become
+    numbers in a `Task`, which knows them.
     """
 
     texts: list[tuple[str, ...]]
     labels: list[Any]
     """Empty for texts without labels."""
+
+    def __post_init__(self) -> None:
+        texts = as_list(self.texts)
+        if any(type(text) is not tuple for text in texts):
+            texts = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        labels = as_list(self.labels)
+        if labels and len(labels) != len(texts):
+            raise UserError(f"a split has {len(texts)} examples and {len(labels)} labels; one each is needed")
+        object.__setattr__(self, "texts", texts)
+        object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -55,13 +68,19 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", head_named(self.head))
+        object.__setattr__(self, "labels", tuple(self.labels))
+        numbered = {
+            s: Split(split.texts, self.head.numbered(split.labels, self.labels, f"task {self.name}, split {s}"))
+            for s, split in self.splits.items()
+        }
+        object.__setattr__(self, "splits", numbered)
         object.__setattr__(self, "metrics", self.metrics or self.head.metrics_of(self.labels))
 
     @classmethod
     def glue(cls, name: str, path: str | Path | None = None) -> "Task":
         """One of the nine GLUE tasks from a folder in the official layout, or from the hub without a path."""
         if name not in GLUE:
-            raise UserError(f"unknown task {name!r}: {nearest(name, [*GLUE, *HEADS])}")
+            raise UserError(f"unknown task {name!r}: {nearest_task(name, GLUE)}")
         return _glue_from_hub(name) if path is None else _glue_from_folder(name, Path(path))
 
     @classmethod
@@ -82,6 +101,41 @@ class Task:
         return _own_files(found, Path(path), None if dev is None else Path(dev), text_columns, label_column)
 
     @classmethod
+    def from_data(
+        cls,
+        data: Any,
+        head: str | Head = "classification",
+        text_columns: tuple[str, ...] = (),
+        label_column: str = "label",
+        labels: Any = None,
+        hold_out: bool = True,
+    ) -> "Task":
+        """Data that are in memory already; they are read as own files are, and the same mistakes are found.
+
+        Args:
+            data: a Dataset, DatasetDict or DataFrame, a list of (text, label) or of (text, text, label), a list of
+                texts with `labels`, a dictionary of these by split, or a path.
+            head: a head or its word.
+            text_columns: one or two, where they have no usual name.
+            label_column: where the labels are. Of a Dataset's ClassLabel the names are taken.
+            labels: of a list of texts, in its order; by split where the texts are.
+            hold_out: without a dev split, make one of a tenth of the training examples, the same every time.
+
+        UserError for what is no data, and for labels that the head cannot learn from, with the split and the row.
+        """
+        found = head_named(head)
+        if isinstance(data, str | Path) and labels is None:
+            return cls.from_files(found, data, None, text_columns, label_column)
+        tables = tables_of(data, labels, label_column)
+        if "train" not in tables and not hold_out:
+            tables["train"] = next(iter(tables.values()))
+        if "train" not in tables:
+            raise UserError(f"data: split train is missing, there are {', '.join(tables)}")
+        if found.per_token:
+            return _tagged(found, tables, text_columns, label_column)
+        return _from_tables(found, tables, text_columns, label_column, hold_out)
+
+    @classmethod
     def demo(cls) -> "Task":
         """Support-ticket routing: about 1,000 short messages, ten intents, written for this project."""
         folder = resources.files("layerstill") / "data" / "tickets"
@@ -99,6 +153,17 @@ class Task:
         splits = {s: Split(split.texts, moved(split.labels)) for s, split in self.splits.items()}
         clean = None if self.clean_labels is None else moved(self.clean_labels)
         return replace(self, splits=splits, labels=names, clean_labels=clean)
+
+    def with_dev(self) -> "Task":
+        """The same task, with a tenth of its training examples held out as `dev` if it has no such split."""
+        if "train" not in self.splits:
+            raise UserError(f"task {self.name}: split train is missing, there are {', '.join(self.splits) or 'none'}")
+        if "dev" in self.splits:
+            return self
+        if self.regime:
+            raise UserError(f"task {self.name}: split dev is missing; give it one before its regime is applied")
+        splits, notice = _hold_out(self.splits, self.head)
+        return replace(self, splits=splits, notices=(*self.notices, notice))
 
     def gold(self, split: str) -> Any:
         """The labels of a split as `score` takes them."""
@@ -246,10 +311,15 @@ def _glue_from_hub(name: str) -> Task:
 def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
     if head.per_token:
         return _tagged_files(head, path, dev, text_columns, label_column)
+    files = find_files(path, dev)
+    return _from_tables(head, {split: read_table(file) for split, file in files.items()}, text_columns, label_column)
+
+
+def _from_tables(
+    head: Head, tables: dict[str, Table], text_columns: tuple[str, ...], label_column: str, hold_out: bool = True
+) -> Task:
     if head.word not in READERS:
         raise UserError(f"--task {head.word}: own files are read for {', '.join(READERS)}; make the Task in Python")
-    files = find_files(path, dev)
-    tables = {split: read_table(file) for split, file in files.items()}
     text_columns = text_columns or guess_texts(tables["train"], label_column)
     texts = {s: texts_of(t, text_columns, "--text-columns") for s, t in tables.items()}
     if label_column in text_columns:
@@ -258,14 +328,37 @@ def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str
     notices = [*(notice for table in tables.values() for notice in table.notices), *labels.notices]
     splits = {s: Split(texts[s], labels.splits[s]) for s in tables}
     if (rows := len(splits.get("dev", splits["train"]))) < head.fewest:
-        raise UserError(
-            f"{files.get('dev')}: a correlation needs at least {head.fewest} rows, the dev split has {rows}"
-        )
-    if "dev" not in splits:
+        path = tables.get("dev", tables["train"]).path
+        raise UserError(f"{path}: a correlation needs at least {head.fewest} rows, the dev split has {rows}")
+    if "dev" not in splits and hold_out:
         refuse_copies(tables["train"])
         splits, notice = _hold_out(splits, head)
         notices.append(notice)
     return Task(head.word, head, splits, labels.names, head.metrics, notices=tuple(notices))
+
+
+def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...], label_column: str) -> Task:
+    """Sentences as lists of words, and their tags."""
+    splits: dict[str, Split] = {}
+    notices: list[str] = []
+    for split, table in tables.items():
+        usual = next((c for c in ("tokens", "words", "text") if c in table.columns), "tokens")
+        tag_column = next((c for c in (label_column, "tags", "ner_tags") if c in table.columns), label_column)
+        words = table.column(text_columns[0] if text_columns else usual, "text_columns")
+        written = [[str(tag) for tag in as_list(row)] for row in table.column(tag_column, "label_column")]
+
+        def where(sentence: int, word: int, split: str = split) -> str:
+            return f"{split} sentence {sentence + 1}, word {word + 1}"
+
+        for number, (sentence, row) in enumerate(zip(words, written, strict=True), 1):
+            if isinstance(sentence, str) or len(sentence) != len(row):
+                size = "a string" if isinstance(sentence, str) else f"{len(sentence)} words"
+                raise UserError(f"{split} sentence {number}: {size} for {len(row)} tags; give a list of words")
+        tags, told = as_iob2(written, where, split)
+        splits[split] = Split(words, tags)
+        notices += told
+    names = conll.order_of_tags({tag for split in splits.values() for row in split.labels for tag in row})
+    return Task(head.word, head, splits, names, notices=tuple(notices))
 
 
 def _tagged_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:

@@ -62,7 +62,8 @@ class Predictions:
 def prediction_tensors(logits: Any, split: Split, head: Head) -> dict[str, torch.Tensor]:
     """The tensors of `predictions.safetensors`; `logits` are in the order of the split, as the head joins them.
 
-    Where tokens have logits, those of all examples stand one after the other, and `lengths` says how many each has.
+    Where tokens have logits, those of all examples stand one after the other, and so do labels: `lengths` says how many
+    logits each has, `words` how many labels, which are more where a sentence was cut.
     """
     digests = (hashlib.blake2b(json.dumps(t).encode(), digest_size=8).digest() for t in split.texts)
     ids = [int.from_bytes(digest, "big") >> 1 for digest in digests]
@@ -71,6 +72,7 @@ def prediction_tensors(logits: Any, split: Split, head: Head) -> dict[str, torch
     return {
         "logits": torch.as_tensor(np.concatenate(logits)),
         "lengths": torch.tensor([len(row) for row in logits]),
+        "words": torch.tensor([len(row) for row in split.labels]),
         "labels": torch.as_tensor(np.concatenate(head.gold(split.labels))),
         "ids": torch.tensor(ids),
     }

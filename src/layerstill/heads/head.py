@@ -15,6 +15,16 @@ IGNORED = -100
 """The label of what has none, as in torch and transformers."""
 
 
+def place_of(label: Any, names: Sequence[str], where: str) -> int:
+    """The number of an output that is given by name or number; UserError that begins with `where` if there is none."""
+    if isinstance(label, str) and label in names:
+        return names.index(label)
+    if isinstance(label, int) and (0 <= label < len(names) or label == IGNORED):
+        return int(label)
+    known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
+    raise UserError(f"{where}: label {label!r} is none of {known}, which are numbered 0 to {len(names) - 1}")
+
+
 class Head(Spec):
     """A kind of output. A new one is a subclass that overrides what differs.
 
@@ -80,6 +90,13 @@ class Head(Spec):
 
     # What data ask.
 
+    def numbered(self, labels: Sequence[Any], names: Sequence[str], where: str) -> list[Any]:
+        """The labels of a split as training reads them: names of outputs as their numbers, numbers as they are.
+
+        UserError that begins with `where` for a label that can be none of `names`.
+        """
+        return [place_of(label, names, f"{where}, example {i}") for i, label in enumerate(labels, 1)]
+
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
         """The labels of a split when output i has become output `places[i]` of so many."""
         return [places[int(label)] for label in labels]
@@ -100,6 +117,10 @@ class Head(Spec):
     def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
         """Which of so many outputs no label of a split is about."""
         return sorted(set(range(outputs)) - set(labels))
+
+    def start(self, labels: Sequence[Any]) -> Tensor | None:
+        """What the biases of new outputs `(C,)` start at, by the training labels; None for what transformers does."""
+        return None
 
     # What training asks.
 

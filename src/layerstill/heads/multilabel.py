@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerstill.heads.head import Head
+from layerstill.errors import UserError
+from layerstill.heads.head import Head, place_of
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.label_sets import (
     LABEL_METRICS,
@@ -38,6 +39,20 @@ class MultiLabel(Head):
     def _says_so(self, config: object) -> bool:
         return getattr(config, "problem_type", None) == self.problem_type  # without it a head means one class
 
+    def numbered(self, labels: Sequence[Any], names: Sequence[str], where: str) -> list[Any]:
+        found = []
+        for i, row in enumerate(labels, 1):
+            place = f"{where}, example {i}"
+            if any(isinstance(value, str) for value in row):
+                given = {place_of(name, names, place) for name in row}
+                row = [int(number in given) for number in range(len(names))]
+            if len(row) != len(names):
+                raise UserError(
+                    f"{place}: {len(row)} labels where there are {len(names)}: give a 0 or 1 for each, or names"
+                )
+            found.append(list(row))
+        return found
+
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
         moved = []
         for row in labels:
@@ -49,6 +64,13 @@ class MultiLabel(Head):
 
     def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
         return [i for i in range(outputs) if not any(row[i] > 0 for row in labels)]
+
+    def start(self, labels: Sequence[Any]) -> Tensor:
+        # The log-odds of each label's share (arXiv 1708.02002, section 4.1): most labels are rare, and from 0 on a
+        # model first learns to say no to everything, by making all texts alike, which it may never leave again.
+        gold = self.gold(labels)
+        there, known = (gold > 0).sum(0) + 1, (gold >= 0).sum(0) + 2
+        return torch.tensor(np.log(there / (known - there)), dtype=torch.float32)
 
     def labelled(self, labels: Tensor) -> Tensor:
         return labels >= 0

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerstill.errors import UserError
 from layerstill.heads.head import Head
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.by_name import METRICS
@@ -24,6 +25,12 @@ class Scores(Head):
 
     def outputs(self, labels: Sequence[str]) -> int:
         return 1
+
+    def numbered(self, labels: Sequence[Any], names: Sequence[str], where: str) -> list[Any]:
+        for i, label in enumerate(labels, 1):
+            if isinstance(label, bool) or not isinstance(label, int | float):
+                raise UserError(f"{where}, example {i}: score {label!r} is no number")
+        return list(labels)
 
     def labelled(self, labels: Tensor) -> Tensor:
         return ~labels.isnan()

@@ -33,6 +33,9 @@ class Tokens(Head):
     def _says_so(self, config: Any) -> bool:
         return True
 
+    def numbered(self, labels: Sequence[Any], names: Sequence[str], where: str) -> list[Any]:
+        return [super(Tokens, self).numbered(row, names, f"{where}, sentence {i}") for i, row in enumerate(labels, 1)]
+
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
         return [[tag if tag == IGNORED else places[tag] for tag in row] for row in labels]
 

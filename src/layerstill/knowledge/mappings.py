@@ -53,6 +53,14 @@ class Group(NamedTuple):
     weight: float = 1.0
     meet: Meet = "each"
 
+    @property
+    def fits(self) -> bool:
+        """Whether so many layers can meet like this."""
+        student, teacher = len(self.student), len(self.teacher)
+        if self.meet == "concatenated":
+            return student == teacher > 0
+        return student == 1 and (teacher > 0 if self.meet == "fused" else teacher == 1)
+
     def __str__(self) -> str:
         left, right = (", ".join(map(layer_name, side)) for side in (self.student, self.teacher))
         return f"{left} <- {right}" + f" ({self.meet})" * (self.meet != "each")

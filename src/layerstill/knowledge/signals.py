@@ -39,7 +39,8 @@ class Signal(Spec):
     of_head: ClassVar[bool] = False
     """Whether it is the head's output, whose distance the head has a say in."""
     maps: ClassVar[bool] = False
-    """Whether it is token-by-token maps `(B, heads, N, N)`, which are large and may be compared in parts."""
+    """Whether it is token-by-token maps `(B, heads, N, N)` made of the attention record of their layer alone, which are
+    large and may be compared a few examples or heads at a time."""
 
     @property
     def relation_heads(self) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 from layerstill.data.regimes import Regime
 from layerstill.errors import UserError
 from layerstill.heads import HEADS
-from layerstill.recipe import Recipe
+from layerstill.recipe import Recipe, foreign_words
 from layerstill.reporting.figures import get
 from layerstill.reporting.runs import RunRecord
 
@@ -30,6 +30,10 @@ def command_of(run: RunRecord) -> str | None:
     if distilled:
         words += ["--recipe", str(run.folder / "recipe.yaml"), "--student-layers", settings.get("student_layers")]
         words += ["--init-from", settings["init_from"]] if settings.get("init_from") else []
+        if foreign := foreign_words(settings.get("recipe")):
+            remarks.append(f"only in Python: Recipe.load(FILE, words=[...]) with {', '.join(foreign)}")
+    if settings.get("head"):
+        remarks.append(f"only in Python: a task with the head {json.dumps(settings['head'])}")
     else:
         words += _sets(settings.get("recipe"), remarks)
     if settings.get("supplementary"):

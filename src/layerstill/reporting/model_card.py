@@ -68,6 +68,7 @@ def model_card(result: Record, recipe: Recipe, settings: dict[str, Any], head: H
         kind=head.word,
         rule=head.rule,
         by_label=list(result.by_label.items()),
+        own_head=settings.get("head") and _named(settings["head"]),
         auto_class=f"AutoModel{head.architecture}",
         settings=settings,
         regime=_flat(result.regime),
@@ -140,7 +141,8 @@ def _objective(spec: dict[str, Any]) -> str:
     parts = ["the task's own loss on the gold labels" if spec["signal"] == "labels" else _named(spec["signal"])]
     if spec.get("target"):
         parts[0] += f" of the {_named(spec['target'])}"
-    for word, before in (("mapping", "layers mapped"), ("alignment", "widths aligned"), ("view", "input")):
+    said = {"mapping": "layers mapped", "alignment": "widths aligned", "relate": "relations", "view": "input"}
+    for word, before in said.items():
         if spec.get(word):
             parts.append(f"{before}: {_named(spec[word])}")
     if spec.get("distance"):
@@ -152,7 +154,12 @@ def _objective(spec: dict[str, Any]) -> str:
 
 
 def _named(value: Any) -> str:
-    return spec_words(value).replace("_", " ")
+    # A word from outside, `module:Class`, is code and stays as it is.
+    return re.sub(r"\S+", lambda found: _spaced(found[0]), spec_words(value))
+
+
+def _spaced(name: str) -> str:
+    return name if ":" in name.strip("(),:") else name.replace("_", " ")
 
 
 def _init(init: Any) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from layerstill.plan import Plan
 from layerstill.reporting.words import spec_words
+from layerstill.training.plan import Plan
 
 USUAL_SHARE = 0.5
 """Of the matrix-multiply peak, that training small students reached on the CPUs we measured (docs/evidence.md)."""
@@ -28,7 +28,8 @@ def _compares(row: dict[str, Any]) -> str:
         f"{spec_words(row['signal'])} by {spec_words(row['distance'] or 'task loss')}",
         f"weight {spec_words(row['weight'])}",
     ]
-    for word, default in (("alignment", "none"), ("target", "teacher"), ("view", "clean"), ("padding", "excluded")):
+    usual = {"alignment": "none", "relate": None, "target": "teacher", "view": "clean", "padding": "excluded"}
+    for word, default in usual.items():
         if row[word] != default:
             lines.append(f"{word} {spec_words(row[word])}")
     return "\n".join(lines)

@@ -7,20 +7,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from layerstill.atomic import write_json
 from layerstill.data.ood import OodSet, read_ood
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.predictions import PREDICTIONS_FILE
 from layerstill.recipe import Recipe
-from layerstill.reporting.model_card import card_writer
 from layerstill.result import Record
-from layerstill.studies.tasks import task_of
-from layerstill.training.arguments import Options, steps_of
-from layerstill.training.cache_choice import CacheOptions
+from layerstill.training.arguments import steps_of
 from layerstill.training.records import JOB_FILE
-from layerstill.training.run import distill, finetune
 
 Job = dict[str, Any]
 """Every job: kind (`teacher`, `tuning` or `run`), hash, label, folder, source, data (its fingerprint), regime,
@@ -28,31 +23,6 @@ regime_seed, held_out, recipe, share, total_steps, max_steps, seed, max_length, 
 student's: teacher, init_from, student_layers, own_teacher, cache, cache_budget, cache_runs, ood, ood_examples,
 ood_data; where a stage trains on such texts supplementary, supplementary_columns and supplementary_texts (their
 fingerprint)."""
-
-
-def perform(job: Job) -> None:
-    """Do the job; when this returns, its folder holds a finished run."""
-    task = task_of(job)
-    recipe = Recipe.from_data(job["recipe"], "recipe")
-    texts = supplementary_of(job)
-    sizes = {"task": len(task.splits["train"]), "supplementary": len(texts.texts) if texts else 0}
-    recipe = with_steps(recipe, sizes, job["total_steps"], job["max_steps"], job["share"])
-    options = Options(
-        seed=job["seed"],
-        max_length=job["max_length"],
-        max_steps=job["max_steps"],
-        precision=job["precision"],
-        progress=False,
-        cache=CacheOptions(job.get("cache", "off"), job.get("cache_budget", 4.0), job.get("cache_runs")),
-    )
-    _keep(job)
-    card = card_writer(recipe, task.head)
-    if job["kind"] == "teacher":
-        finetune(job["model"], task, job["folder"], recipe, options, describe=card)
-        return
-    more = out_of_domain(job, task) | {"teacher_metrics": scores_on(Path(job["teacher"]), job), "supplementary": texts}
-    layers, start = job["student_layers"], job["init_from"]
-    distill(job["teacher"], task, recipe, layers, job["folder"], options, start, describe=card, **more)
 
 
 def supplementary_of(job: Job) -> Supplementary | None:
@@ -63,16 +33,6 @@ def supplementary_of(job: Job) -> Supplementary | None:
     if texts.fingerprint != job["supplementary_texts"]:
         raise UserError(f"supplementary {job['supplementary']}: changed since the study began; start the study again")
     return texts
-
-
-def _keep(job: Job) -> None:
-    """Write the job into its run's folder, ahead of the run, so that no finished run is without it."""
-    folder = Path(job["folder"])
-    for path in (folder / JOB_FILE, folder / f".{JOB_FILE}.part"):
-        if path.is_symlink():
-            raise UserError(f"{path}: a symbolic link, which could lead the writing anywhere; remove it")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / JOB_FILE, job)
 
 
 def with_steps(recipe: Recipe, sizes: dict[str, int], total: int | None, most: int | None, share: float) -> Recipe:

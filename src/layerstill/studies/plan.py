@@ -14,15 +14,15 @@ from layerstill.data.supplementary import read_supplementary
 from layerstill.data.tasks import GLUE, Task
 from layerstill.demo_model import find_base_model
 from layerstill.errors import UserError
-from layerstill.heads import HEADS
+from layerstill.heads import HEADS, Head
 from layerstill.recipe import Recipe
 from layerstill.studies.expand import Planned, expand, find_recipe, tuned
 from layerstill.studies.file import Arm, Settings, Study, TaskSource
 from layerstill.studies.job import Job, out_of_domain
 from layerstill.studies.tasks import read_source, under_regime
-from layerstill.training.models import fingerprint, load_config
+from layerstill.training.misfits import refuse_misfits
+from layerstill.training.models import fingerprint, load_config, require_head
 from layerstill.training.records import task_fingerprint
-from layerstill.training.run import refuse_misfits
 
 FOLDERS = {"teacher": "teachers", "tuning": "tuning", "run": "runs"}
 PLACES = {
@@ -33,7 +33,7 @@ PLACES = {
 
 
 @dataclass
-class Plan:
+class StudyPlan:
     """A study with its data and base models found.
 
     Args:
@@ -53,7 +53,7 @@ class Plan:
     ood_data: Path | None = None
     cache_budget: float = 4.0
     teachers: Path | None = None
-    _models: dict[str, tuple[str, str, PretrainedConfig]] = field(default_factory=dict, repr=False)
+    _models: dict[tuple[str, Head | None], tuple[str, str, PretrainedConfig]] = field(default_factory=dict, repr=False)
     _jobs: dict[int, tuple[Planned, Job]] = field(default_factory=dict, repr=False)
     _data: dict[str, tuple[str, Task]] = field(default_factory=dict, repr=False)
     _ood: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
@@ -93,10 +93,13 @@ class Plan:
         where = "run " + ", ".join(f"{axis} {value}" for axis, value in run.coordinates.items())
         self._refuse_texts(run, f"study {self.study.name}, {where}")
         _, task = self._task(s.task)
-        config = self._model(self._own_teacher(s) or s.model)[2]
+        own = self._own_teacher(s)
+        path, _, config = self._model(own or s.model, task.head)
         start = self._start(s)
         source = config if start is None else start[2]
         try:
+            if own is not None:
+                require_head(path, config, task.head)
             refuse_misfits(run.recipe, config, source, s.student_layers, s.seed, task.head)
         except UserError as error:
             raise UserError(f"study {self.study.name}, {where}: {error}") from None
@@ -276,11 +279,14 @@ class Plan:
         """The model that students are cut from; None for their teacher."""
         return None if s.init_from == "teacher" else self._model(s.model if s.init_from == "model" else s.init_from)
 
-    def _model(self, name: str) -> tuple[str, str, PretrainedConfig]:
-        """Path, fingerprint and configuration of a model; a folder is looked for beside the study file first."""
-        if name not in self._models:
+    def _model(self, name: str, head: Head | None = None) -> tuple[str, str, PretrainedConfig]:
+        """Path, fingerprint and configuration of a model; a folder is looked for beside the study file first.
+
+        With `head` the model must be one that can have it.
+        """
+        if (name, head) not in self._models:
             beside = self.file_folder / name
             path = find_base_model() if name == "demo" else str(beside) if name and beside.is_dir() else name
-            config = load_config(path)
-            self._models[name] = (path, fingerprint(path, config), config)
-        return self._models[name]
+            config = load_config(path, head)
+            self._models[name, head] = (path, fingerprint(path, config), config)
+        return self._models[name, head]

@@ -37,10 +37,14 @@ class Pool(Protocol):
 
 
 class Worker:
-    """One process, started for its first job, and anew after it has died."""
+    """One process of the module `program`, started for its first job, and anew after it has died.
 
-    def __init__(self, log: Path, threads: int) -> None:
+    It takes a job as a line of JSON and answers with `error`, `refused` and `seconds` as another.
+    """
+
+    def __init__(self, log: Path, threads: int, program: str) -> None:
         self.log = log
+        self.program = program
         self.threads = threads
         self._process: asyncio.subprocess.Process | None = None
 
@@ -69,7 +73,7 @@ class Worker:
         threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "layerstill.studies.worker"),
+                *(sys.executable, "-m", self.program),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -90,9 +94,9 @@ class Worker:
 class LocalPool:
     """`count` workers on this machine, which share evenly the threads that torch would take."""
 
-    def __init__(self, count: int, logs: Path) -> None:
+    def __init__(self, count: int, logs: Path, program: str) -> None:
         threads = max(1, torch.get_num_threads() // count)
-        self.workers = [Worker(logs / f"worker-{i}.log", threads) for i in range(1, count + 1)]
+        self.workers = [Worker(logs / f"worker-{i}.log", threads, program) for i in range(1, count + 1)]
         self._free: asyncio.Queue[Worker] = asyncio.Queue()
         for worker in self.workers:
             self._free.put_nowait(worker)

@@ -12,7 +12,7 @@ from layerstill.errors import UserError
 from layerstill.studies.expand import Planned, tuned
 from layerstill.studies.folder import StudyFolder
 from layerstill.studies.job import Job, forget_cache, forget_model
-from layerstill.studies.plan import Plan
+from layerstill.studies.plan import StudyPlan
 from layerstill.studies.pool import Pool, Reply
 from layerstill.studies.tuning import Halving, halve, jobs_in
 
@@ -34,7 +34,7 @@ class StudyRun:
         listener: called with every job that was done.
     """
 
-    plan: Plan
+    plan: StudyPlan
     folder: StudyFolder
     keep_cache: bool = False
     listener: Listener = lambda job, reply: None

@@ -1,1 +1,1 @@
-"""The distillation module, the trainer, and the acts `finetune` and `distill`."""
+"""The distillation module, its trainer, what a run keeps and what it is planned to cost."""

@@ -22,7 +22,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import depth_of, family_of
 from layerstill.heads import Classes, Head, head_of
-from layerstill.training.weights import first_line, held_elements, refuse_folder
+from layerstill.training.model_files import first_line, held_elements, refuse_folder
 
 log = logging.getLogger("layerstill")
 
@@ -80,6 +80,11 @@ def _refuse_unbuildable(name: str, config: PretrainedConfig, auto_class: Any) ->
             parameters = auto_class.from_config(copy.deepcopy(config)).num_parameters()
     except Exception as error:  # sizes and names go unchecked into whatever module reads them first
         kind = type(error).__name__
+        if "Unrecognized configuration class" in str(error):
+            raise UserError(
+                f"model {name}: transformers has no {auto_class.__name__} of family {config.model_type!r}; "
+                "use a model of another family for this task"
+            ) from None
         raise UserError(f"model {name}: config.json describes no model ({kind}: {first_line(error)})") from None
     held = held_elements(name)
     if held is not None and parameters > 2 * held + 1_000_000:
@@ -181,7 +186,7 @@ def load_for_finetuning(name: str, task: Task) -> PreTrainedModel:
     """A pre-trained model with a head for the task: its own if it has one with as many outputs, else a new one."""
     config = load_config(name, task.head)
     task.head.describe(config, task.labels)
-    return _load(name, config, task.head, new_head=True)
+    return _load(name, config, task.head, new_head=True, start=task.head.start(task.splits["train"].labels))
 
 
 def require_head(name: str, config: PretrainedConfig, head: Head) -> None:
@@ -194,9 +199,12 @@ def require_head(name: str, config: PretrainedConfig, head: Head) -> None:
             f"model {name} has no task head ({', '.join(_architectures(config)) or 'no architecture named'}); "
             "fine-tune it first: layerstill finetune"
         )
+    unsaid = config.problem_type is None and found.architecture == head.architecture
+    mend = f'; if it was trained for that, write "problem_type": "{head.problem_type}" into its config.json'
     raise UserError(
         f"model {name}: its head gives {found.gives} (problem_type {config.problem_type}), and the task has "
         f"{head.gives}; use --task {found.word}, or fine-tune it on this task first: layerstill finetune"
+        f"{mend if unsaid else ''}"
     )
 
 
@@ -243,7 +251,9 @@ def _architectures(config: PretrainedConfig) -> list[Any]:
     return [named] if isinstance(named, str) else list(named)
 
 
-def _load(name: str, config: PretrainedConfig, head: Head, new_head: bool) -> PreTrainedModel:
+def _load(
+    name: str, config: PretrainedConfig, head: Head, new_head: bool, start: torch.Tensor | None = None
+) -> PreTrainedModel:
     try:
         model, report = head.auto_class.from_pretrained(
             name,
@@ -260,6 +270,8 @@ def _load(name: str, config: PretrainedConfig, head: Head, new_head: bool) -> Pr
             raise
         raise UserError(f"model {name}: model.safetensors is damaged ({first_line(error)})") from None
     wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    if start is not None:
+        _start_biases(model, wrong, start)
     if new_head:
         body = f"{model.base_model_prefix}."
         wrong = [key for key in wrong if key.startswith(body) and "pooler" not in key]
@@ -273,6 +285,14 @@ def _load(name: str, config: PretrainedConfig, head: Head, new_head: bool) -> Pr
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"model {name}: {key} holds numbers that are not finite; the model is damaged")
     return model.float()
+
+
+@torch.no_grad()
+def _start_biases(model: PreTrainedModel, new: list[str], start: torch.Tensor) -> None:
+    """Start the outputs' biases, if they are new and there are any, at `start` `(C,)`."""
+    outputs = [p for n, p in model.named_parameters() if n in new and n.endswith(".bias") and p.shape == start.shape]
+    if outputs:
+        outputs[-1].copy_(start)
 
 
 def _look_at_foreign(name: str, config: PretrainedConfig, foreign: list[str], new_head: bool) -> None:

@@ -11,10 +11,8 @@ training loop:
 """
 
 import copy
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,59 +23,19 @@ from layerstill.errors import ObjectiveError, UserError
 from layerstill.families import recorder_of, shape_of
 from layerstill.heads import Head
 from layerstill.knowledge.alignment import Aligner
-from layerstill.knowledge.bound_objective import BoundObjective, Target, Term, shared_maps
+from layerstill.knowledge.bound_objective import BoundObjective, Term, shared_maps
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
 from layerstill.knowledge.counting import Places
 from layerstill.knowledge.mappings import layer_name
+from layerstill.knowledge.meeting import Target
 from layerstill.knowledge.objective import Whom
 from layerstill.knowledge.views import Mixing, View
 from layerstill.randomness import generator
 from layerstill.recipe import Stage
 from layerstill.training.accounting import forward_flops
+from layerstill.training.clock import Clock, Stopwatch
 from layerstill.training.dropout import CheapDropout
 from layerstill.training.teacher_cache import TeacherCache
-
-
-@dataclass
-class Clock:
-    """Where training stands: optimiser steps and epochs of this stage, counted from 0."""
-
-    epoch: int = 0
-    epochs: float = 1
-    step: int = 0
-    steps: int = 1
-
-
-@dataclass
-class Stopwatch:
-    """Adds up the time spent in a block, without waiting for a GPU while training runs."""
-
-    seconds: float = 0.0
-    _events: list[tuple[Any, Any]] = field(default_factory=list)
-    _start: Any = None
-
-    def __enter__(self) -> None:
-        if torch.cuda.is_available():
-            self._start = torch.cuda.Event(enable_timing=True)
-            self._start.record()
-        else:
-            self._start = time.perf_counter()
-
-    def __exit__(self, *exc: object) -> None:
-        if torch.cuda.is_available():
-            end = torch.cuda.Event(enable_timing=True)
-            end.record()
-            self._events.append((self._start, end))
-        else:
-            self.seconds += time.perf_counter() - self._start
-
-    def total(self) -> float:
-        """Seconds so far; waits for the GPU if there is one."""
-        if self._events:
-            torch.cuda.synchronize()
-            self.seconds += sum(a.elapsed_time(b) for a, b in self._events) / 1000
-            self._events.clear()
-        return self.seconds
 
 
 def bind_objectives(
@@ -344,10 +302,7 @@ class DistillationModule(nn.Module):
         devices = [self.student.device] if self.student.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             self.train()
-            for o in self.terms_of_stage:
-                o.check_counts_anew()
-            self.terms(_shortened(batch))
-            terms, _ = self.terms(batch)
+            terms = self._tried(batch)
             for name, term in terms.items():
                 value = term.value.item()
                 if value == 0 or value != value or abs(value) == float("inf"):
@@ -364,6 +319,19 @@ class DistillationModule(nn.Module):
         self.teacher_time = Stopwatch()
         self.flops = spent
         return unreached
+
+    def _tried(self, batch: dict[str, Any]) -> dict[str, Term]:
+        """The terms of a batch, with their counts checked; mappings remember nothing of it."""
+        memories = {o.name: o.mapping_state for o in self.terms_of_stage}
+        for o in self.terms_of_stage:
+            o.mapping_state = copy.deepcopy(o.mapping_state)
+            o.check_counts_anew()
+        try:
+            self.terms(_shortened(batch))
+            return self.terms(batch)[0]
+        finally:
+            for o in self.terms_of_stage:
+                o.mapping_state = memories[o.name]
 
     def _is_double(self) -> bool:
         return next(self.student.parameters()).dtype == torch.float64

@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -16,15 +17,23 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from layerstill.atomic import write_json, write_text
+from layerstill.data.ood import OodSet
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
+from layerstill.heads import head_settings
+from layerstill.recipe import Recipe
 from layerstill.result import Record, Result
 from layerstill.training import processes
+from layerstill.training.arguments import Options
 from layerstill.training.lock import LOCK_FILE, FolderLock
 
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
 """What a study told the run, written before it begins."""
+PLACES = {"teacher", "model", "init_from", "data_checks"}
+"""Settings that make no run another: a model is what its fingerprint says, under whatever path it was given."""
+RUNS = Path("runs")
+"""Where runs go that are given no folder."""
 DISK_TROUBLE = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENOTDIR EISDIR ENOENT EEXIST ENAMETOOLONG ENOLCK".split()
@@ -105,8 +114,7 @@ class RunFolder:
         if self.finished is None and not trained:
             return  # it failed before anything was trained, so nothing can be lost
         for key in [*self.settings, *there]:
-            # A model is what its fingerprint says, under whatever path it was given.
-            if key not in {"teacher", "model", "init_from", "data_checks"} and there.get(key) != self.settings.get(key):
+            if key not in PLACES and there.get(key) != self.settings.get(key):
                 raise UserError(
                     f"--output {self.path} holds another run: {key} is {_brief(there.get(key))} there and "
                     f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"
@@ -206,6 +214,34 @@ class MetricsLog(TrainerCallback):
             entry.get("dev", {}).pop(noise, None)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def settings_of(task: Task, recipe: Recipe, options: Options, ood: Sequence[OodSet]) -> dict[str, Any]:
+    """What `run.json` keeps of every run; with other settings it is another run."""
+    head = head_settings(task.head)
+    return {
+        "task": task.name,
+        **({} if head is None else {"head": head}),
+        **({"regime": task.regime} if task.regime else {}),
+        **({"ood": {ood_set.name: ood_set.fingerprint for ood_set in ood}} if ood else {}),
+        "data_fingerprint": task_fingerprint(task),
+        "recipe": recipe.model_dump(mode="json", exclude={"name"}),
+        "seed": options.seed,
+        "max_length": options.max_length,
+        "max_steps": options.max_steps,
+        "precision": options.precision,
+        **({"compile": True} if options.compile else {}),
+        "cache": options.cache.where if options.cache.where in {"auto", "off"} else "shared",
+    }
+
+
+def folder_for(output: str | Path | None, recipe: Recipe, settings: dict[str, Any]) -> Path:
+    """`output`, or without one `runs/RECIPE-DIGEST`: the same for the same settings, so that a run is found again."""
+    if output is not None:
+        return Path(output)
+    told = {key: value for key, value in settings.items() if key not in PLACES}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    return RUNS / f"{recipe.name or 'recipe'}-{digest}"
 
 
 def task_fingerprint(task: Task) -> str:

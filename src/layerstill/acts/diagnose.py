@@ -1,4 +1,4 @@
-"""`diagnose`: what a finished run overfits, how flat its minimum is, and whose layers its own resemble.
+"""The act `diagnose`: what a finished run overfits, how flat its minimum is, and whose layers its own resemble.
 
 Every part of `diagnostics.json` remembers what it was made with, so that a second call adds what is missing.
 """
@@ -6,7 +6,7 @@ Every part of `diagnostics.json` remembers what it was made with, so that a seco
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,9 +15,12 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
+from layerstill.acts.inputs import read_task
 from layerstill.atomic import write_json
 from layerstill.data.encode import usable_length
-from layerstill.data.label_agreement import agree_on_labels, refuse_other_labels
+from layerstill.data.label_agreement import agree_on_labels, fit_all, refuse_other_labels
+from layerstill.data.ood import OodSet
+from layerstill.data.regimes import Regime
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError, nearest
 from layerstill.evaluation import flatness
@@ -28,7 +31,10 @@ from layerstill.evaluation.predict import Batch, batches_of, logits_of
 from layerstill.evaluation.similarity import FEWEST, layer_similarity, pooled_states
 from layerstill.heads import Head
 from layerstill.result import RESULT_FILE
+from layerstill.studies.job import ood_of_run
+from layerstill.studies.tasks import task_of_run
 from layerstill.training.lock import FolderLock
+from layerstill.training.model_files import INDEX, WEIGHTS
 from layerstill.training.models import (
     adopt_padding,
     fingerprint,
@@ -38,7 +44,6 @@ from layerstill.training.models import (
     require_head,
 )
 from layerstill.training.records import JOB_FILE, RUN_FILE, task_fingerprint
-from layerstill.training.weights import INDEX, WEIGHTS
 
 log = logging.getLogger("layerstill")
 
@@ -155,11 +160,12 @@ WITH_TEACHER = ("agreement", "cka")
 
 def diagnose(
     run: str | Path,
-    task: Task,
-    teacher: str | None = None,
+    data: Any = None,
+    teacher: str | Path | None = None,
     parts: tuple[str, ...] | None = None,
     examples: int = 512,
     seed: int = 0,
+    ood: Sequence[OodSet] | None = None,
     others: Mapping[str, Split] | None = None,
     watch: Watch = lambda part, steps: lambda: None,
 ) -> dict[str, Any]:
@@ -167,10 +173,12 @@ def diagnose(
 
     Args:
         run: its folder.
-        task: the data it was trained on; others, by their fingerprint, are refused with a UserError.
+        data: what it was trained on, as in `distill`, if it is not a study's run, which knows its data. The regime of
+            the run is applied to it. Other data, by their fingerprint, are refused with a UserError.
         teacher: a folder or hub id, if not where the run had it.
         parts: of `PARTS`; without it all that the run allows. Parts that are there, made with the same settings, stay.
         examples: at most so many of each split, drawn with `seed`.
+        ood: out-of-domain sets for which agreement with the teacher is asked; None for those of the run's study.
         others: sets besides the task's splits for which agreement with the teacher is asked, labels not needed; they
             join those of earlier calls.
         watch: for a progress bar.
@@ -178,9 +186,11 @@ def diagnose(
     folder = Path(run)
     settings = run_settings(folder)
     _read(folder)  # refuses a damaged file before anything is loaded
+    task = _task(folder, data, settings)
+    others = {**_far_sets(folder, task, ood, parts), **(others or {})}
     config = load_config(str(folder), task.head)
     task, notices = agree_on_labels(task, config, f"run {folder}", subset=True)
-    name = teacher or settings.get("teacher")
+    name = str(teacher) if teacher is not None else settings.get("teacher")
     chosen = _choose(parts, task, name)
     names = {"student": str(folder)} | ({"teacher": name} if name and {*chosen} & {*WITH_TEACHER} else {})
     configs = {
@@ -226,6 +236,29 @@ def diagnose(
     finally:
         lock.release()
     return data
+
+
+def _task(folder: Path, data: Any, settings: dict[str, Any]) -> Task:
+    """What the run was trained on, its regime included."""
+    if data is None and (own := task_of_run(folder)) is not None:
+        return own
+    if data is None:
+        raise UserError(f"run {folder}: it is no study's, so it does not know its data; give what it was trained on")
+    task = read_task(data, str(folder)).with_dev()
+    record = settings.get("regime")
+    return Regime.from_record(record).apply(task, 0) if record and not task.regime else task
+
+
+def _far_sets(
+    folder: Path, task: Task, ood: Sequence[OodSet] | None, parts: tuple[str, ...] | None
+) -> dict[str, Split]:
+    """The texts of the sets `ood`, or without them of the run's study, if agreement is asked for."""
+    if ood is None and "agreement" in (parts or ("agreement",)):
+        try:
+            ood = ood_of_run(folder, task)
+        except UserError as error:
+            log.warning("note: agreement without the study's out-of-domain sets: %s", error)
+    return {ood_set.name: ood_set.split for ood_set in fit_all(ood or (), task)}
 
 
 def _agreed_before(before: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:

@@ -9,16 +9,17 @@ from transformers import PretrainedConfig
 from layerstill.errors import UserError
 from layerstill.families import depth_of, layers_of, shape_of
 from layerstill.heads import Head
-from layerstill.knowledge.bound_objective import MAP_ELEMENTS, PART_ELEMENTS, BoundObjective
+from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import CapturePlan
+from layerstill.knowledge.meeting import MAP_ELEMENTS, PART_ELEMENTS
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.accounting import forward_flops
 from layerstill.training.arguments import steps_of
 from layerstill.training.cache_choice import CacheOptions, contents_to_cache
+from layerstill.training.misfits import refuse_misfits
 from layerstill.training.module import bind_objectives, union
-from layerstill.training.run import refuse_misfits
 from layerstill.training.teacher_cache import DTYPES, Arithmetic
 
 BYTES = 4

@@ -1,0 +1,171 @@
+"""What a teacher, a task and a recipe agree on before weights are read: the one preamble of distill, plan and cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from layerstill.data.checks import data_counts, data_notices, supplementary_notices
+from layerstill.data.encode import Encoded, encode, usable_length
+from layerstill.data.label_agreement import FittedSet, agree_on_labels, fit_all
+from layerstill.data.ood import OodSet
+from layerstill.data.regimes import other_regime
+from layerstill.data.supplementary import Supplementary
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.families import depth_of, family_of
+from layerstill.recipe import Recipe
+from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
+from layerstill.training.arguments import Options
+from layerstill.training.compiling import refuse_compiling
+from layerstill.training.misfits import refuse_misfits
+from layerstill.training.models import (
+    fingerprint,
+    load_config,
+    load_tokenizer,
+    refuse_other_tokens,
+    require_head,
+    special_token_notices,
+)
+from layerstill.training.records import settings_of
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A recipe bound to a teacher, to the data and to the model that students are cut from."""
+
+    teacher: str
+    config: PretrainedConfig
+    task: Task
+    """With its outputs in the teacher's order."""
+    recipe: Recipe
+    student_layers: int
+    options: Options
+    init_from: str | None
+    source: PretrainedConfig
+    """Of the model that the student is cut from: the teacher's, or that of `init_from`."""
+    teacher_tokenizer: PreTrainedTokenizerBase
+    vocabulary: Vocabulary | None
+    """The smaller one of the student, if the recipe asks for one."""
+    ood: tuple[OodSet, ...]
+    fitted: tuple[FittedSet, ...]
+    """The sets `ood` in the classes of the task."""
+    supplementary: Supplementary | None
+    counts: dict[str, int]
+    """What is suspicious in the data, counted."""
+    notices: list[str]
+    """What the user should know before hours are spent."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """What both models' texts are read with."""
+        return self.vocabulary.tokenizer if self.vocabulary else self.teacher_tokenizer
+
+    @property
+    def tokens(self) -> list[int] | None:
+        """The teacher's numbers of the student's tokens; None where both have the same."""
+        return self.vocabulary.kept if self.vocabulary else None
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """Of the teacher's weights, configuration and tokenizer."""
+        return fingerprint(self.teacher, self.config)
+
+    def encoded(self, data: str) -> Encoded:
+        """What a stage with this `data` trains on, as token ids; UserError for supplementary texts that nobody gave."""
+        split = self.task.splits["train"]
+        if data == "supplementary":
+            self.recipe.agree_on_supplementary(self.supplementary is not None)
+            assert self.supplementary is not None
+            split = self.supplementary.split
+        return encode(split, self.tokenizer, self.options.max_length, self.task.head)
+
+    def settings(self, teacher_name: str) -> dict[str, Any]:
+        """What `run.json` keeps of it."""
+        found = settings_of(self.task, self.recipe, self.options, self.ood)
+        return found | {
+            "teacher": teacher_name,
+            "teacher_fingerprint": self.teacher_fingerprint,
+            "student_layers": self.student_layers,
+            "init_from": self.init_from,
+            "init_from_fingerprint": self.init_from and fingerprint(self.init_from, self.source),
+            "supplementary": self.supplementary and self.supplementary.fingerprint,
+            "data_checks": self.counts,
+        }
+
+
+def agree(
+    teacher: str,
+    task: Task,
+    recipe: Recipe,
+    student_layers: int | None,
+    options: Options = Options(),
+    init_from: str | None = None,
+    ood: Sequence[OodSet] = (),
+    supplementary: Supplementary | None = None,
+) -> Agreement:
+    """Bring together what `distill` is given; the arguments are the same.
+
+    Nothing is written and no weights are read. UserError for the first thing that does not fit.
+    """
+    if supplementary is not None:
+        recipe.agree_on_supplementary(True)
+    task = task.with_dev()
+    config = load_config(teacher, task.head)
+    require_head(teacher, config, task.head)
+    task, notices = agree_on_labels(task, config, f"teacher {teacher}")
+    if supplementary is not None:
+        supplementary.refuse_words(task)
+    fitted = fit_all(ood, task)
+    source = config if init_from is None else load_config(init_from, task.head)
+    if student_layers is None:
+        raise UserError(f"student_layers: say how many layers the student shall have, 1 to {depth_of(source)}")
+    refuse_misfits(recipe, config, source, student_layers, options.seed, task.head)
+    if options.compile:
+        refuse_compiling(config)
+    tokenizer = load_tokenizer(teacher, config)
+    usable_length(options.max_length, tokenizer, config)
+    if init_from is not None:
+        refuse_other_tokens(init_from, source, config, tokenizer.get_vocab())
+    vocabulary = _student_vocabulary(recipe, tokenizer, task, config, supplementary)
+    counts = data_counts(task)
+    notices += task.notices
+    if supplementary is not None:
+        notices += [*supplementary.notices, *supplementary_notices(task, supplementary.texts)]
+    notices += [*data_notices(task, counts), *special_token_notices(teacher, config, tokenizer)]
+    notices += [*other_regime(task, Path(teacher)), *(notice for ood_set in fitted for notice in ood_set.notices)]
+    return Agreement(
+        teacher=teacher,
+        config=config,
+        task=task,
+        recipe=recipe,
+        student_layers=student_layers,
+        options=options,
+        init_from=init_from,
+        source=source,
+        teacher_tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        ood=tuple(ood),
+        fitted=fitted,
+        supplementary=supplementary,
+        counts=counts,
+        notices=notices,
+    )
+
+
+def _student_vocabulary(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    teacher: PretrainedConfig,
+    supplementary: Supplementary | None,
+) -> Vocabulary | None:
+    """The smaller vocabulary that a recipe asks for, of all texts it trains on; None for the teacher's own."""
+    size = recipe.student.vocabulary
+    if size is None:
+        return None
+    texts = [*task.splits["train"].texts, *(supplementary.texts if supplementary else ())]
+    return trim_vocabulary(tokenizer, texts, size, family_of(teacher).position_offset)

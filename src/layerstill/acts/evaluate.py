@@ -1,0 +1,122 @@
+"""The act `evaluate`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from layerstill.acts.inputs import Model, model_at, read_task
+from layerstill.data.encode import usable_length
+from layerstill.data.label_agreement import agree_on_labels, fit_all
+from layerstill.data.ood import OodSet
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError, nearest
+from layerstill.evaluation.ood import score_ood
+from layerstill.evaluation.predict import evaluate_split
+from layerstill.evaluation.threshold import AUTO, at_threshold, tune_threshold
+from layerstill.training.models import adopt_padding, load_fine_tuned, load_tokenizer
+from layerstill.training.stages import note
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model did on a split."""
+
+    model: str
+    task: Task
+    """With its outputs in the model's order: what the numbers of `predictions` mean is in `task.labels`."""
+    split: str
+    metrics: dict[str, float]
+    """The task's scores, the main one first."""
+    ood: dict[str, Any]
+    """By out-of-domain set: metrics, in_domain, gap, examples, truncated, classes, parts."""
+    predictions: Any
+    """What the head decided, one an example, in the order of the split: numbers of classes, say."""
+    logits: Any
+    """What it decided from, `(n, C)` for classes."""
+    tuned_on: dict[str, str]
+    """Which texts a threshold was tuned on; empty if it was not."""
+
+    @property
+    def examples(self) -> int:
+        """How many there were."""
+        return len(self.logits)
+
+    @cached_property
+    def by_label(self) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support by name of a label or type; empty where the metrics say enough."""
+        return self.task.by_label(self.logits, self.split)
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data, without what the model said of each example."""
+        return {
+            "model": self.model,
+            "task": self.task.name,
+            "split": self.split,
+            "examples": self.examples,
+            "metrics": self.metrics,
+            "head": self.task.head.record() | self.tuned_on,
+            "by_label": self.by_label,
+            "ood": self.ood,
+        }
+
+
+def evaluate(
+    model: Model,
+    data: Any,
+    split: str | None = None,
+    ood: Sequence[OodSet] = (),
+    max_length: int = 128,
+    threshold: float | str | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    labels: Any = None,
+) -> Evaluation:
+    """Score a model on a split of a task, and out of its domain.
+
+    Args:
+        model: a folder, a hub id, or a loaded model.
+        data: as in `distill`; data without splits are scored whole.
+        split: which one; without it `dev`.
+        ood: out-of-domain sets. A model in three classes of inference is scored in two where a set has two.
+        max_length: longest text in tokens; longer ones are cut.
+        threshold: of several labels, the probability from which on one is given; `auto` tunes it on texts of train.
+        tokenizer: of a loaded model; without it the one where the model was loaded from.
+        labels: of a list of texts.
+
+    UserError for data whose labels the model does not know.
+    """
+    with model_at(model, tokenizer) as (place, name):
+        if split is None and _has_no_splits(data):
+            data = {"train": data, "dev": data}
+            labels = None if labels is None else {"train": labels, "dev": labels}
+        task = read_task(data, place, labels, hold_out=False)
+        split = split or "dev"
+        if split not in task.splits:
+            raise UserError(f"--split {split}: {nearest(split, task.splits)}")
+        if threshold is not None:
+            single = split != "train" and task.splits["train"] == task.splits[split]
+            task = at_threshold(task, str(threshold), None if single else split)
+        loaded = load_fine_tuned(place, task.head)
+        own = load_tokenizer(place, loaded.config)
+    adopt_padding(loaded, own)
+    task, notices = agree_on_labels(task, loaded.config, f"model {name}", subset=True)
+    fitted = fit_all(ood, task)
+    note([*notices, *task.notices, *(notice for ood_set in fitted for notice in ood_set.notices)])
+    usable_length(max_length, own, loaded.config)
+    tuned_on: dict[str, str] = {}
+    if threshold == AUTO:
+        task, tuned_on = tune_threshold(loaded, own, task, max_length)
+    metrics, logits = evaluate_split(loaded, own, task, split, max_length)
+    far = score_ood(loaded, own, task, fitted, max_length, logits, task.gold(split))
+    return Evaluation(name, task, split, metrics, far, task.head.decide(logits), logits, tuned_on)
+
+
+def _has_no_splits(data: Any) -> bool:
+    """Whether data are one set of examples: a file is, a folder is not."""
+    if isinstance(data, str | Path):
+        return Path(data).is_file()
+    return not isinstance(data, Task | dict)

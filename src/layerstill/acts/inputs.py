@@ -1,0 +1,74 @@
+"""Models, data and recipes as a Python user has them, as what the acts work with."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.heads import Head, head_of
+from layerstill.recipe import Recipe
+from layerstill.training.models import load_config, load_tokenizer
+
+Model: TypeAlias = str | Path | PreTrainedModel
+"""A folder, a hub id, or a loaded model."""
+
+
+@contextmanager
+def model_at(model: Model, tokenizer: PreTrainedTokenizerBase | None = None) -> Iterator[tuple[str, str]]:
+    """Where a model can be loaded from while the context lasts, and what records call it.
+
+    A loaded model is written into a temporary folder, so that it passes the checks that every model passes and stays
+    as it is. `tokenizer` belongs to such a model; without it the one is taken where the model was loaded from.
+    UserError for anything else, and for a loaded model whose tokenizer is not known.
+    """
+    if isinstance(model, PreTrainedModel):
+        name = model.name_or_path or type(model).__name__
+        with tempfile.TemporaryDirectory(prefix="layerstill-") as folder:
+            place = Path(folder) / (Path(name).name or "model")
+            own = tokenizer if tokenizer is not None else _tokenizer_of(model)
+            model.save_pretrained(place)
+            own.save_pretrained(place)
+            yield str(place), name
+        return
+    if not isinstance(model, str | Path):
+        raise UserError(
+            f"model: a folder, a hub id or a loaded transformers model is expected, got {type(model).__name__}"
+        )
+    if tokenizer is not None:
+        raise UserError(f"tokenizer: model {model} has its own beside it; it is for loaded models, leave it out")
+    yield str(model), str(model)
+
+
+def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    if not model.name_or_path:
+        raise UserError(f"the loaded {type(model).__name__} does not say where its tokenizer is; give tokenizer=...")
+    try:
+        return load_tokenizer(model.name_or_path, model.config)
+    except UserError as error:
+        raise UserError(f"{error}; give the loaded model's with tokenizer=...") from None
+
+
+def read_task(data: Any, model: str, labels: Any = None, head: Head | None = None, hold_out: bool = True) -> Task:
+    """`data` as a task: for `head`, or without one for what the head of `model` is for."""
+    if isinstance(data, Task):
+        if labels is not None:
+            raise UserError("labels: the task has its own; leave them out, or give the texts instead of the task")
+        return data
+    found = head or head_of(load_config(model))
+    if found is None:
+        raise UserError(f"model {model} has no task head; fine-tune it first: layerstill.finetune")
+    return Task.from_data(data, found, labels=labels, hold_out=hold_out)
+
+
+def read_recipe(recipe: str | Path | Recipe) -> Recipe:
+    """A recipe, or that of a name or file; UserError for anything else."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str | Path):
+        raise UserError(f"recipe: a name, a file or a Recipe is expected, got {type(recipe).__name__}")
+    return Recipe.load(recipe)

@@ -1,0 +1,26 @@
+"""What two models cannot meet of a recipe, said before anything is loaded or written."""
+
+import torch
+from transformers import PretrainedConfig
+
+from layerstill.errors import UserError
+from layerstill.families import depth_of
+from layerstill.heads import Head
+from layerstill.recipe import Recipe
+from layerstill.students.build import student_config
+from layerstill.training.module import bind_objectives
+
+
+def refuse_misfits(
+    recipe: Recipe, teacher: PretrainedConfig, source: PretrainedConfig, depth: int, seed: int, head: Head
+) -> None:
+    """UserError for a depth or an objective that two models cannot meet, before anything is loaded or written."""
+    total = depth_of(source)
+    if not 1 <= depth <= total:
+        whose = "the teacher" if source is teacher else "the model of --init-from"
+        raise UserError(f"--student-layers {depth}: {whose} has {total} layers; choose 1 to {total}")
+    student = student_config(source, depth, recipe.student, seed)
+    for stage in recipe.stages:
+        for objective in bind_objectives(stage, student, teacher, head, seed):
+            with torch.random.fork_rng(devices=[]):
+                objective.build()
