@@ -11,7 +11,9 @@ from layerstill.acts import distill
 from layerstill.data.tasks import Task
 from layerstill.families import recorder_of
 from layerstill.heads import Classes
-from layerstill.knowledge.capture import CapturePlan
+from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
+from layerstill.knowledge.counting import Places
+from layerstill.knowledge.signals import Attention, HiddenStates, Relation
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training.arguments import Options
@@ -97,3 +99,26 @@ def test_a_run_in_bf16_ends_near_one_in_fp32(recipe, tmp_path):
     way, apart = ({n: w[n] - v for n, v in ends["fp32"].items()} for w in (start, ends["bf16"]))
     way, apart = (torch.cat([d.flatten() for d in differences.values()]).norm() for differences in (way, apart))
     assert 0 < apart < 0.1 * way
+
+
+READ = {
+    "scores": Attention(),
+    "probabilities": Attention(form="probabilities"),
+    "relation": Relation(of="Q-K", heads=2),
+    "tokens": HiddenStates(),
+    "mean": HiddenStates(pool="mean"),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_signals_of_bf16_tensors_are_worked_out_in_float32(name):
+    rng = torch.Generator().manual_seed(0)
+    mask = batch()["attention_mask"].bool()
+    values = []
+    vectors = [torch.randn(4, 4, 9, 12, generator=rng).bfloat16() for _ in "qkv"]
+    states = torch.randn(4, 9, 48, generator=rng).bfloat16()
+    for kind in (torch.bfloat16, torch.float32):
+        record = AttentionRecord(*(x.to(kind) for x in vectors), 0.3, None, False)
+        captured = Captured(mask, hidden={1: states.to(kind)}, attention={1: record})
+        values.append(READ[name].read(captured, 1, Places(mask, mask.any(1)), "excluded", "values")[0])
+    assert torch.equal(*values)
