@@ -617,7 +617,6 @@ RECIPES = [
         ["objective name", "100 printable characters"],
     ),
     (
-        "a word of PyTorch as objective",
         K.replace("task: {signal: labels}", "forward: {signal: hidden_states, mapping: last, distance: mse}"),
         ["objective name 'forward' is a word of PyTorch's modules"],
     ),
