@@ -616,10 +616,6 @@ RECIPES = [
         K.replace("task:", '"\\e[31m":'),
         ["objective name", "100 printable characters"],
     ),
-    (
-        K.replace("task: {signal: labels}", "forward: {signal: hidden_states, mapping: last, distance: mse}"),
-        ["objective name 'forward' is a word of PyTorch's modules"],
-    ),
     ("a path as name", "name: ../../etc/passwd\n" + K, ["name: recipe name '../../etc/passwd' must be", "without '/'"]),
     ("UTF-16", K.encode("utf-16"), ["bad.yaml line 1: not UTF-8 at byte 0"]),
     ("a control character", K + "# \a\n", ["bad.yaml", "#x0007"]),
