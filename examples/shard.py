@@ -67,7 +67,7 @@ def main() -> None:
         whole = order[place * args.batch_size : (place + 1) * args.batch_size]
         # Losses are divided by what the whole batch holds, so that its split over processes changes nothing.
         own = on(device, collate([data[whole[i]] for i in share(len(whole), processes, rank)]))
-        units = module.count_units(own["attention_mask"])
+        units = module.count_units(own)
         torch.distributed.all_reduce(units)
         loss = module(units=units / processes, **own)["loss"]
         loss.backward()

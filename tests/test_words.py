@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 import layerstill
 from layerstill import Recipe, Task, UserError, diagnose
 from layerstill.heads import HEADS
-from layerstill.knowledge import bound_objective
+from layerstill.knowledge import meeting
 from layerstill.knowledge.alignment import ALIGNMENTS
 from layerstill.knowledge.distances import DISTANCES, MSE
 from layerstill.knowledge.mappings import MAPPINGS, Group, Mapping
@@ -113,8 +113,8 @@ def test_foreign_maps_are_compared_in_parts_where_they_are_large(place, monkeypa
     monkeypatch.setattr(toy_words.Gaps, "read", lambda *words: asked.append(1) or read(*words))
     found = []
     for elements in (2**20, 0):
-        monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", elements)
-        monkeypatch.setattr(bound_objective, "PART_ELEMENTS", 9 * 9)
+        monkeypatch.setattr(meeting, "MAP_ELEMENTS", elements)
+        monkeypatch.setattr(meeting, "PART_ELEMENTS", 9 * 9)
         value = module(**batch())["terms"]["gaps"].value
         gradients = torch.autograd.grad(value, list(student.parameters()), allow_unused=True)
         found.append((value, [g for g in gradients if g is not None], len(asked)))

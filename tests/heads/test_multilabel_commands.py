@@ -16,6 +16,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.predictions import load_predictions
 from layerstill.heads import MultiLabel
+from layerstill.training.models import load_for_finetuning
 from tests.tiny import WORDS, save_tiny
 
 NAMES = ("bad", "fine", "good")
@@ -112,6 +113,21 @@ def test_finetune_then_evaluate(place, call, tmp_path):
     assert "threshold 0.5" in out
     assert "precision" in out
     assert "support" in out
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "deberta-v2"])
+def test_new_outputs_start_at_the_log_odds_of_their_labels_and_trained_ones_stay(family, place, tmp_path):
+    task = Task.from_files("multilabel", place / "bars")
+    save_tiny(tmp_path / "two", family, labels=2)
+    model = load_for_finetuning(str(tmp_path / "two"), task)
+    shares = np.array(task.splits["train"].labels).mean(0)
+    found = [p for n, p in model.named_parameters() if n.endswith(".bias") and p.shape == (3,)]
+    assert torch.sigmoid(found[-1]).tolist() == pytest.approx(list((40 * shares + 1) / 42), abs=1e-6)
+    with torch.no_grad():
+        found[-1].fill_(0.25)
+    model.save_pretrained(tmp_path / "trained")
+    again = load_for_finetuning(str(tmp_path / "trained"), task)
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
 
 
 def test_a_threshold_is_given_or_tuned_on_train_and_stated(place, call):

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast
 
+from layerstill.data.checks import supplementary_notices
 from layerstill.data.encode import encode
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
@@ -361,3 +362,14 @@ def test_a_family_without_this_head_is_refused_in_a_line(place, call, tmp_path):
     status, _, err = call(f"finetune {tmp_path}/opt {words(place)} --output {tmp_path}/t")
     assert status == 2
     assert "transformers has no AutoModelForTokenClassification of family 'opt'; use a model of another family" in err
+
+
+def test_dev_sentences_among_unlabelled_texts_are_told(place):
+    task = Task.from_files("tokens", place / "columns")
+    texts = [(" ".join(task.splits["dev"].texts[0]),), task.splits["dev"].texts[1], ("nothing of this",)]
+    assert supplementary_notices(task, texts) == ["2 of 20 dev texts are among the supplementary texts"]
+
+
+def test_lists_of_words_in_another_task_are_pointed_here(place):
+    with pytest.raises(UserError, match="where text is expected; words with a tag each are for --task tokens"):
+        Task.from_files("classification", place / "lists", text_columns=("tokens",), label_column="tags")

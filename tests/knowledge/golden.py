@@ -13,10 +13,11 @@ from torch import Tensor
 
 from layerstill.heads import Classes
 from layerstill.knowledge.alignment import Aligner, LayerLinear
-from layerstill.knowledge.bound_objective import BoundObjective, ModelShape, Target
+from layerstill.knowledge.bound_objective import BoundObjective, ModelShape
 from layerstill.knowledge.capture import AttentionRecord, Captured
 from layerstill.knowledge.counting import Places, Reach
 from layerstill.knowledge.mappings import Group
+from layerstill.knowledge.meeting import Target
 from layerstill.knowledge.objective import Objective
 
 FOLDER = Path(os.environ.get("LAYERSTILL_GOLDEN", Path(__file__).parents[1] / "golden"))

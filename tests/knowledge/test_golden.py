@@ -10,10 +10,11 @@ from layerstill.errors import UserError
 from layerstill.heads import Classes
 from layerstill.knowledge import mappings
 from layerstill.knowledge.alignment import Aligner
-from layerstill.knowledge.bound_objective import BoundObjective, ModelShape, Target
+from layerstill.knowledge.bound_objective import BoundObjective, ModelShape
 from layerstill.knowledge.capture import Captured
 from layerstill.knowledge.distances import KL, SoftCrossEntropy
 from layerstill.knowledge.mappings import Masses
+from layerstill.knowledge.meeting import Target
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.signals import HiddenStates
 from layerstill.knowledge.views import Mixing

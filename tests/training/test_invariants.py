@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from layerstill.heads import Classes
-from layerstill.knowledge import bound_objective, products, signals
+from layerstill.knowledge import meeting, products, signals
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training import module as distillation
@@ -75,8 +75,8 @@ def test_maps_compared_in_parts_give_the_loss_and_gradient_of_the_whole(recipe, 
     data = batch()
     module = module_for(recipe, stage)
     whole = loss_and_gradients(module, data)
-    monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", 0)
-    monkeypatch.setattr(bound_objective, "PART_ELEMENTS", part)  # of four examples with four heads
+    monkeypatch.setattr(meeting, "MAP_ELEMENTS", 0)
+    monkeypatch.setattr(meeting, "PART_ELEMENTS", part)  # of four examples with four heads
     assert_same(whole, loss_and_gradients(module, data))
 
 
@@ -85,8 +85,8 @@ def test_maps_in_parts_where_heads_share_keys_or_have_a_bias(family, monkeypatch
     module = module_for("att-kl", 0, family)
     data = batch()
     whole = loss_and_gradients(module, data)
-    monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", 0)
-    monkeypatch.setattr(bound_objective, "PART_ELEMENTS", 9 * 9 * 3)
+    monkeypatch.setattr(meeting, "MAP_ELEMENTS", 0)
+    monkeypatch.setattr(meeting, "PART_ELEMENTS", 9 * 9 * 3)
     assert_same(whole, loss_and_gradients(module, data))
 
 
@@ -136,7 +136,7 @@ def test_errors_between_products_are_those_between_whole_maps(kind, family, part
     monkeypatch.setitem(products.PART_ELEMENTS, "cpu", part)
     data = batch(lengths=[9, 4, 1, 7])
     by_factors = loss_and_gradients(module, data)
-    objective_.by_factors = False
+    objective_.meeting.by_factors = False
     assert_same(by_factors, loss_and_gradients(module, data))
 
 

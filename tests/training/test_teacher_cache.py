@@ -14,7 +14,7 @@ from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Classes
-from layerstill.knowledge import bound_objective
+from layerstill.knowledge import meeting
 from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.students.build import build_student
 from layerstill.training import cache_choice, teacher_cache
@@ -139,8 +139,8 @@ def test_relations_in_parts_need_only_the_vectors_that_a_cache_holds(of, distanc
     module.cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
     batch = Collator(tiny_tokenizer(), Classes())([data[i] for i in (3, 0, 11, 7)])
     whole = module(**batch)["loss"]
-    monkeypatch.setattr(bound_objective, "MAP_ELEMENTS", 0)
-    monkeypatch.setattr(bound_objective, "PART_ELEMENTS", 2 * batch["input_ids"].shape[1] ** 2)
+    monkeypatch.setattr(meeting, "MAP_ELEMENTS", 0)
+    monkeypatch.setattr(meeting, "PART_ELEMENTS", 2 * batch["input_ids"].shape[1] ** 2)
     torch.testing.assert_close(module(**batch)["loss"], whole)
 
 

@@ -126,9 +126,10 @@ def test_padding_splits_and_order_change_nothing(name, number, family):
     counts_padding = any(o.padding == "included" for o in stage.objectives.values())
     whole = Values(module, [data])
     assert whole.gradient.isfinite().all()
-    # Mirror images stay together, because mixup mixes them.
-    parts = [pick(data, share(5, 2, process), trim=not counts_padding) for process in (0, 1)]
-    Values(module, parts, module.count_units(data)).assert_equals(whole, tolerance)
+    if not any(o.gathers for o in stage.objectives.values()):  # those take whole steps, and gather them
+        # Mirror images stay together, because mixup mixes them.
+        parts = [pick(data, share(5, 2, process), trim=not counts_padding) for process in (0, 1)]
+        Values(module, parts, module.count_units(data)).assert_equals(whole, tolerance)
     order = [1, 0, 2, 4, 3] if stage.mixes else [3, 0, 4, 1, 2]
     Values(module, [pick(data, order, trim=False)]).assert_equals(whole, tolerance)
     if counts_padding:

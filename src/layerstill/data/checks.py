@@ -44,9 +44,10 @@ def data_notices(task: Task, counts: dict[str, int]) -> list[str]:
 
 def supplementary_notices(task: Task, texts: Sequence[Key]) -> list[str]:
     """A warning for dev texts that a stage would train on, though without their labels."""
-    known = {_key(text) for text in texts}
+    key = _sentence if task.head.per_token else _key
+    known = {key(text) for text in texts}
     dev = task.splits["dev"].texts
-    count = sum(_key(text) in known for text in dev)
+    count = sum(key(text) in known for text in dev)
     return [f"{count} of {len(dev)} dev texts are among the supplementary texts"] if count else []
 
 
@@ -77,6 +78,11 @@ def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
 
 def _key(texts: tuple[str, ...]) -> Key:
     return tuple(" ".join(text.casefold().split()) for text in texts)
+
+
+def _sentence(words: tuple[str, ...]) -> Key:
+    """The key of a sentence, whether it is given as words or as a text."""
+    return _key((" ".join(words),))
 
 
 def _contradicting(keys: list[Key], split: Split) -> int:

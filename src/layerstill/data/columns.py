@@ -23,8 +23,9 @@ def texts_of(table: Table, columns: tuple[str, ...], option: str) -> list[tuple[
     for column, column_values in zip(columns, values, strict=True):
         for line, value in zip(table.lines, column_values, strict=True):
             if not isinstance(value, str):
+                hint = "; words with a tag each are for --task tokens" if isinstance(value, list) else ""
                 raise UserError(
-                    f"{table.path} line {line}: column {column!r} holds {short(value)} where text is expected"
+                    f"{table.path} line {line}: column {column!r} holds {short(value)} where text is expected{hint}"
                 )
             if problem := not_text(value):
                 raise UserError(f"{table.path} line {line}: column {column!r} holds {problem}")

@@ -118,6 +118,10 @@ class Head(Spec):
         """Which of so many outputs no label of a split is about."""
         return sorted(set(range(outputs)) - set(labels))
 
+    def start(self, labels: Sequence[Any]) -> Tensor | None:
+        """What the biases of new outputs `(C,)` start at, by the training labels; None for what transformers does."""
+        return None
+
     # What training asks.
 
     def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:

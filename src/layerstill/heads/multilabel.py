@@ -65,6 +65,13 @@ class MultiLabel(Head):
     def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
         return [i for i in range(outputs) if not any(row[i] > 0 for row in labels)]
 
+    def start(self, labels: Sequence[Any]) -> Tensor:
+        # The log-odds of each label's share (arXiv 1708.02002, section 4.1): most labels are rare, and from 0 on a
+        # model first learns to say no to everything, by making all texts alike, which it may never leave again.
+        gold = self.gold(labels)
+        there, known = (gold > 0).sum(0) + 1, (gold >= 0).sum(0) + 2
+        return torch.tensor(np.log(there / (known - there)), dtype=torch.float32)
+
     def labelled(self, labels: Tensor) -> Tensor:
         return labels >= 0
 

@@ -130,10 +130,14 @@ class Objective(Spec):
         return self.view is not None and bool(self.view.mixes)
 
     @property
+    def over_batch(self) -> bool:
+        """Whether it relates the examples of a batch to each other."""
+        return self.relate is not None and self.relate.over == "batch"
+
+    @property
     def gathers(self) -> bool:
         """Whether its value takes the rows of the whole optimiser step at once, those of other processes too."""
-        over_batch = self.relate is not None and self.relate.over == "batch"
-        return over_batch or (self.mapping is not None and bool(self.mapping.weighs))
+        return self.over_batch or (self.mapping is not None and bool(self.mapping.weighs))
 
     @property
     def batch_coupled(self) -> bool:

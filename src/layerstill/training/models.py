@@ -186,7 +186,7 @@ def load_for_finetuning(name: str, task: Task) -> PreTrainedModel:
     """A pre-trained model with a head for the task: its own if it has one with as many outputs, else a new one."""
     config = load_config(name, task.head)
     task.head.describe(config, task.labels)
-    return _load(name, config, task.head, new_head=True)
+    return _load(name, config, task.head, new_head=True, start=task.head.start(task.splits["train"].labels))
 
 
 def require_head(name: str, config: PretrainedConfig, head: Head) -> None:
@@ -251,7 +251,9 @@ def _architectures(config: PretrainedConfig) -> list[Any]:
     return [named] if isinstance(named, str) else list(named)
 
 
-def _load(name: str, config: PretrainedConfig, head: Head, new_head: bool) -> PreTrainedModel:
+def _load(
+    name: str, config: PretrainedConfig, head: Head, new_head: bool, start: torch.Tensor | None = None
+) -> PreTrainedModel:
     try:
         model, report = head.auto_class.from_pretrained(
             name,
@@ -268,6 +270,8 @@ def _load(name: str, config: PretrainedConfig, head: Head, new_head: bool) -> Pr
             raise
         raise UserError(f"model {name}: model.safetensors is damaged ({first_line(error)})") from None
     wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    if start is not None:
+        _start_biases(model, wrong, start)
     if new_head:
         body = f"{model.base_model_prefix}."
         wrong = [key for key in wrong if key.startswith(body) and "pooler" not in key]
@@ -281,6 +285,14 @@ def _load(name: str, config: PretrainedConfig, head: Head, new_head: bool) -> Pr
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"model {name}: {key} holds numbers that are not finite; the model is damaged")
     return model.float()
+
+
+@torch.no_grad()
+def _start_biases(model: PreTrainedModel, new: list[str], start: torch.Tensor) -> None:
+    """Start the outputs' biases, if they are new and there are any, at `start` `(C,)`."""
+    outputs = [p for n, p in model.named_parameters() if n in new and n.endswith(".bias") and p.shape == start.shape]
+    if outputs:
+        outputs[-1].copy_(start)
 
 
 def _look_at_foreign(name: str, config: PretrainedConfig, foreign: list[str], new_head: bool) -> None:

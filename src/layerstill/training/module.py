@@ -11,10 +11,8 @@ training loop:
 """
 
 import copy
-import time
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,59 +23,19 @@ from layerstill.errors import ObjectiveError, UserError
 from layerstill.families import recorder_of, shape_of
 from layerstill.heads import Head
 from layerstill.knowledge.alignment import Aligner
-from layerstill.knowledge.bound_objective import BoundObjective, Target, Term, shared_maps
+from layerstill.knowledge.bound_objective import BoundObjective, Term, shared_maps
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
 from layerstill.knowledge.counting import Places
 from layerstill.knowledge.mappings import layer_name
+from layerstill.knowledge.meeting import Target
 from layerstill.knowledge.objective import Whom
 from layerstill.knowledge.views import Mixing, View
 from layerstill.randomness import generator
 from layerstill.recipe import Stage
 from layerstill.training.accounting import forward_flops
+from layerstill.training.clock import Clock, Stopwatch
 from layerstill.training.dropout import CheapDropout
 from layerstill.training.teacher_cache import TeacherCache
-
-
-@dataclass
-class Clock:
-    """Where training stands: optimiser steps and epochs of this stage, counted from 0."""
-
-    epoch: int = 0
-    epochs: float = 1
-    step: int = 0
-    steps: int = 1
-
-
-@dataclass
-class Stopwatch:
-    """Adds up the time spent in a block, without waiting for a GPU while training runs."""
-
-    seconds: float = 0.0
-    _events: list[tuple[Any, Any]] = field(default_factory=list)
-    _start: Any = None
-
-    def __enter__(self) -> None:
-        if torch.cuda.is_available():
-            self._start = torch.cuda.Event(enable_timing=True)
-            self._start.record()
-        else:
-            self._start = time.perf_counter()
-
-    def __exit__(self, *exc: object) -> None:
-        if torch.cuda.is_available():
-            end = torch.cuda.Event(enable_timing=True)
-            end.record()
-            self._events.append((self._start, end))
-        else:
-            self.seconds += time.perf_counter() - self._start
-
-    def total(self) -> float:
-        """Seconds so far; waits for the GPU if there is one."""
-        if self._events:
-            torch.cuda.synchronize()
-            self.seconds += sum(a.elapsed_time(b) for a, b in self._events) / 1000
-            self._events.clear()
-        return self.seconds
 
 
 def bind_objectives(
@@ -176,6 +134,7 @@ class DistillationModule(nn.Module):
         `batch` has `input_ids` and `attention_mask` `(B, N)`, perhaps `token_type_ids`, and `labels` as the head has
         them; with a teacher cache also `content`, the hashes under which it knows the examples; with `idle`, its rows
         are another process's and count nowhere.
+        A batch may bring its `own_units`, the row of `count_units`, which then is not counted again.
         `units` are the totals of `count_units` over the whole optimiser step (divided by the number of processes,
         whose gradients are averaged); without them the batch is the whole step.
         """
@@ -194,13 +153,18 @@ class DistillationModule(nn.Module):
 
     def terms(self, batch: dict[str, Any], units: Tensor | None = None) -> tuple[dict[str, Term], Tensor | None]:
         """Every objective's value on a batch before its weight, and the student's logits on the clean input."""
-        with self._dropout(batch["attention_mask"].device):
+        again = self._computed_again()
+        if self.training and torch.is_grad_enabled():
+            _refuse_reentrant(again)
+        cheap = self.training and batch["attention_mask"].device.type == "cpu" and not again
+        with CheapDropout() if cheap else nullcontext():
             return self._terms(batch, units)
 
-    def _dropout(self, device: torch.device) -> AbstractContextManager:
-        # By attribute, since the property that asks for it has another name in every other release of transformers.
-        checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in self.student.modules())
-        return CheapDropout() if self.training and device.type == "cpu" and not checkpoints else nullcontext()
+    def _computed_again(self) -> list[nn.Module]:
+        """Parts of the student that the backward pass computes again (activation checkpointing)."""
+        # By what is set on the module: the property that asks for it has another name in every other release of
+        # transformers.
+        return [m for m in self.student.modules() if vars(m).get("gradient_checkpointing")]
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Compute the student's layers again in the backward pass, as `PreTrainedModel` does; the Trainer calls it."""
@@ -209,18 +173,7 @@ class DistillationModule(nn.Module):
             raise UserError(f"transformers has no activation checkpointing for model family {family!r}; leave it out")
         self.student.activation_checkpointing_enable(**settings)
 
-    def _refuse_reentrant(self) -> None:
-        for module in self.student.modules():
-            keywords = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", {})
-            if keywords.get("use_reentrant") and getattr(module, "gradient_checkpointing", False):
-                raise UserError(
-                    "gradient checkpointing with use_reentrant=True records queries, keys and values without "
-                    'gradients, so they would teach nothing; set gradient_checkpointing_kwargs={"use_reentrant": False}'
-                )
-
     def _terms(self, batch: dict[str, Any], units: Tensor | None) -> tuple[dict[str, Term], Tensor | None]:
-        if self.training and torch.is_grad_enabled():
-            self._refuse_reentrant()
         mask = batch["attention_mask"].bool()
         inputs, places = model_inputs(batch), self._places(batch)
         counted = self._counted(batch, places)
@@ -269,18 +222,31 @@ class DistillationModule(nn.Module):
 
     def _counted(self, batch: dict[str, Any], places: Places) -> dict[str, Tensor]:
         """The units of each objective on a batch, `(targets, comparisons)` float64."""
+        if "own_units" in batch:
+            return self._by_objective(batch["own_units"])
         counted = {}
         for o in self.terms_of_stage:
-            mixes = o.spec.mixes
+            targets = self._targets_of(o)
             if o.signal.gold:
                 each = self.head.labelled(self._labels(batch)).sum(dtype=torch.float64)
-                counted[o.name] = each.expand(2 if mixes else 1, 1)
+                counted[o.name] = each.expand(targets, 1)
                 continue
-            seen = [places | places.flip()] if mixes else [places]
-            if o.spec.consistent:
-                seen = [places, places.flip()] if mixes else [places]
+            seen = [places | places.flip()] if o.spec.mixes else [places]
+            if targets > 1:
+                seen = [places, places.flip()]
             counted[o.name] = o.count(seen, self.clock.epoch, self.clock.step)
         return counted
+
+    def _targets_of(self, o: BoundObjective) -> int:
+        # Under mixup an example has two labels, and a consistency term two clean examples.
+        return 2 if o.spec.mixes and (o.signal.gold or o.spec.consistent) else 1
+
+    def _by_objective(self, row: Tensor) -> dict[str, Tensor]:
+        """A row of `count_units` as what it was made of."""
+        clock = self.clock
+        shapes = {o.name: (self._targets_of(o), o.comparisons(clock.epoch, clock.step)) for o in self.terms_of_stage}
+        parts = row.split([targets * comparisons for targets, comparisons in shapes.values()])
+        return {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
     def count_units(self, batch: dict[str, Any]) -> Tensor:
         """How many of each objective's units (examples, tokens, labels, ...) a batch holds, for every target and every
@@ -336,7 +302,6 @@ class DistillationModule(nn.Module):
         devices = [self.student.device] if self.student.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             self.train()
-            self._refuse_reentrant()
             terms = self._tried(batch)
             for name, term in terms.items():
                 value = term.value.item()
@@ -463,6 +428,16 @@ class DistillationModule(nn.Module):
         ]
 
 
+def _refuse_reentrant(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        function = getattr(module, "_gradient_checkpointing_func", None)
+        if getattr(function, "keywords", {}).get("use_reentrant"):
+            raise UserError(
+                "gradient checkpointing with use_reentrant=True records queries, keys and values without gradients, so "
+                'they would teach nothing; give {"use_reentrant": False} as its keyword arguments'
+            )
+
+
 @torch.compiler.disable  # the compiler, which cannot trace it, runs it as it is
 def _refuse_compiling() -> None:
     raise UserError(
@@ -475,6 +450,7 @@ def _refuse_compiling() -> None:
 def _shortened(batch: dict[str, Any]) -> dict[str, Any]:
     """The first example of a batch without the second half of its text: other units of every kind."""
     one = {name: value[:1] if isinstance(value, Tensor | list) else value for name, value in batch.items()}
+    one.pop("own_units", None)
     mask: Tensor = one["attention_mask"]  # type: ignore[assignment]  # masks are tensors
     return one | {"attention_mask": mask * (mask.cumsum(1) <= (mask.sum(1, keepdim=True) + 1) // 2)}
 

@@ -9,8 +9,9 @@ from transformers import PretrainedConfig
 from layerstill.errors import UserError
 from layerstill.families import depth_of, layers_of, shape_of
 from layerstill.heads import Head
-from layerstill.knowledge.bound_objective import MAP_ELEMENTS, PART_ELEMENTS, BoundObjective
+from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import CapturePlan
+from layerstill.knowledge.meeting import MAP_ELEMENTS, PART_ELEMENTS
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary

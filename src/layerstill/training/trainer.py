@@ -223,7 +223,9 @@ class DistillationTrainer(Trainer):
         if not batches:
             return batches, None
         self._tell_time()
-        counts = [self.module.count_units(batch).to(self.args.device) for batch in batches]
+        counts = [self.module.count_units(batch) for batch in batches]
+        for batch, count in zip(batches, counts, strict=True):
+            batch["own_units"] = count
         # The gradients of processes are averaged, so each divides by the mean of their totals.
         return batches, self.accelerator.reduce(torch.stack(counts).sum(0), reduction="mean")
 
