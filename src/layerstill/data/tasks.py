@@ -98,6 +98,8 @@ class Task:
         Without a dev file, a tenth of the training examples is held out, the same tenth every time.
         """
         found = head_named(head)
+        if not isinstance(path, str | Path):
+            raise UserError(f"Task.from_files reads files, and this is a {type(path).__name__}: use Task.from_data")
         return _own_files(found, Path(path), None if dev is None else Path(dev), text_columns, label_column)
 
     @classmethod
