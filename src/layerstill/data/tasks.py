@@ -138,6 +138,11 @@ class Task:
         return _from_tables(found, tables, text_columns, label_column, hold_out)
 
     @classmethod
+    def from_dataset(cls, dataset: Any, head: str | Head = "classification", **settings: Any) -> "Task":
+        """`from_data`, under the name that other libraries have for it."""
+        return cls.from_data(dataset, head, **settings)
+
+    @classmethod
     def demo(cls) -> "Task":
         """Support-ticket routing: about 1,000 short messages, ten intents, written for this project."""
         folder = resources.files("layerstill") / "data" / "tickets"
