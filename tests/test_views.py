@@ -34,7 +34,7 @@ def test_one_word_puts_a_stage_of_any_shipped_recipe_under_mixup(name):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.student.parameters())
         for objective, term in out["terms"].items():
             assert torch.isfinite(term.value), objective
-            own = clean.stage.objectives[objective].batch_coupled
+            own = clean.stage.objectives[objective].mixes
             assert (term.value.item() == before["terms"][objective].value.item()) == own, objective
 
 

@@ -44,8 +44,8 @@ def finetune(
     """Fine-tune `model` on a task.
 
     The arguments are those of `distill`; data that say no kind of task are taken for classes, and the recipe is
-    `finetune` unless another without a teacher is given. `output` becomes a plain model folder with a model card and the
-    record of the run. UserError for everything that does not fit together.
+    `finetune` unless another without a teacher is given. `output` becomes a plain model folder with a model card and
+    the record of the run. UserError for everything that does not fit together.
     """
     recipe = read_recipe("finetune" if recipe is None else recipe)
     with model_at(model, tokenizer) as (place, name):

@@ -32,10 +32,10 @@ def command_of(run: RunRecord) -> str | None:
         words += ["--init-from", settings["init_from"]] if settings.get("init_from") else []
         if foreign := foreign_words(settings.get("recipe")):
             remarks.append(f"only in Python: Recipe.load(FILE, words=[...]) with {', '.join(foreign)}")
-    if settings.get("head"):
-        remarks.append(f"only in Python: a task with the head {json.dumps(settings['head'])}")
     else:
         words += _sets(settings.get("recipe"), remarks)
+    if settings.get("head"):
+        remarks.append(f"only in Python: a task with the head {json.dumps(settings['head'])}")
     if settings.get("supplementary"):
         words += ["--supplementary", get(run.result.get("supplementary"), "source") or "FILE"]
     words += _regime(settings.get("regime"))
