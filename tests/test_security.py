@@ -217,7 +217,7 @@ def test_a_checkpoint_is_resumed_without_pickle(tmp_path):
     for folder in {p.parent for p in kept}:
         torch.save({"x": Bomb(tmp_path / "witness")}, folder / "optimizer.pt")
         torch.save({"x": Bomb(tmp_path / "witness")}, folder / "rng_state.pth")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="optimizer.pt in it is a pickle, which is never loaded"):
         distill(str(teacher), task, recipe, 1, tmp_path / "out", Options(max_length=32, progress=False))
     assert not (tmp_path / "witness").exists()
 

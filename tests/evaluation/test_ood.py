@@ -27,7 +27,7 @@ def test_the_prediction_is_taken_before_classes_are_taken_together():
     logits = np.array([[1.0, 0.9, 0.9], [0.0, 2.0, 1.0], [0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
     labels = np.array([0, 2, 2, 1])
     texts = pairs(3, 0)
-    task = Task("mnli", "classification", {"dev": Split(texts, [0, 1, 2])}, NAMES)
+    task = Task("mnli", "classification", {"dev": Split(texts, [0, 1, 2])}, NAMES, ("accuracy",))
     two_way = FittedSet("far", Split(texts, [0, 1, 1]), ("entailment", "not_entailment"), (0, 1, 1))
     block = score_ood(tiny_model(), tiny_tokenizer(), task, [two_way], 32, logits, labels)
     # predicted 0 1 2 0, as two classes 0 1 1 0; gold as two classes 0 1 1 1

@@ -40,10 +40,11 @@ class Encoded:
     def notices(self, name: str, max_length: int) -> list[str]:
         """What happened to the texts of the split `name`, where it is worth a line."""
         notices = []
+        with_labels = " with their labels" * ("labels" in self.dataset.column_names)
         if self.truncated:
             notices.append(
                 f"{self.truncated} of {len(self.dataset)} {name} texts are longer than {max_length} tokens, cut"
-                + (f"; {self.lost_words} words with their labels are lost" if self.lost_words else "")
+                + (f"; {self.lost_words} words{with_labels} are lost" if self.lost_words else "")
             )
         if self.bare_words:
             notices.append(

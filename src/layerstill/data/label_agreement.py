@@ -57,7 +57,8 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
     if (subset or task.head.some) and set(task.labels) < set(theirs):
         if not task.head.single:
             unused = [name for name in theirs if name not in task.labels]
-            notices.append(f"{who} also knows {', '.join(unused)}, which no example has: giving them counts as wrong")
+            some = ", ".join(unused[:10]) + (f" and {len(unused) - 10} more" if len(unused) > 10 else "")
+            notices.append(f"{who} also knows {some}, which no example has: giving them counts as wrong")
         return task.with_label_order(theirs), notices
     if len(theirs) != len(task.labels):
         raise UserError(

@@ -69,11 +69,11 @@ class Task:
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", head_named(self.head))
         object.__setattr__(self, "labels", tuple(self.labels))
-        numbered = {
-            s: Split(split.texts, self.head.numbered(split.labels, self.labels, f"task {self.name}, split {s}"))
-            for s, split in self.splits.items()
-        }
-        object.__setattr__(self, "splits", numbered)
+        splits = {}
+        for name, split in self.splits.items():
+            labels = self.head.numbered(split.labels, self.labels, f"task {self.name}, split {name}")
+            splits[name] = split if labels == split.labels else Split(split.texts, labels)
+        object.__setattr__(self, "splits", splits)
         object.__setattr__(self, "metrics", self.metrics or self.head.metrics_of(self.labels))
 
     @classmethod

@@ -1,7 +1,6 @@
 """Scores on out-of-domain test sets, and how far they fall behind the score in the domain."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,6 @@ def _as_scored(classes: np.ndarray, ood: FittedSet) -> np.ndarray:
 
 def _score(task: Task, ood: FittedSet, predicted: np.ndarray, gold: np.ndarray, part: bool = False) -> dict[str, float]:
     """The task's metrics; of a part with a single class only accuracy, the others say nothing there."""
-    scored = replace(task, labels=ood.labels, positive=task.positive if task.positive in ood.labels else None)
-    if part and ood.labels and len(set(gold.tolist())) == 1:
-        scored = replace(scored, metrics=("accuracy",))
-    return scored.score_decisions(predicted, gold)
+    names = ("accuracy",) if part and ood.labels and len(set(gold.tolist())) == 1 else task.metrics
+    positive = task.positive if task.positive in ood.labels else None
+    return task.head.score(names, ood.labels, predicted, gold, positive)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from layerstill.atomic import read_json, sync, write_json, write_tensors
+from layerstill.errors import UserError
 
 
 def save_module(module: nn.Module, path: Path) -> None:
@@ -127,6 +128,15 @@ def remove_old(folder: Path, keep: int | None, best: str | None) -> None:
         if surplus > 0 and (best is None or path.name != Path(best).name):
             shutil.rmtree(path, ignore_errors=True)
             surplus -= 1
+
+
+def refuse_pickles(checkpoint: Path) -> None:
+    """UserError for a checkpoint with files that the Trainer would unpickle; none are ever written there."""
+    if found := sorted(p.name for p in checkpoint.iterdir() if p.suffix in {".pt", ".pth", ".bin", ".pkl", ".pickle"}):
+        raise UserError(
+            f"{checkpoint}: {found[0]} in it is a pickle, which is never loaded, and no run has written it; "
+            "remove it, and the same command goes on"
+        )
 
 
 def make_durable(checkpoint: Path) -> None:

@@ -37,6 +37,7 @@ from layerstill.training.checkpoint import (
     load_random_state,
     make_durable,
     random_tensors,
+    refuse_pickles,
     remove_old,
     save_module,
     save_optimizer,
@@ -143,6 +144,7 @@ class DistillationTrainer(Trainer):
             resume_from_checkpoint = str(last)
         if isinstance(resume_from_checkpoint, str):
             self._around.resumed = checkpoint = Path(resume_from_checkpoint)
+            refuse_pickles(checkpoint)
             self._cost_before |= read_json(checkpoint / COST_FILE)
             if ended_training(checkpoint):
                 return self._take_over(checkpoint)
