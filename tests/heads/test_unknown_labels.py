@@ -1,9 +1,12 @@
 """What has no label counts in no score, follows a model's order, and stops what is about classes."""
 
+import re
+
 import numpy as np
 import pytest
+import torch
 
-from layerstill import Task
+from layerstill import Recipe, Task
 from layerstill.data.encode import encode
 from layerstill.data.label_agreement import FittedSet
 from layerstill.data.regimes import Regime
@@ -13,7 +16,8 @@ from layerstill.evaluation.ood import _as_scored
 from layerstill.evaluation.predictions import prediction_tensors
 from layerstill.heads import Classes, Tokens
 from layerstill.metrics.entities import entities
-from tests.tiny import tiny_tokenizer
+from layerstill.training.module import DistillationModule
+from tests.tiny import batch, tiny_model, tiny_tokenizer
 
 TEXTS = ["a film", "a plot", "the actor"]
 
@@ -76,3 +80,46 @@ def test_long_sentences_lose_their_last_words_whatever_side_the_tokenizer_cuts()
     assert encode(split, tokenizer, 5, Tokens()).dataset[0]["labels"] == [-100, 1, 2, 3, -100]
     assert tokenizer.truncation_side == "left"
     assert encode(Split(["good bad"], [0]), tokenizer, 5, Classes()).truncated == 0
+
+
+TAGGED = [(["good", "film"], ["B-X", "O"]), (["bad", "film"], ["B-X", "O"])]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([(["a", " "], ["B-X", "O"])], "train line 1, word 2: ' ' is no word"),
+        ([(["a", 3], ["B-X", "O"])], "train line 1, word 2: 3 where a word is expected"),
+        ([(["a", "b"], [1, 0])], "train line 1, word 1: tag 1 is a number"),
+        ([("good film", "B-X O")], "train line 1: column 'text' holds 'good film' where a list of words is expected"),
+        ([(["a"], ["O"])], "every word has the tag 'O'"),
+        ([(["a", "b"], ["O"])], "train line 1: 2 words and 1 tags"),
+    ],
+)
+def test_tagged_data_in_memory_have_the_mistakes_of_files(data, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        Task.from_data(data, "tokens")
+
+
+def test_words_and_tags_may_be_given_apart_and_as_arrays():
+    words, tags = map(list, zip(*TAGGED, strict=True))
+    wanted = Task.from_data(TAGGED, "tokens")
+    assert Task.from_data(words, "tokens", labels=tags) == wanted
+    assert Task.from_data([np.array(row) for row in words], "tokens", labels=[tuple(row) for row in tags]) == wanted
+
+
+def test_what_gives_no_score_is_refused_before_training():
+    for labels, why in (([-100, -100, -100], "none of its labels is known"), ([], "it has no examples")):
+        dev = Split(TEXTS[: len(labels)], labels)
+        task = Task("own", "classification", {"train": Split(TEXTS, [0, 1, 1]), "dev": dev}, ("no", "yes"))
+        with pytest.raises(UserError, match=f"task own: split dev gives no score, {why}"):
+            task.with_dev()
+    with pytest.raises(UserError, match="split train, sentence 2: 1 words and 2 tags"):
+        Task("own", "tokens", {"train": Split([("a",), ("b",)], [[0], [0, 1]])}, ("O", "B-X"))
+
+
+def test_a_first_batch_without_labels_stops_nothing():
+    stage = Recipe.load("kd").stages[0]
+    module = DistillationModule(tiny_model(layers=2), tiny_model(), stage, seed=0, head=Classes())
+    some = batch()
+    module.freeze_unreached(some | {"labels": torch.full_like(some["labels"], -100)})
