@@ -12,6 +12,7 @@ from layerstill.data.label_agreement import FittedSet
 from layerstill.data.regimes import Regime
 from layerstill.data.tasks import Split
 from layerstill.errors import UserError
+from layerstill.evaluation.agreement import agreement
 from layerstill.evaluation.ood import _as_scored
 from layerstill.evaluation.predictions import prediction_tensors
 from layerstill.heads import Classes, Tokens
@@ -123,3 +124,7 @@ def test_a_first_batch_without_labels_stops_nothing():
     module = DistillationModule(tiny_model(layers=2), tiny_model(), stage, seed=0, head=Classes())
     some = batch()
     module.freeze_unreached(some | {"labels": torch.full_like(some["labels"], -100)})
+
+
+def test_two_models_agree_on_the_words_that_both_have_read():
+    assert agreement([np.eye(3)[[0, 1, 2]]], [np.eye(3)[[0, 2]]], Tokens()) == 0.5

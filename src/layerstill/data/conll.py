@@ -22,7 +22,7 @@ TABLE_SUFFIXES = (".jsonl", ".parquet")
 """Files with a sentence a row."""
 SUFFIXES = COLUMN_SUFFIXES + TABLE_SUFFIXES
 WORDS = ("tokens", "words")
-TAGS = ("tags", "ner_tags", "labels", "label")
+TAGS = ("tags", "ner_tags", "labels")
 DOCUMENT = "-DOCSTART-"
 USUAL = "label"
 """The default of `--label-column`, which no file of tags has."""
