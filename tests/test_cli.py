@@ -333,8 +333,13 @@ def test_the_readmes_commands_and_code_run_as_they_are_written(call, tmp_path, m
     for command in commands:
         status, _, err = call(command.removeprefix("layerstill "))
         assert status == 0, f"{command}: {err}"
+    rows = {"text": ["good film", "bad plot"] * 8, "label": ["shipping", "account"] * 8}
+    frame = pytest.importorskip("pandas").DataFrame(rows)
+    routing = save_tiny(tmp_path / "routing", layers=6, labels=2, names=["account", "shipping"], positions=160)
+    given = {"train_frame": frame, "dev_frame": frame}
+    given["model"] = AutoModelForSequenceClassification.from_pretrained(routing)
     for code in readme_blocks("python"):
-        exec(compile(code, "README.md", "exec"), {})
+        exec(compile(code, "README.md", "exec"), dict(given))
     assert len(readme_blocks("python")) >= 2
 
 

@@ -85,6 +85,7 @@ FORMS = {
     "DataFrames": lambda: split_frames("pandas"),
     "a DatasetDict": lambda: split_frames("datasets"),
     "ClassLabel and validation": class_labels,
+    "Task.from_dataset": lambda: Task.from_dataset(class_labels()),
 }
 
 

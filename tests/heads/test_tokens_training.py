@@ -1,5 +1,6 @@
 """Tags in training: where logits count, and what may not change a loss or a gradient."""
 
+import datasets
 import pytest
 import torch
 from torch.nn.functional import pad
@@ -8,6 +9,7 @@ from layerstill.heads import Tokens
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
+from layerstill.training.teacher_cache import Contents, TeacherCache
 from tests.tiny import batch, no_dropout, tiny_model
 
 TAGS = 5
@@ -127,3 +129,45 @@ def test_the_task_loss_is_the_mean_over_words_and_soft_targets_are_too():
     spec = Recipe.load("kd").stages[0].objectives["soft targets"].distance
     value, count = spec(mine[at], theirs[at], torch.ones(int(at.sum()), 1, dtype=torch.bool))
     torch.testing.assert_close(terms["soft targets"].value, value / count)
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES[:-1], "att-mse", "minilmv2", "rail-kd-l", "rkd", "bert-emd"])
+def test_what_the_head_does_not_count_enters_no_term(recipe):
+    module, data = module_for(recipe), tagged()
+    uncounted = ~data["counted"].bool()
+    before = loss_and_gradients(module, data)
+    read = module._teacher_recorder.run
+
+    def spoilt(*args, **settings):
+        captured = read(*args, **settings)
+        for states in captured.hidden.values():
+            states[uncounted] += 3.0
+        for record in captured.attention.values():
+            for vectors in (record.query, record.key, record.value):
+                vectors += 3.0 * uncounted[:, None, :, None]
+        if captured.logits is not None:
+            captured.logits[uncounted] += 3.0
+        return captured
+
+    module._teacher_recorder.run = spoilt
+    assert_same(before, loss_and_gradients(module, data))
+
+
+@pytest.mark.parametrize("recipe", ["rail-kd-l", "kd", "att-kl"])
+def test_a_cached_teacher_is_the_live_one(recipe, tmp_path):
+    module, data = module_for(recipe).float(), tagged()
+    module.teacher.float()
+    lengths = data["attention_mask"].sum(1).tolist()
+    rows = [{"input_ids": data["input_ids"][i, :n].tolist(), "content": i + 1} for i, n in enumerate(lengths)]
+    cache = TeacherCache(tmp_path, "teacher", Contents.of(module.terms_of_stage))
+
+    def collate(some):
+        longest = max(len(row["input_ids"]) for row in some)
+        ids = [row["input_ids"] + [0] * (longest - len(row["input_ids"])) for row in some]
+        return {"input_ids": torch.tensor(ids), "attention_mask": (torch.tensor(ids) > 0).long()}
+
+    cache.fill(datasets.Dataset.from_list(rows), module.ask_teacher, collate, torch.device("cpu"))
+    live = loss_and_gradients(module, data)
+    module.cache = cache
+    cached = loss_and_gradients(module, data | {"content": [1, 2, 3, 4]})
+    torch.testing.assert_close(cached[0], live[0], rtol=1e-5, atol=1e-6)

@@ -34,7 +34,7 @@ def finetune(
     model: Model,
     data: Any,
     output: str | Path | None = None,
-    recipe: str | Path | Recipe = "finetune",
+    recipe: str | Path | Recipe | None = None,
     options: Options = Options(),
     ood: Sequence[OodSet] = (),
     *,
@@ -43,10 +43,11 @@ def finetune(
 ) -> Result:
     """Fine-tune `model` on a task.
 
-    The arguments are those of `distill`; data that say no kind of task are taken for classes. `output` becomes a plain
-    model folder with a model card and the record of the run. UserError for everything that does not fit together.
+    The arguments are those of `distill`; data that say no kind of task are taken for classes, and the recipe is
+    `finetune` unless another without a teacher is given. `output` becomes a plain model folder with a model card and the
+    record of the run. UserError for everything that does not fit together.
     """
-    recipe = read_recipe(recipe)
+    recipe = read_recipe("finetune" if recipe is None else recipe)
     with model_at(model, tokenizer) as (place, name):
         task = read_task(data, place, labels, Classes()).with_dev()
         config = load_config(place, task.head)

@@ -102,6 +102,8 @@ class Task:
         Without a dev file, a tenth of the training examples is held out, the same tenth every time.
         """
         found = head_named(head)
+        if not isinstance(path, str | Path):
+            raise UserError(f"Task.from_files reads files, and this is a {type(path).__name__}: use Task.from_data")
         return _own_files(found, Path(path), None if dev is None else Path(dev), text_columns, label_column)
 
     @classmethod
@@ -138,6 +140,11 @@ class Task:
         if found.per_token:
             return _tagged(found, tables, text_columns, label_column)
         return _from_tables(found, tables, text_columns, label_column, hold_out)
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, head: str | Head = "classification", **settings: Any) -> "Task":
+        """`from_data`, under the name that other libraries have for it."""
+        return cls.from_data(dataset, head, **settings)
 
     @classmethod
     def demo(cls) -> "Task":

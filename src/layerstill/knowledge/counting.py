@@ -35,7 +35,8 @@ class Reach(NamedTuple):
 
 @dataclass(frozen=True)
 class Places:
-    """What of a batch may count: real tokens `(B, N)`, and where the head's logits do, `(B,)` or `(B, N)`; boolean."""
+    """What of a batch may count, boolean: tokens `(B, N)`, which are the real ones or, under a head of every token,
+    those that it counts; and where the head's logits do, `(B,)` or `(B, N)`."""
 
     tokens: Tensor
     positions: Tensor

@@ -210,7 +210,8 @@ class DistillationModule(nn.Module):
         mask, positions = batch["attention_mask"].bool(), self.head.positions(batch)
         if batch.get("idle"):
             mask, positions = torch.zeros_like(mask), torch.zeros_like(positions)
-        return Places(mask, positions)
+        # Where every token has logits, a token that the head does not count counts nowhere, as padding does not.
+        return Places(positions if self.head.per_token else mask, positions)
 
     def _labels(self, batch: dict[str, Any]) -> Tensor:
         if "labels" not in batch:

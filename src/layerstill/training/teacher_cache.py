@@ -63,6 +63,10 @@ class Contents(Kept):
             if not o.signal.gold:
                 kept |= o.signal.keep(o.target_layers)
             per_token = o.head.per_token
+        if per_token:  # which tokens are pooled is the head's affair, so whole states are kept
+            kept = Kept(
+                kept.plan | CapturePlan(hidden=frozenset(layer for layer, _ in kept.pooled)), vectors=kept.vectors
+            )
         return cls(kept.plan, kept.pooled, kept.vectors, per_token)
 
     @property
