@@ -26,7 +26,7 @@ def test_metrics_on_known_numbers():
 
 def test_scores_from_logits():
     logits = np.array([[0.1, 2.0, 0.3], [3.0, 0.0, 0.0]])
-    classes = Task("x", "classification", {}, ("a", "b", "c"))
+    classes = Task("x", "classification", {}, ("a", "b", "c"), ("accuracy",))
     assert classes.score(logits, np.array([1, 2])) == {"accuracy": 0.5}
     scores = Task("y", "regression", {}, metrics=("pearson",))
     assert scores.score(np.array([[1.0], [2.0], [4.0]]), np.array([1, 2, 4])) == {"pearson": pytest.approx(1)}

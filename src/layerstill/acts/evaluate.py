@@ -102,6 +102,7 @@ def evaluate(
             task = at_threshold(task, str(threshold), None if single else split)
         loaded = load_fine_tuned(place, task.head)
         own = load_tokenizer(place, loaded.config)
+    task.refuse_unscored(split)
     adopt_padding(loaded, own)
     task, notices = agree_on_labels(task, loaded.config, f"model {name}", subset=True)
     fitted = fit_all(ood, task)

@@ -42,7 +42,7 @@ class Sentences:
     def where(self, sentence: int, word: int) -> str:
         """Where a word stands, for messages."""
         line = f"{self.path} line {self.lines[sentence][word]}"
-        return line if self.path.suffix not in TABLE_SUFFIXES else f"{line}, word {word + 1}"
+        return line if self.path.suffix in COLUMN_SUFFIXES else f"{line}, word {word + 1}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,7 +73,16 @@ def read_tagged(path: Path, word_column: str | None = None, tag_column: str | No
         sentences = _from_columns(path, word_column, tag_column)
     else:
         raise UserError(f"{path}: unknown kind of file {path.suffix!r}; use one of {', '.join(SUFFIXES)}")
-    tags, notices = as_iob2(sentences.tags, sentences.where, str(path))
+    return _in_iob2(sentences)
+
+
+def tagged_table(table: Table, word_column: str | None = None, tag_column: str | None = None) -> Sentences:
+    """Tagged sentences of a table with a list of words and a list of tags a row, as `read_tagged`."""
+    return _in_iob2(_from_table(table, word_column, tag_column))
+
+
+def _in_iob2(sentences: Sentences) -> Sentences:
+    tags, notices = as_iob2(sentences.tags, sentences.where, str(sentences.path))
     return replace(sentences, tags=tags, notices=(*sentences.notices, *notices))
 
 
@@ -254,6 +263,11 @@ def read_splits(files: Mapping[str, Path], text_columns: Sequence[str] = (), lab
         raise UserError(f"--text-columns: sentences have one column of words, got {', '.join(text_columns)}")
     tag_column = None if label_column == USUAL else label_column
     read = {split: read_tagged(path, next(iter(text_columns), None), tag_column) for split, path in files.items()}
+    return together(read)
+
+
+def together(read: Mapping[str, Sentences]) -> TaggedSplits:
+    """Sentences by split, `train` among them, with their tags as numbers; UserError if they teach nothing."""
     notices = [notice for sentences in read.values() for notice in sentences.notices]
     names = order_of_tags({name for sentences in read.values() for name in sentences.names})
     train = read["train"]

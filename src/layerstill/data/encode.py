@@ -99,6 +99,9 @@ def _encode_words(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: 
             "tags need a fast tokenizer, one with a tokenizer.json"
         )
     words = _words_of(split)
+    if tokenizer.truncation_side != "right":  # the words that are left must be a sentence's first
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.truncation_side = "right"
     full = tokenizer(words, is_split_into_words=True, truncation=False, verbose=False)
     bare = [(i, w) for i, row in enumerate(words) for w in sorted(set(range(len(row))) - set(full.word_ids(i)))]
     for i, w in bare:

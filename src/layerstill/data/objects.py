@@ -20,10 +20,13 @@ TAKEN = (
 )
 
 
-def tables_of(data: Any, labels: Any, label_column: str) -> dict[str, Table]:
-    """A table a split; whatever is not by split is `train`. UserError for what can be no data."""
+def tables_of(data: Any, labels: Any, label_column: str, words: bool = False) -> dict[str, Table]:
+    """A table a split; whatever is not by split is `train`. UserError for what can be no data.
+
+    `words` says that an example is a list of words and not of texts.
+    """
     if not isinstance(data, Mapping):
-        return {"train": _table("train", data, labels, label_column)}
+        return {"train": _table("train", data, labels, label_column, words)}
     if not data or (odd := [name for name in data if name not in SPLITS]):
         raise UserError(f"data: a dictionary has the splits {', '.join(SPLITS)}, this one {short([*data][:10])}")
     if labels is not None and not isinstance(labels, Mapping):
@@ -35,14 +38,14 @@ def tables_of(data: Any, labels: Any, label_column: str) -> dict[str, Table]:
         split = SPLITS[name]
         if split in found:
             raise UserError("data: both dev and validation are there, and they are two names of one split")
-        found[split] = _table(split, part, None if labels is None else labels[name], label_column)
+        found[split] = _table(split, part, None if labels is None else labels[name], label_column, words)
     return found
 
 
-def _table(split: str, data: Any, labels: Any, label_column: str) -> Table:
+def _table(split: str, data: Any, labels: Any, label_column: str, words: bool) -> Table:
     if isinstance(data, str | Path):
         return read_table(Path(data))
-    columns = _columns_of(data) or _columns_of_rows(split, data, labels, label_column)
+    columns = _columns_of(data) or _columns_of_rows(split, data, labels, label_column, words)
     if labels is not None and label_column not in columns:
         columns[label_column] = as_list(labels)
     sizes = {name: len(column) for name, column in columns.items()}
@@ -77,7 +80,7 @@ def _named(values: Any, feature: Any) -> list:
     return [feature.names[value] if value in known else value for value in values]
 
 
-def _columns_of_rows(split: str, data: Any, labels: Any, label_column: str) -> dict[str, list]:
+def _columns_of_rows(split: str, data: Any, labels: Any, label_column: str, words: bool) -> dict[str, list]:
     """Lists of texts, of pairs, or of these with their label."""
     if isinstance(data, str | bytes) or not (isinstance(data, Sequence) or _is(data, "numpy", "ndarray")):
         raise UserError(f"{split}: {type(data).__name__} is no data; take {TAKEN}")
@@ -89,7 +92,7 @@ def _columns_of_rows(split: str, data: Any, labels: Any, label_column: str) -> d
                 "as long as the list, if these are texts alone"
             )
         return _texts([tuple(row[:-1]) for row in rows]) | {label_column: [row[-1] for row in rows]}
-    return _texts([(row,) if isinstance(row, str) else tuple(row) for row in rows])
+    return _texts([(row,) if words or isinstance(row, str) else tuple(row) for row in rows])
 
 
 def _texts(rows: list[tuple[Any, ...]]) -> dict[str, list]:

@@ -136,7 +136,8 @@ def split_spec(spec: str) -> tuple[str, Path]:
     name, equals, path = spec.partition("=")
     if not equals or Path(spec).exists():
         bare = Path(spec)
-        return (bare.parent.name if bare.stem in {"train", "dev", "test", "validation"} else bare.stem), bare
+        folder = bare.resolve().parent.name if bare.stem in {"train", "dev", "test", "validation"} else ""
+        return folder or bare.stem, bare
     if not name or not path or not name.isprintable():
         raise UserError(f"--ood {spec}: write NAME=PATH, or a path; known layouts: {', '.join(KNOWN)}")
     return name, Path(path)

@@ -111,6 +111,11 @@ class Regime(Spec):
         for name in ("label_noise", "transitions", "keep", "long_tail", "stratified"):
             if getattr(self, name):
                 task.head.refuse_classes(f"regime {name}", task.name, "it can only have few_samples, drawn plainly")
+                if missing := sum(label < 0 for label in task.splits["train"].labels):
+                    raise UserError(
+                        f"regime {name}: {missing} of {there} training examples of {task.name} have no label (-100); "
+                        "take them out, or use few_samples, drawn plainly"
+                    )
         named = {("keep", name) for name in self.keep} | {("transitions", name) for name in self.transitions}
         named |= {("transitions", to) for row in self.transitions.values() for to in row}
         for setting, name in sorted(named):

@@ -1,15 +1,17 @@
 """Tasks: texts with labels in splits, from GLUE folders, own files, the hub or the demo that comes along."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from layerstill.data import conll
 from layerstill.data.columns import guess_texts, scores_of, texts_of
 from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
-from layerstill.data.iob import as_iob2
 from layerstill.data.labels import READERS, Written
 from layerstill.data.objects import as_list, tables_of
 from layerstill.errors import UserError
@@ -72,6 +74,8 @@ class Task:
         splits = {}
         for name, split in self.splits.items():
             labels = self.head.numbered(split.labels, self.labels, f"task {self.name}, split {name}")
+            if self.head.per_token:
+                _refuse_unequal(f"task {self.name}, split {name}", split)
             splits[name] = split if labels == split.labels else Split(split.texts, labels)
         object.__setattr__(self, "splits", splits)
         object.__setattr__(self, "metrics", self.metrics or self.head.metrics_of(self.labels))
@@ -128,7 +132,7 @@ class Task:
         found = head_named(head)
         if isinstance(data, str | Path) and labels is None:
             return cls.from_files(found, data, None, text_columns, label_column)
-        tables = tables_of(data, labels, label_column)
+        tables = tables_of(data, labels, label_column, words=found.per_token)
         if "train" not in tables and not hold_out:
             tables["train"] = next(iter(tables.values()))
         if "train" not in tables:
@@ -166,6 +170,7 @@ class Task:
         if "train" not in self.splits:
             raise UserError(f"task {self.name}: split train is missing, there are {', '.join(self.splits) or 'none'}")
         if "dev" in self.splits:
+            self.refuse_unscored("dev")
             return self
         if self.regime:
             raise UserError(f"task {self.name}: split dev is missing; give it one before its regime is applied")
@@ -187,6 +192,14 @@ class Task:
     def by_label(self, logits: Any, split: str) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and support by name of what the head decides on a split, if it has them."""
         return self.head.by_label(self.labels, self.head.decide(logits), self.gold(split))
+
+    def refuse_unscored(self, split: str) -> None:
+        """UserError for a split without any example that has a label."""
+        gold = self.gold(split) if len(self.splits[split]) else []
+        known = (bool(self.head.labelled(torch.as_tensor(one)).any()) for one in gold)
+        if not any(known):
+            what = "none of its labels is known" if len(gold) else "it has no examples"
+            raise UserError(f"task {self.name}: split {split} gives no score, {what}")
 
     def limited(self, train: int | None) -> "Task":
         """The same task with at most the first `train` training examples; UserError after a regime."""
@@ -216,6 +229,13 @@ class GlueTask:
     def head(self) -> Head:
         """Classes, or scores where there are no names."""
         return Classes() if self.labels else Scores()
+
+
+def _refuse_unequal(where: str, split: Split) -> None:
+    """UserError for a sentence that has not as many tags as words."""
+    for i, (words, tags) in enumerate(zip(split.texts, split.labels, strict=False), 1):
+        if len(words) != len(tags):
+            raise UserError(f"{where}, sentence {i}: {len(words)} words and {len(tags)} tags; each word needs one")
 
 
 def _named(*names: str) -> dict[str, str]:
@@ -346,37 +366,30 @@ def _from_tables(
 
 def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...], label_column: str) -> Task:
     """Sentences as lists of words, and their tags."""
-    splits: dict[str, Split] = {}
-    notices: list[str] = []
+    read = {}
     for split, table in tables.items():
-        usual = next((c for c in ("tokens", "words", "text") if c in table.columns), "tokens")
-        tag_column = next((c for c in (label_column, "tags", "ner_tags") if c in table.columns), label_column)
-        words = table.column(text_columns[0] if text_columns else usual, "text_columns")
-        written = [[str(tag) for tag in as_list(row)] for row in table.column(tag_column, "label_column")]
+        # Rows of lists may be arrays or tuples here, and a plain list of pairs is a table of text and label.
+        columns = {c: [_listed(value) for value in values] for c, values in table.columns.items()}
+        words = text_columns[0] if text_columns else next((c for c in (*conll.WORDS, "text") if c in columns), None)
+        tags = label_column if label_column in columns else None
+        read[split] = conll.tagged_table(replace(table, columns=columns), words, tags)
+    return _of_tagged(head, conll.together(read))
 
-        def where(sentence: int, word: int, split: str = split) -> str:
-            return f"{split} sentence {sentence + 1}, word {word + 1}"
 
-        for number, (sentence, row) in enumerate(zip(words, written, strict=True), 1):
-            if isinstance(sentence, str) or len(sentence) != len(row):
-                size = "a string" if isinstance(sentence, str) else f"{len(sentence)} words"
-                raise UserError(f"{split} sentence {number}: {size} for {len(row)} tags; give a list of words")
-        tags, told = as_iob2(written, where, split)
-        splits[split] = Split(words, tags)
-        notices += told
-    names = conll.order_of_tags({tag for split in splits.values() for row in split.labels for tag in row})
-    return Task(head.word, head, splits, names, notices=tuple(notices))
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, str) or not isinstance(value, Iterable) else as_list(value)
 
 
 def _tagged_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
     files = find_files(path, dev, suffixes=conll.SUFFIXES)
     read = conll.read_splits(files, text_columns, label_column)
+    task = _of_tagged(head, read)
+    return task if "dev" in task.splits else task.with_dev()
+
+
+def _of_tagged(head: Head, read: conll.TaggedSplits) -> Task:
     splits = {split: Split(words, read.tags[split]) for split, words in read.words.items()}
-    notices = list(read.notices)
-    if "dev" not in splits:
-        splits, notice = _hold_out(splits, head)
-        notices.append(notice)
-    return Task(head.word, head, splits, read.names, head.metrics_of(read.names), notices=tuple(notices))
+    return Task(head.word, head, splits, read.names, head.metrics_of(read.names), notices=tuple(read.notices))
 
 
 def find_files(

@@ -10,6 +10,7 @@ from layerstill.data.encode import encode
 from layerstill.data.label_agreement import FittedSet
 from layerstill.data.tasks import Task
 from layerstill.evaluation.predict import predict_encoded
+from layerstill.heads.head import IGNORED
 
 
 def score_ood(
@@ -53,7 +54,10 @@ def score_ood(
 
 def _as_scored(classes: np.ndarray, ood: FittedSet) -> np.ndarray:
     """Classes of the model as classes of the set; scores as they are."""
-    return np.array(ood.of_class)[classes] if ood.labels else classes
+    if not ood.labels:
+        return classes
+    known = classes != IGNORED
+    return np.where(known, np.array(ood.of_class)[np.where(known, classes, 0)], IGNORED)
 
 
 def _score(task: Task, ood: FittedSet, predicted: np.ndarray, gold: np.ndarray, part: bool = False) -> dict[str, float]:

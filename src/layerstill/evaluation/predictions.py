@@ -68,7 +68,11 @@ def prediction_tensors(logits: Any, split: Split, head: Head) -> dict[str, torch
     digests = (hashlib.blake2b(json.dumps(t).encode(), digest_size=8).digest() for t in split.texts)
     ids = [int.from_bytes(digest, "big") >> 1 for digest in digests]
     if not head.per_token:
-        return {"logits": torch.as_tensor(logits), "labels": torch.tensor(split.labels), "ids": torch.tensor(ids)}
+        tensors = {"logits": torch.as_tensor(logits), "labels": torch.tensor(split.labels), "ids": torch.tensor(ids)}
+        if tensors["labels"].ndim > 1:
+            return tensors
+        known = head.labelled(tensors["labels"])  # a metric over the others would be another than the record's
+        return {name: values[known] for name, values in tensors.items()}
     return {
         "logits": torch.as_tensor(np.concatenate(logits)),
         "lengths": torch.tensor([len(row) for row in logits]),

@@ -28,6 +28,8 @@ class Classes(Head):
         self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
     ) -> dict[str, float]:
         scores = {}
+        known = gold != IGNORED
+        decided, gold = decided[known], gold[known]
         for name in metrics:
             pair = (gold, decided)
             if name == "f1" and positive is not None:

@@ -99,7 +99,7 @@ class Head(Spec):
 
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
         """The labels of a split when output i has become output `places[i]` of so many."""
-        return [places[int(label)] for label in labels]
+        return [label if label == IGNORED else places[int(label)] for label in labels]
 
     def refuse_classes(self, what: str, task: str, way_out: str) -> None:
         """UserError where `what` is about the one class of every example, and task `task` has none."""

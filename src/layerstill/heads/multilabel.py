@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerstill.errors import UserError
-from layerstill.heads.head import Head, place_of
+from layerstill.heads.head import IGNORED, Head, place_of
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.label_sets import (
     LABEL_METRICS,
@@ -43,13 +43,15 @@ class MultiLabel(Head):
         found = []
         for i, row in enumerate(labels, 1):
             place = f"{where}, example {i}"
-            if any(isinstance(value, str) for value in row):
+            if not len(row) or any(isinstance(value, str) for value in row):
                 given = {place_of(name, names, place) for name in row}
                 row = [int(number in given) for number in range(len(names))]
             if len(row) != len(names):
                 raise UserError(
                     f"{place}: {len(row)} labels where there are {len(names)}: give a 0 or 1 for each, or names"
                 )
+            if odd := [value for value in row if value is None or (value not in (0, 1) and not value < 0)]:
+                raise UserError(f"{place}: {odd[0]!r} where 1 (it has the label), 0, or {IGNORED} (not known) can be")
             found.append(list(row))
         return found
 

@@ -52,7 +52,8 @@ class Scores(Head):
     def score(
         self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
     ) -> dict[str, float]:
-        return {name: METRICS[name](gold, decided) for name in metrics}
+        known = ~np.isnan(gold)
+        return {name: METRICS[name](gold[known], decided[known]) for name in metrics}
 
     @property
     def metrics(self) -> tuple[str, ...]:

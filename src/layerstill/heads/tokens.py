@@ -84,7 +84,7 @@ class Tokens(Head):
         return leave_one_out(*self._shares([metric], labels, decided, gold)[metric])
 
     def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
-        found = by_type(_found(labels, decided, gold))
+        found = by_type(_found(labels, *_of_known(decided, gold)))
         return {
             kind: {"precision": one.precision, "recall": one.recall, "f1": one.f1, "support": one.there}
             for kind, one in found.items()
@@ -94,7 +94,8 @@ class Tokens(Head):
         self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Each metric as what every sentence has of a part and of a whole, `(n,)` each: their sums' ratio is it."""
-        words = [_whole(said, len(there)) == there for said, there in zip(decided, gold, strict=True)]
+        decided, gold = _of_known(decided, gold)
+        words = [said == there for said, there in zip(decided, gold, strict=True)]
         shares = {"accuracy_tokens": (np.array([row.sum() for row in words]), np.array([len(row) for row in words]))}
         if set(metrics) - set(shares):
             counts = [over_all(found.values()) for found in _found(labels, decided, gold)]
@@ -116,9 +117,15 @@ def _found(labels: Sequence[str], decided: Any, gold: Any) -> list[dict[str, Fou
     """What was found of the entities of every sentence, by type."""
     names = [*labels, "O"]  # the last is UNSAID's
     return [
-        count_entities([names[tag] for tag in there], [names[tag] for tag in _whole(said, len(there))])
+        count_entities([names[tag] for tag in there], [names[tag] for tag in said])
         for said, there in zip(decided, gold, strict=True)
     ]
+
+
+def _of_known(decided: Any, gold: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Decisions on all words whose tags are known, and these."""
+    pairs = [(_whole(said, len(there)), there, there != IGNORED) for said, there in zip(decided, gold, strict=True)]
+    return [said[known] for said, _, known in pairs], [there[known] for _, there, known in pairs]
 
 
 def _whole(said: np.ndarray, words: int) -> np.ndarray:

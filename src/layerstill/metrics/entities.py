@@ -38,16 +38,17 @@ class Found(NamedTuple):
 
 
 def entities(tags: Sequence[str]) -> set[Entity]:
-    """The entities of one sentence in IOB2 tags; tags without `B-` or `I-` are outside."""
-    found, kind, start = set(), "", 0
+    """The entities of one sentence in IOB2 tags, or in BIOES; tags of another form are outside."""
+    found, kind, start, ended = set(), "", 0, False
     for at, tag in enumerate([*tags, "O"]):
         mark, _, name = tag.partition("-")
-        inside = name if mark in {"B", "I"} else ""
-        if kind and (mark == "B" or inside != kind):
+        inside = name if mark in {"B", "I", "E", "S"} else ""
+        if kind and (ended or mark in {"B", "S"} or inside != kind):
             found.add((kind, start, at - 1))
             kind = ""
         if inside and not kind:
             kind, start = inside, at
+        ended = mark in {"E", "S"}
     return found
 
 

@@ -304,9 +304,11 @@ class DistillationModule(nn.Module):
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             self.train()
             terms = self._tried(batch)
+            # A batch may have nothing that a term counts, labels say, which is no fault of the term.
+            empty = {name for name, count in self._counted(batch, self._places(batch)).items() if not count.any()}
             for name, term in terms.items():
                 value = term.value.item()
-                if value == 0 or value != value or abs(value) == float("inf"):
+                if (value == 0 and name not in empty) or value != value or abs(value) == float("inf"):
                     what = "zero" if value == 0 else f"not finite ({value})"
                     raise ObjectiveError(
                         f"objective {name!r} is {what} on the first batch, so it would teach nothing; "
