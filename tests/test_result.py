@@ -16,6 +16,8 @@ WHOLE = {
     "seed": 3,
     "student": {"layers": 2, "hidden_size": 48, "parameters": 99, "init": {"layers": [1, 2], "from": "teacher"}},
     "metrics": {"accuracy": 0.5, "f1": 1.0, "selected": "best of 3"},
+    "head": {"kind": "classification"},
+    "by_label": {},
     "teacher_metrics": {},
     "regime": {"few_samples": 8},
     "ood": {"far": {"metrics": {"accuracy": 0.25}, "parts": {}}},

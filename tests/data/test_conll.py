@@ -6,6 +6,7 @@ import re
 import pytest
 
 from layerstill.data.conll import read_splits, read_tagged, read_words
+from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 
 TWO = [(("EU", "rejects", "German", "call"), ["B-ORG", "O", "B-MISC", "O"]), (("Peter", "Black"), ["B-PER", "I-PER"])]
@@ -191,3 +192,18 @@ def test_words_alone(tmp_path):
     assert read_words(columns(tmp_path, "a B-PER\n# no tag\nb I-LOC\n")) == [("a", "b")]
     with pytest.raises(UserError, match="no words in it"):
         read_words(columns(tmp_path, "\n"))
+
+
+def test_a_word_may_hold_a_space_that_is_no_blank(tmp_path):
+    path = tmp_path / "train.conll"
+    path.write_text("10\u00a0000 O\nOslo B-PLACE\n\n" * 12, "utf-8")
+    task = Task.from_files("tokens", path)
+    assert task.splits["train"].texts[0] == ("10\u00a0000", "Oslo")
+
+
+def test_chunks_without_a_type_are_told(tmp_path):
+    path = tmp_path / "train.conll"
+    path.write_text("Ann B\nLee I\nsings O\n\n" * 12, "utf-8")
+    task = Task.from_files("tokens", path)
+    assert task.metrics == ("accuracy_tokens",)
+    assert any("the tags B, I, O name no type, so words are scored and not entities" in told for told in task.notices)

@@ -70,10 +70,13 @@ def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
         guess = "guessing, 0"
     if value > limit:
         return []
-    return [
-        f"the teacher is at chance: its {name} on dev, {value:.4f}, is not clearly above {guess} "
-        f"({len(labels)} examples); a student learns nothing from it. Is it fine-tuned on this task?"
-    ]
+    found = f"its {name} on dev, {value:.4f}, is not clearly above {guess} ({len(labels)} examples)"
+    if task.head.rule:  # where a threshold decides, a good model can look like a bad one
+        return [
+            f"the teacher's decisions are at chance: {found}. {task.head.rule} Another threshold may suit it "
+            "(layerstill evaluate --threshold auto); if none does, it is not fine-tuned on this task"
+        ]
+    return [f"the teacher is at chance: {found}; a student learns nothing from it. Is it fine-tuned on this task?"]
 
 
 def _key(texts: tuple[str, ...]) -> Key:

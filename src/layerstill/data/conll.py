@@ -213,7 +213,8 @@ def _rows(path: Path, lines: list[str], fewest: int) -> list[Row]:
     tabs = "\t" in first[1]
 
     def split(line: str) -> list[str]:
-        return line.split("\t") if tabs else line.split()
+        # Blanks alone: other spaces of Unicode are part of a word.
+        return line.split("\t") if tabs else [part for part in line.split(" ") if part]
 
     width = len(split(first[1]))
     if width < fewest:

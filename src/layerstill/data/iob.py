@@ -28,10 +28,15 @@ def as_iob2(tags: list[list[str]], where: Where, source: str) -> tuple[list[list
     UserError with the place of the first tag that no scheme explains: an `I-` without its `B-` among tags that are
     IOB2 elsewhere, or a tag that has no place in any of them.
     """
-    if not has_entities([tag for sentence in tags for tag in sentence]):
-        return tags, []
+    names = {tag for sentence in tags for tag in sentence}
+    if not has_entities(sorted(names)):
+        untyped = sorted(names) if names <= {"B", "I", OUTSIDE, "b", "i", "o"} and len(names) > 1 else []
+        told = (
+            f"{source}: the tags {', '.join(untyped)} name no type, so words are scored and not entities; write B-TYPE"
+        )
+        return tags, [told] * bool(untyped)
     _refuse_foreign(tags, where)
-    notices = []
+    notices, written = [], tags
     ends = {tag[0] for sentence in tags for tag in sentence if tag[0] in _LAST and tag != OUTSIDE}
     if ends:
         name = "BILOU" if ends <= {"L", "U"} else "BIOES"
@@ -43,8 +48,8 @@ def as_iob2(tags: list[list[str]], where: Where, source: str) -> tuple[list[list
     firm = next((sentence[w] for sentence in tags for w in range(len(sentence)) if _iob2_only(sentence, w)), None)
     if firm is not None or ends:
         at, word = loose[0]
-        tag = tags[at][word]
-        before = f"after {tags[at][word - 1]}" if word else "at the beginning of a sentence"
+        tag = written[at][word]
+        before = f"after {written[at][word - 1]}" if word else "at the beginning of a sentence"
         more = f"; {len(loose) - 1} more tags of {source} are like this" if len(loose) > 1 else ""
         raise UserError(
             f"{where(at, word)}: {tag} {before} continues no entity; write B{tag[1:]}, as every entity of IOB2 "
