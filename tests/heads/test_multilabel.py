@@ -12,7 +12,7 @@ from layerstill.data.files import read_table
 from layerstill.data.label_sets import read_label_sets
 from layerstill.errors import UserError
 from layerstill.heads import MultiLabel
-from layerstill.metrics.label_sets import (
+from layerstill.metrics.multilabel import (
     LABEL_METRICS,
     label_contributions,
     label_table,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from layerstill.acts.agreement import Agreement, agree
+from layerstill.acts.agree import Agreement, agree
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
 from layerstill.data.encode import Collator
 from layerstill.data.ood import OodSet

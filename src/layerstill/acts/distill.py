@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from layerstill.acts.agreement import agree
+from layerstill.acts.agree import agree
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
 from layerstill.data.checks import chance_notices
 from layerstill.data.ood import OodSet

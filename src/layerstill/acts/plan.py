@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from layerstill.acts.agreement import agree
+from layerstill.acts.agree import agree
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
 from layerstill.data.encode import mean_tokens
 from layerstill.data.ood import OodSet

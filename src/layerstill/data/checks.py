@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from layerstill.data.tasks import Split, Task
-from layerstill.metrics.label_sets import best_constant
+from layerstill.metrics.multilabel import best_constant
 
 Key = tuple[str, ...]
 

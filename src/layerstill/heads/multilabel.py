@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from layerstill.errors import UserError
 from layerstill.heads.head import IGNORED, Head, place_of
 from layerstill.knowledge.distances import Distance
-from layerstill.metrics.label_sets import (
+from layerstill.metrics.multilabel import (
     LABEL_METRICS,
     label_contributions,
     label_table,
