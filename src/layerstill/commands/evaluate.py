@@ -35,7 +35,7 @@ def evaluate(
     """
     verbosity.setup()
     from layerstill import acts
-    from layerstill.reporting.labels import print_by_label
+    from layerstill.reporting.label_table import print_by_label
     from layerstill.reporting.ood import print_ood
 
     own_file = data.data is not None and data.data.is_file() and data.dev is None and split == "dev"
