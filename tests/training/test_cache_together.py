@@ -40,7 +40,7 @@ def module_for(recipe: str, stage: int = 0) -> DistillationModule:
 def data(tmp_path):
     for split in ("train", "dev"):
         write_csv(tmp_path / f"{split}.csv", rows=ROWS)
-    return encode(Task.from_files("classification", tmp_path).splits["train"], tiny_tokenizer(), 32).dataset
+    return encode(Task.from_files("classification", tmp_path).splits["train"], tiny_tokenizer(), 32, Classes()).dataset
 
 
 def read_all(cache: TeacherCache, batch: dict) -> dict[str, torch.Tensor]:
@@ -74,13 +74,13 @@ def write(folder: Path, data, portions: list[list[int]], start) -> None:
     cache = TeacherCache(folder, "t", Contents.of(module.objectives))
     start.wait()
     for portion in portions:
-        cache.fill(data.select(portion), teacher, Collator(tiny_tokenizer()), CPU)
+        cache.fill(data.select(portion), teacher, Collator(tiny_tokenizer(), Classes()), CPU)
 
 
 def read(folder: Path, data, expected: dict[int, dict], anew: bool, start, report) -> None:
     """Look again and again until everything is there: only whole shards, each with the right numbers."""
     contents = Contents.of(module_for("tinybert").objectives)
-    collator = Collator(tiny_tokenizer())
+    collator = Collator(tiny_tokenizer(), Classes())
     rows = {content: i for i, content in reversed(list(enumerate(data["content"])))}
     sizes: list[int] = []
     cache = TeacherCache(folder, "t", contents)
@@ -124,7 +124,7 @@ def together(*targets: tuple[Callable, tuple]) -> None:
 def test_two_writers_and_three_readers_share_a_cache(data, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_cache, "SHARD_EXAMPLES", SHARD)
     monkeypatch.setattr(atomic, "save_file", save_slowly)
-    module, collator = module_for("tinybert"), Collator(tiny_tokenizer())
+    module, collator = module_for("tinybert"), Collator(tiny_tokenizer(), Classes())
     contents = Contents.of(module.objectives)
     alone = TeacherCache(tmp_path / "alone", "t", contents)
     alone.fill(data, module.ask_teacher, collator, CPU)
