@@ -371,3 +371,11 @@ def test_trials_and_evaluations_leave_the_masses_of_an_optimal_transport_alone()
 def test_accumulation_is_refused_where_a_term_takes_the_whole_step(name, why):
     with pytest.raises(UserError, match=f"{why}; set accumulation: 1"):
         Recipe.load(name, ("stages.0.accumulation=2",))
+
+
+@pytest.mark.parametrize("signal", ["attention", {"relation": {"of": "V-V"}}])
+@pytest.mark.parametrize("mapping", ["attended", {"uniform": {"meet": "concatenated"}}])
+def test_maps_meet_layer_by_layer(signal, mapping):
+    # Once only the first layers of a group were compared, without a word.
+    with pytest.raises(UserError, match="token-by-token maps meet layer by layer"):
+        make(recipe_of({"x": {"signal": signal, "mapping": mapping, "distance": "mse"}}))

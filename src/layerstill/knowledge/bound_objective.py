@@ -85,6 +85,7 @@ class BoundObjective(nn.Module):
         if self.source is None and not self.signal.gold:
             raise UserError(f"objective {name!r} needs a teacher, and there is none; `finetune` is the recipe without")
         self.student_layers, self.target_layers = self._layers()
+        self.groups(0, 0)  # refuses what cannot meet
         self._refuse_unequal_heads()
         self._refuse_blind_tokens()
         self.meeting: Meeting | None = None
@@ -192,6 +193,11 @@ class BoundObjective(nn.Module):
         groups: list[Group] = mapping.groups(self.student.layers, self.source.layers, rng)
         if wrong := [group for group in groups if not group.fits]:
             raise UserError(f"objective {self.name!r}: its mapping gives {wrong[0]!r}; see Group for what may meet")
+        if self.signal.maps and (joined := [group for group in groups if group.meet != "each"]):
+            raise UserError(
+                f"objective {self.name!r}: its mapping has layers {joined[0].meet}, and token-by-token maps meet layer "
+                "by layer; use a mapping of pairs, or hidden_states"
+            )
         return groups
 
     def describe_pairs(self) -> list[str]:
