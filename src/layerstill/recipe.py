@@ -2,12 +2,22 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from layerstill.errors import UserError, nearest
 from layerstill.knowledge.objective import Objective
@@ -18,6 +28,17 @@ from layerstill.yaml_files import override, parse_yaml, read_text_file
 
 LONGEST_NAME = 100
 SpecType = TypeVar("SpecType", bound=Spec)
+_Passes = Annotated[Positive, Field(le=1_000_000)]
+_PASSES: TypeAdapter[float] = TypeAdapter(_Passes, config=ConfigDict(strict=True))
+
+
+def _length(value: Any, handler: Any) -> Any:
+    # By hand, because a union would say of a wrong number that it is not the word, either.
+    return value if value == "auto" else _PASSES.validate_python(value)
+
+
+Length = Annotated[_Passes | Literal["auto"], WrapValidator(_length)]
+"""A number of epochs, or `auto`."""
 
 
 class Optimiser(Spec):
@@ -46,8 +67,8 @@ class Stage(Spec):
     """What is trained on: the task's examples, or the texts of --supplementary, which have no labels."""
     view: Annotated[Any, OneOf("view", View, VIEWS)] = Clean()
     """What the student is fed by every objective that does not say so itself."""
-    epochs: Annotated[Positive, Field(le=1_000_000)]
-    """Passes over the training data."""
+    epochs: Length
+    """Passes over the training data; `auto`: as many as suit the number of examples."""
     learning_rate: Positive
     """Peak learning rate."""
     batch_size: Annotated[PositiveInt, Field(le=1_000_000)] = 32
@@ -221,7 +242,15 @@ class Recipe(Spec):
         full = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True)
         return hashlib.sha256(full.encode()).hexdigest()[:12]
 
-    def limited(self, epochs: float | None, batch_size: int | None, learning_rate: float | None) -> "Recipe":
+    def with_epochs(self, epochs: Sequence[float | None]) -> "Recipe":
+        """The recipe with these epochs, stage by stage; None leaves a stage as it is."""
+        changed = [{} if length is None else {"epochs": length} for length in epochs]
+        stages = [{**dict(stage), **change} for stage, change in zip(self.stages, changed, strict=True)]
+        return Recipe.from_data({**dict(self), "stages": stages})
+
+    def limited(
+        self, epochs: float | Literal["auto"] | None, batch_size: int | None, learning_rate: float | None
+    ) -> "Recipe":
         """The recipe with these settings in every stage, where given."""
         given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         given = {key: value for key, value in given.items() if value is not None}

@@ -21,6 +21,7 @@ from layerstill.recipe import Recipe
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
 from layerstill.training.arguments import Options
 from layerstill.training.compiling import refuse_compiling
+from layerstill.training.length import settled
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.models import (
     fingerprint,
@@ -42,6 +43,7 @@ class Agreement:
     task: Task
     """With its outputs in the teacher's order."""
     recipe: Recipe
+    """With a number in place of every `epochs: auto`."""
     student_layers: int
     options: Options
     init_from: str | None
@@ -131,8 +133,12 @@ def agree(
     if init_from is not None:
         refuse_other_tokens(init_from, source, config, tokenizer.get_vocab())
     vocabulary = _student_vocabulary(recipe, tokenizer, task, config, supplementary)
+    sizes = {"task": len(task.splits["train"])}
+    if supplementary is not None:
+        sizes["supplementary"] = len(supplementary.texts)
+    recipe, lengths = settled(recipe, sizes)
     counts = data_counts(task)
-    notices += task.notices
+    notices += [*task.notices, *lengths]
     if supplementary is not None:
         notices += [*supplementary.notices, *supplementary_notices(task, supplementary.texts)]
     notices += [*data_notices(task, counts), *special_token_notices(teacher, config, tokenizer)]

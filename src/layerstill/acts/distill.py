@@ -71,7 +71,7 @@ def distill(
         start = None if init_from is None else str(init_from)
         task = read_task(data, place, labels)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary)
-        task = agreed.task
+        task, recipe = agreed.task, agreed.recipe
         # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
         set_seed(options.seed)  # a source without a head for this task gets a random one
         teacher_model = load_fine_tuned(place, task.head)

@@ -18,6 +18,7 @@ from layerstill.reporting.model_card import card_writer
 from layerstill.result import Result
 from layerstill.training.arguments import Options
 from layerstill.training.compiling import refuse_compiling
+from layerstill.training.length import settled
 from layerstill.training.models import (
     adopt_padding,
     fingerprint,
@@ -63,6 +64,7 @@ def finetune(
         own = load_tokenizer(place, config)
         usable_length(options.max_length, own, config)
         counts = data_counts(task)
+        recipe, lengths = settled(recipe, {"task": len(task.splits["train"])})
         settings = settings_of(task, recipe, options, ood)
         settings |= {"model": name, "model_fingerprint": fingerprint(place, config), "data_checks": counts}
         set_seed(options.seed)
@@ -72,7 +74,7 @@ def finetune(
             if done := folder.finished:
                 note([f"{done.folder} already holds this run, finished"])
                 return done
-            note([*task.notices, *data_notices(task, counts), *special_token_notices(place, config, own)])
+            note([*task.notices, *lengths, *data_notices(task, counts), *special_token_notices(place, config, own)])
             note([notice for ood_set in fitted for notice in ood_set.notices])
             run = StagedRun(
                 folder=folder,

@@ -43,7 +43,7 @@ def plan(
         )
     train, head = agreed.task.splits["train"], agreed.task.head
     made = make_plan(
-        recipe,
+        agreed.recipe,
         agreed.config,
         agreed.source,
         agreed.student_layers,

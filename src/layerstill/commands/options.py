@@ -129,7 +129,7 @@ StudentLayers = Annotated[int, typer.Option(help="Depth of the student.", rich_h
 Init = Annotated[
     Optional[str],
     typer.Option(
-        help="Which layers start the student: first-k, last-k, every-k, random-k, random (fresh weights), or 1,3,6.",
+        help="Which layers start the student: first-k, last-k, every-k, spread, random-k, random (fresh), or 1,3,6.",
         rich_help_panel=RECIPE,
     ),
 ]

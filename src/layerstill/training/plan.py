@@ -16,8 +16,8 @@ from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.accounting import forward_flops
-from layerstill.training.arguments import steps_of
 from layerstill.training.cache_choice import CacheOptions, contents_to_cache
+from layerstill.training.length import steps_of
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.module import bind_objectives, union
 from layerstill.training.teacher_cache import DTYPES, Arithmetic

@@ -30,9 +30,10 @@ from layerstill.recipe import Recipe, Stage
 from layerstill.result import SELECTED, Record, Result, StudentPart, TrainPart
 from layerstill.training import processes
 from layerstill.training.accounting import Spent, matmul_peak
-from layerstill.training.arguments import Options, arithmetic_of, dtype_of, steps_of, training_arguments
+from layerstill.training.arguments import Options, arithmetic_of, dtype_of, training_arguments
 from layerstill.training.cache_choice import cache_key, choose_cache
 from layerstill.training.checkpoint import last_checkpoint, load_module, save_module
+from layerstill.training.length import steps_of
 from layerstill.training.module import DistillationModule
 from layerstill.training.records import RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
