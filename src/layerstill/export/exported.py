@@ -1,4 +1,4 @@
-"""What an export leaves: files, how each compares with the model in PyTorch, and whether it may be used in its place."""
+"""What an export leaves: files, how each compares with the model in PyTorch, and whether it may replace it."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -54,7 +54,5 @@ class Export:
     @classmethod
     def from_data(cls, folder: Path, data: dict[str, Any]) -> "Export":
         """The export in a folder, by its `export.json`."""
-        files = {
-            name: ExportedFile(**one | {"path": folder / one["path"]}) for name, one in data["files"].items()
-        }
+        files = {name: ExportedFile(**one | {"path": folder / one["path"]}) for name, one in data["files"].items()}
         return cls(folder, files, {name: value for name, value in data.items() if name != "files"})

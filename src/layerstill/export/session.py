@@ -41,7 +41,7 @@ class OnnxModel:
         self.max_length: int = about["max_length"]
         self._unknown: str = about["unknown"]
         self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        padding = self._tokenizer.padding
+        padding = self._tokenizer.padding or {"pad_id": 0, "pad_type_id": 0}
         self._fill = {"input_ids": padding["pad_id"], "token_type_ids": padding["pad_type_id"], "attention_mask": 0}
         self._tokenizer.no_padding()
         self._session = session_of(self.path, threads)
