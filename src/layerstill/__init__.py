@@ -6,7 +6,7 @@
 >>> result.metrics["accuracy"]                                          # doctest: +SKIP
 """
 
-from layerstill.acts import augment, cache, diagnose, distill, evaluate, finetune, plan, report, study
+from layerstill.acts import augment, cache, diagnose, distill, evaluate, export, finetune, plan, report, study
 from layerstill.data.regimes import Regime
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Split, Task
@@ -39,6 +39,7 @@ __all__ = [
     "diagnose",
     "distill",
     "evaluate",
+    "export",
     "finetune",
     "plan",
     "read_supplementary",

@@ -14,6 +14,7 @@ from layerstill.commands.demo import demo
 from layerstill.commands.diagnose import diagnose
 from layerstill.commands.distill import distill
 from layerstill.commands.evaluate import evaluate
+from layerstill.commands.export import export
 from layerstill.commands.finetune import finetune
 from layerstill.commands.plan import plan
 from layerstill.commands.recipes import recipes_app
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (finetune, distill, evaluate, plan, cache, augment, diagnose, study, report, demo):
+for verb in (finetune, distill, evaluate, export, plan, cache, augment, diagnose, study, report, demo):
     app.command()(verb)
 app.add_typer(recipes_app, name="recipes")
 

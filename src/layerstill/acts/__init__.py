@@ -5,9 +5,10 @@ from layerstill.acts.cache import cache
 from layerstill.acts.diagnose import diagnose
 from layerstill.acts.distill import distill
 from layerstill.acts.evaluate import evaluate
+from layerstill.acts.export import export
 from layerstill.acts.finetune import finetune
 from layerstill.acts.plan import plan
 from layerstill.acts.report import report
 from layerstill.acts.study import study
 
-__all__ = ["augment", "cache", "diagnose", "distill", "evaluate", "finetune", "plan", "report", "study"]
+__all__ = ["augment", "cache", "diagnose", "distill", "evaluate", "export", "finetune", "plan", "report", "study"]

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from layerstill.acts.inputs import Model, model_at, read_task
+from layerstill.acts.inputs import Model, has_no_splits, model_at, read_task
 from layerstill.data.encode import usable_length
 from layerstill.data.label_agreement import agree_on_labels, fit_all
 from layerstill.data.ood import OodSet
@@ -90,7 +89,7 @@ def evaluate(
     UserError for data whose labels the model does not know.
     """
     with model_at(model, tokenizer) as (place, name):
-        if split is None and _has_no_splits(data):
+        if split is None and has_no_splits(data):
             data = {"train": data, "dev": data}
             labels = None if labels is None else {"train": labels, "dev": labels}
         task = read_task(data, place, labels, hold_out=False)
@@ -114,10 +113,3 @@ def evaluate(
     metrics, logits = evaluate_split(loaded, own, task, split, max_length)
     far = score_ood(loaded, own, task, fitted, max_length, logits, task.gold(split))
     return Evaluation(name, task, split, metrics, far, task.head.decide(logits), logits, tuned_on)
-
-
-def _has_no_splits(data: Any) -> bool:
-    """Whether data are one set of examples: a file is, a folder is not."""
-    if isinstance(data, str | Path):
-        return Path(data).is_file()
-    return not isinstance(data, Task | dict)

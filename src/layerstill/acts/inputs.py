@@ -72,3 +72,10 @@ def read_recipe(recipe: str | Path | Recipe) -> Recipe:
     if not isinstance(recipe, str | Path):
         raise UserError(f"recipe: a name, a file or a Recipe is expected, got {type(recipe).__name__}")
     return Recipe.load(recipe)
+
+
+def has_no_splits(data: Any) -> bool:
+    """Whether data are one set of examples: a file is, a folder is not."""
+    if isinstance(data, str | Path):
+        return Path(data).is_file()
+    return not isinstance(data, Task | dict)
