@@ -1,6 +1,6 @@
 """Try candidates for the recipe `best`: students of a teacher, the same number of updates for all.
 
-    python -m benchmarks.best run --teacher runs/trec --task classification --data trec --updates 400 1500 --output runs/best/trec
+    python -m benchmarks.best run --teacher runs/trec --task classification --data trec --output runs/best/trec
     python -m benchmarks.best table runs/best/*
 
 Finished runs are kept, so the command can be stopped and given again. `table` prints what each candidate keeps of its
@@ -63,13 +63,13 @@ def table(args: argparse.Namespace) -> None:
         name, layers, updates, seed = path.parent.name.rsplit("-", 3)
         task = path.parent.parent.name
         score, teacher = record["metrics"][metric], record["teacher_metrics"].get(metric)
-        records.append({"task": task, "candidate": name, "layers": int(layers), "updates": int(updates), "seed": int(seed),
-                        "metric": metric, "score": score, "teacher": teacher, "seconds": record["train"]["seconds"]})  # fmt: skip
+        who = {"task": task, "candidate": name, "layers": int(layers), "updates": int(updates), "seed": int(seed)}
+        seconds = record["train"]["seconds"]
+        records.append(who | {"metric": metric, "score": score, "teacher": teacher, "seconds": seconds})
     teachers = {r["task"]: r["teacher"] for r in records if r["teacher"]}
     for r in records:
-        kept[f"{r['layers']} layers, {r['updates']}", r["candidate"]][r["task"]].append(
-            100 * r["score"] / teachers[r["task"]]
-        )
+        budget = f"{r['layers']} layers, {r['updates']}"
+        kept[budget, r["candidate"]][r["task"]].append(100 * r["score"] / teachers[r["task"]])
     tasks = sorted(teachers)
     print(f"| layers, updates | candidate | {' | '.join(tasks)} | mean |\n|---|---|{'---|' * (len(tasks) + 1)}")
     rows = [(budget, name, {t: fmean(v) for t, v in by_task.items()}) for (budget, name), by_task in kept.items()]

@@ -1,4 +1,4 @@
-"""The candidates for the recipe `best`, each as plain data; they differ from `last` in one thing, but for the controls."""
+"""The candidates for the recipe `best`, as plain data; all but the controls differ from `last` in one thing."""
 
 from collections.abc import Callable
 from typing import Any

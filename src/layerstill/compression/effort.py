@@ -47,8 +47,8 @@ def ladder_of(layers: int) -> list[int]:
     and 3. UserError for a teacher of one layer."""
     if layers < 2:
         raise UserError(
-            "compress: the teacher has 1 layer, so there is none to leave out; make it narrower with `layerstill distill "
-            "--set student.hidden_size=N`, or quantise it with `layerstill export --int8`"
+            "compress: the teacher has 1 layer, so there is none to leave out; make it narrower with "
+            "`layerstill distill --set student.hidden_size=N`, or quantise it with `layerstill export --int8`"
         )
     parts = (2 / 3, 1 / 2, 1 / 3) if layers < 12 else (1 / 2, 1 / 3, 1 / 4)
     depths = {max(round(layers * part), 1) for part in parts}
@@ -72,9 +72,7 @@ class Candidate:
     def resolved(self, overrides: tuple[str, ...] = ()) -> Recipe:
         """Its recipe."""
         recipe = Recipe.load(self.recipe, (f'student.initialisation="{self.start}"', *overrides))
-        stages = [
-            stage.model_copy(update={"learning_rate": stage.learning_rate * self.rate}) for stage in recipe.stages
-        ]
+        stages = [s.model_copy(update={"learning_rate": s.learning_rate * self.rate}) for s in recipe.stages]
         data: dict[str, Any] = {**dict(recipe), "stages": stages}
         return Recipe.from_data(data, "compress")
 

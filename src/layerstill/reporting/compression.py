@@ -109,9 +109,8 @@ def picture_of(rows: Sequence[Row], chosen: Row | None) -> dict[str, Any]:
         label = y + 4.0
         while any(abs(label - p["label"]) < 13 and abs(x - p["x"]) < 120 for p in points):
             label += 13  # labels of neighbours stand below each other
-        points.append(
-            {"x": x, "y": y, "label": label, "text": row.name, "form": FORMS.index(row.form), "best": row == chosen}
-        )
+        point = {"x": x, "y": y, "label": label, "text": row.name}
+        points.append(point | {"form": FORMS.index(row.form), "best": row == chosen})
     return {
         "points": points,
         "across": [{"x": round(LEFT + wide * ms / most, 1), "text": f"{ms:g}"} for ms in _ticks(0, most)],
@@ -126,8 +125,7 @@ def picture_of(rows: Sequence[Row], chosen: Row | None) -> dict[str, Any]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Four to nine round numbers from `low` to `high`."""
-    step = next(
-        s for power in range(-2, 6) for s in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if (high - low) / s <= 8
-    )
+    steps = (digit * 10.0**power for power in range(-2, 6) for digit in (1, 2, 5))
+    step = next(step for step in steps if (high - low) / step <= 8)
     first = -(-low // step) * step
     return [round(first + i * step, 6) for i in range(int((high - first) / step) + 1)]
