@@ -77,6 +77,9 @@ class Record(_Part):
     ood: dict[str, dict[str, Any]] = {}
     """By the name of an out-of-domain set: metrics, in_domain, gap, examples, parts."""
     supplementary: dict[str, Any] | None = None
+    tuning: dict[str, Any] | None = None
+    """How the learning rate was found: the one chosen, and the candidates of every rung with their scores; None for one
+    that was given."""
     train: TrainPart = TrainPart()
     environment: dict[str, Any] = {}
     """Versions that the result depends on."""

@@ -9,10 +9,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from layerstill.acts.agree import agree
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.acts.rates import Rate, apply_rate, tuned
+from layerstill.acts.rungs import Judge, Train, Trial
+from layerstill.acts.teacher_says import TeacherSays
 from layerstill.data.checks import chance_notices
 from layerstill.data.ood import OodSet
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
+from layerstill.evaluation.nearness import kept_predictions, loss_of
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.recipe import Recipe
 from layerstill.reporting.model_card import card_writer
@@ -40,6 +44,7 @@ def distill(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
+    learning_rate: Rate = None,
 ) -> Result:
     """Distil a fine-tuned `teacher` into a student of `student_layers` layers.
 
@@ -62,10 +67,12 @@ def distill(
         teacher_metrics: the teacher's scores on dev, if they are known.
         tokenizer: of a loaded teacher; without it the one where the teacher was loaded from.
         labels: of a list of texts.
+        learning_rate: of every stage, in place of the recipe's; `auto` finds one by short trainings on a slice of the
+            training examples, before the student is trained on all of them.
 
     UserError for everything that does not fit together.
     """
-    recipe = read_recipe(recipe)
+    recipe = apply_rate(read_recipe(recipe), learning_rate)
     recipe.agree_on_supplementary(supplementary is not None)
     with model_at(teacher, tokenizer) as (place, name):
         start = None if init_from is None else str(init_from)
@@ -78,7 +85,7 @@ def distill(
         source = teacher_model if start is None else load_for_finetuning(start, task)
         for model in (teacher_model, source):
             adopt_padding(model, agreed.teacher_tokenizer)
-        settings = agreed.settings(name)
+        settings = agreed.settings(name) | ({"learning_rate": "auto"} if learning_rate == "auto" else {})
         with RunFolder(folder_for(output, recipe, settings), settings) as folder:
             if done := folder.finished:
                 note([f"{done.folder} already holds this run, finished"])
@@ -88,6 +95,14 @@ def distill(
                 teacher_metrics = {}
             elif teacher_metrics is None:
                 teacher_metrics = _score_teacher(teacher_model, agreed.teacher_tokenizer, task, options)
+            if learning_rate == "auto":
+                taught = recipe.needs_teacher
+
+                def prepare(cut: Task) -> tuple[Train, Judge]:
+                    return trainer_for(place, cut, options, taught, student_layers, start, supplementary)
+
+                texts = len(supplementary.texts) if supplementary else 0
+                recipe = tuned(recipe, task, options, folder, prepare, texts)
             set_seed(options.seed)
             depth, spec = agreed.student_layers, recipe.student
             student = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
@@ -109,6 +124,33 @@ def distill(
                 describe=card_writer(recipe, task.head),
             )
             return run.train()
+
+
+def trainer_for(
+    teacher: str,
+    task: Task,
+    options: Options,
+    taught: bool = True,
+    student_layers: int | None = None,
+    init_from: str | None = None,
+    supplementary: Supplementary | None = None,
+) -> tuple[Train, Judge]:
+    """What distils a trial on a task with its dev split, and how far the student is from the teacher's logits there, or
+    from the gold labels unless it is `taught`.
+
+    The trial's own number of layers and start come before these.
+    """
+    says = TeacherSays.of(teacher, task, options.max_length) if taught else None
+
+    def train(trial: Trial, output: Path, how: Options) -> Result:
+        layers, start = trial.student_layers or student_layers, trial.init_from or init_from
+        known = says.metrics if says is not None else None
+        return distill(teacher, task, trial.recipe, layers, output, how, start, (), supplementary, known)
+
+    def loss(folder: Path) -> float:
+        return loss_of(kept_predictions(folder), task)
+
+    return train, says.distance if says is not None else loss
 
 
 def _score_teacher(

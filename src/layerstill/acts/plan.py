@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from layerstill.acts.agree import agree
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.acts.rates import Rate, apply_rate, rate_notice
 from layerstill.data.encode import mean_tokens
 from layerstill.data.ood import OodSet
 from layerstill.data.supplementary import Supplementary
@@ -29,12 +30,13 @@ def plan(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
+    learning_rate: Rate = None,
 ) -> Plan:
     """What `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing.
 
     UserError for what `distill` would refuse before it loads weights.
     """
-    recipe = read_recipe(recipe)
+    recipe = apply_rate(read_recipe(recipe), learning_rate)
     recipe.agree_on_supplementary(supplementary is not None)
     with model_at(teacher, tokenizer) as (place, _):
         start = None if init_from is None else str(init_from)
@@ -59,4 +61,7 @@ def plan(
         cache=options.cache,
     )
     note(agreed.notices)
+    if learning_rate == "auto":
+        sizes = {"task": len(train), "supplementary": len(supplementary.texts) if supplementary else 0}
+        note([rate_notice(agreed.recipe, agreed.task, sizes, options)])
     return made

@@ -3,15 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from layerstill.acts.distill import distill
+from layerstill.acts.distill import trainer_for
 from layerstill.acts.inputs import Model, model_at
 from layerstill.acts.rungs import Trial, Trials, Tried, climb
-from layerstill.acts.teacher_says import TeacherSays
 from layerstill.data.label_agreement import agree_on_labels
 from layerstill.data.slices import slice_of
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
-from layerstill.result import Result
 from layerstill.training.arguments import Options
 from layerstill.training.models import fingerprint, load_config, require_head
 
@@ -47,23 +45,10 @@ def run_trials(
         config = load_config(place, task.head)
         require_head(place, config, task.head)
         task, _ = agree_on_labels(task.with_dev(), config, f"teacher {place}")
-        says = TeacherSays.of(place, task, options.max_length)
+        train, judge = trainer_for(place, task, options, supplementary=supplementary)
         cache = options.cache
         if cache.where == "auto":
             cache = replace(cache, where=str(folder / "teacher-cache"), runs=len(trials))
-
-        def train(trial: Trial, output: Path, how: Options) -> Result:
-            return distill(
-                place,
-                task,
-                trial.recipe,
-                trial.student_layers,
-                output,
-                how,
-                trial.init_from,
-                supplementary=supplementary,
-                teacher_metrics=says.metrics,
-            )
 
         return climb(
             trials,
@@ -72,7 +57,7 @@ def run_trials(
             folder,
             replace(options, cache=cache),
             train,
-            says.distance,
+            judge,
             identity=fingerprint(place, config),
             supplementary=len(supplementary.texts) if supplementary else 0,
         )

@@ -49,4 +49,7 @@ def distill(
     sets = ood.read(task, data)
     options = run.read(quiet, cache)
     layers, start = recipe.student_layers, recipe.init_from
-    show(acts.distill(teacher, task, the_recipe, layers, output, options, start, sets, texts), verbosity.json_)
+    result = acts.distill(
+        teacher, task, the_recipe, layers, output, options, start, sets, texts, learning_rate=stages.rate
+    )
+    show(result, verbosity.json_)

@@ -136,11 +136,25 @@ Init = Annotated[
 InitFrom = Annotated[
     Optional[str], typer.Option(help="Cut the student from this model instead of the teacher.", rich_help_panel=RECIPE)
 ]
-Epochs = Annotated[Optional[float], typer.Option(help="Epochs of every stage.", rich_help_panel=RUN)]
+Epochs = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="NUMBER|auto",
+        help="Epochs of every stage; auto: as many as suit the number of examples.",
+        rich_help_panel=RUN,
+    ),
+]
 BatchSize = Annotated[
     Optional[int], typer.Option(help="Examples in an optimiser step, every stage.", rich_help_panel=RUN)
 ]
-LearningRate = Annotated[Optional[float], typer.Option(help="Peak learning rate of every stage.", rich_help_panel=RUN)]
+LearningRate = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="NUMBER|auto",
+        help="Peak learning rate of every stage; auto: found by short runs on a slice of the training examples.",
+        rich_help_panel=RUN,
+    ),
+]
 MaxSteps = Annotated[
     Optional[int], typer.Option(min=1, help="Stop every stage after N optimiser steps.", rich_help_panel=RUN)
 ]
@@ -275,6 +289,16 @@ class OodOptions:
         return tuple(sets)
 
 
+def number_or_auto(text: str | None, option: str) -> Any:
+    """An option's value as a number, the word `auto`, or None if it was not given; UserError for anything else."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{option} {text!r}: give a number, or auto") from None
+
+
 @dataclass(frozen=True)
 class StageOptions:
     """What is overridden in a recipe."""
@@ -289,7 +313,13 @@ class StageOptions:
         from layerstill.recipe import Recipe
 
         sets = (*(self.set_ or ()), *more)
-        return Recipe.load(recipe, sets).limited(self.epochs, self.batch_size, self.learning_rate)
+        rate = None if self.rate == "auto" else self.rate
+        return Recipe.load(recipe, sets).limited(number_or_auto(self.epochs, "--epochs"), self.batch_size, rate)
+
+    @property
+    def rate(self) -> Any:
+        """The learning rate: a number, `auto`, or None for the recipe's."""
+        return number_or_auto(self.learning_rate, "--learning-rate")
 
 
 @dataclass(frozen=True)

@@ -227,6 +227,7 @@ class StagedRun:
             regime=self._regime(),
             ood=score_ood(self.student, self.tokenizer, self.task, self.ood, limit, logits, gold),
             supplementary=self.supplementary.record() if self.supplementary else None,
+            tuning=self.folder.kept("tuning"),
             train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
             environment=environment(),
         )
