@@ -72,6 +72,10 @@ class Record(_Part):
     by_label: dict[str, dict[str, int | float]] = {}
     """Precision, recall, f1 and support on dev by the name of a label or type; empty where the metrics say enough."""
     teacher_metrics: dict[str, float] = {}
+    verdict: list[str] = []
+    """What was kept of the teacher and the one change most likely to help, a sentence each.
+
+    Before them stands a warning if the student says one thing of nearly everything. Empty without a teacher."""
     regime: dict[str, Any] = {}
     """What was done to the training data; empty for nothing."""
     ood: dict[str, dict[str, Any]] = {}

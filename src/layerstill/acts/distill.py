@@ -19,11 +19,13 @@ from layerstill.data.tasks import Task
 from layerstill.evaluation.nearness import kept_predictions, loss_of
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.recipe import Recipe
+from layerstill.reporting.facts import judge_of
 from layerstill.reporting.model_card import card_writer
 from layerstill.result import Result
 from layerstill.students.build import build_student, chosen_layers
 from layerstill.training.arguments import Options, dtype_of
 from layerstill.training.models import adopt_padding, load_fine_tuned, load_for_finetuning, with_weights_in
+from layerstill.training.reach import reach_notices
 from layerstill.training.records import RunFolder, folder_for
 from layerstill.training.stages import StagedRun, note
 
@@ -95,18 +97,25 @@ def distill(
                 teacher_metrics = {}
             elif teacher_metrics is None:
                 teacher_metrics = _score_teacher(teacher_model, agreed.teacher_tokenizer, task, options)
+            texts = len(supplementary.texts) if supplementary else 0
             if learning_rate == "auto":
                 taught = recipe.needs_teacher
 
                 def prepare(cut: Task) -> tuple[Train, Judge]:
                     return trainer_for(place, cut, options, taught, student_layers, start, supplementary)
 
-                texts = len(supplementary.texts) if supplementary else 0
                 recipe = tuned(recipe, task, options, folder, prepare, texts)
+            elif recipe.needs_teacher:
+                sizes = {"task": len(task.splits["train"]), "supplementary": texts}
+                note(reach_notices(recipe, sizes, options.max_steps))
             set_seed(options.seed)
             depth, spec = agreed.student_layers, recipe.student
             student = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
             chosen = chosen_layers(source.config, depth, spec, options.seed)
+            judge = None
+            if recipe.needs_teacher:
+                read = (agreed.tokenizer, options.max_length)
+                judge = judge_of(recipe, task, teacher_model, student.config, *read, folder.path)
             run = StagedRun(
                 folder=folder,
                 student=student,
@@ -122,6 +131,7 @@ def distill(
                 ood=agreed.fitted,
                 supplementary=supplementary,
                 describe=card_writer(recipe, task.head),
+                judge=judge,
             )
             return run.train()
 

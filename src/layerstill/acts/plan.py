@@ -15,6 +15,7 @@ from layerstill.data.supplementary import Supplementary
 from layerstill.recipe import Recipe
 from layerstill.training.arguments import Options, arithmetic_of
 from layerstill.training.plan import Plan, make_plan
+from layerstill.training.reach import reach_notices
 from layerstill.training.stages import note
 
 
@@ -61,7 +62,9 @@ def plan(
         cache=options.cache,
     )
     note(agreed.notices)
+    sizes = {"task": len(train), "supplementary": len(supplementary.texts) if supplementary else 0}
+    if learning_rate != "auto" and recipe.needs_teacher:
+        note(reach_notices(agreed.recipe, sizes, options.max_steps))
     if learning_rate == "auto":
-        sizes = {"task": len(train), "supplementary": len(supplementary.texts) if supplementary else 0}
         note([rate_notice(agreed.recipe, agreed.task, sizes, options)])
     return made

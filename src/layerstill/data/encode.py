@@ -126,7 +126,12 @@ def _words_of(split: Split) -> list[list[str]]:
         sentences = [list(words) for words in split.texts]
     else:
         sentences = [[word for text in texts for word in text.split()] for texts in split.texts]
-    return [[f" {word}" if i else word for i, word in enumerate(words)] for words in sentences]
+    return [spaced(words) for words in sentences]
+
+
+def spaced(words: Sequence[str]) -> list[str]:
+    """The words of a sentence, each but the first with a space before it."""
+    return [f" {word}" if i else word for i, word in enumerate(words)]
 
 
 def _first_pieces(word_ids: Sequence[int | None]) -> list[int | None]:

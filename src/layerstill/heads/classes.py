@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerstill.heads.answers import only_answer
 from layerstill.heads.head import IGNORED, Head
 from layerstill.metrics.by_name import METRICS
 
@@ -38,6 +39,11 @@ class Classes(Head):
                 pair = (gold == number, decided == number)
             scores[name] = METRICS[name](*pair)
         return scores
+
+    def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
+        known = gold != IGNORED
+        found = only_answer(decided[known].tolist(), gold[known].tolist())
+        return f"{labels[found.said]!r} for {found.share:.0%} of the texts" if found else ""
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -188,6 +188,10 @@ class Head(Spec):
         """What each example adds to a metric, `(n,)`, with the metric as mean, if that is kept with the predictions."""
         return None
 
+    def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
+        """What is said of nearly every example though gold differs, as words after "says"; empty if nothing is."""
+        return ""
+
     def at(self, threshold: float) -> "Head":
         """The same head deciding at another threshold; UserError where nothing is decided by one."""
         raise UserError(f"--threshold: task {self.word} decides without one; it is for --task multilabel")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerstill.errors import UserError
+from layerstill.heads.answers import only_answer
 from layerstill.heads.head import IGNORED, Head, place_of
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.multilabel import (
@@ -101,6 +102,14 @@ class MultiLabel(Head):
 
     def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
         return label_table(labels, decided, gold)
+
+    def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
+        said = [tuple(np.flatnonzero(row)) for row in decided]
+        found = only_answer(said, [tuple(np.flatnonzero(row > 0)) for row in gold])
+        if found is None:
+            return ""
+        names = ", ".join(repr(labels[i]) for i in found.said) or "no label at all"
+        return f"{names} for {found.share:.0%} of the texts"
 
     def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray:
         return label_contributions(metric, decided, gold)

@@ -166,10 +166,10 @@ class _Work:
         self, objectives: list[BoundObjective], student: PretrainedConfig, teacher: PretrainedConfig, depth: int
     ) -> tuple[float, float, float | None, float | None, str]:
         """TFLOP of student, live teacher and cached teacher, the cache's size in GB, and why there is none."""
-        each = _forward_tflop(teacher, self.head, depth, self.tokens)
+        each = forward_tflop(teacher, self.head, depth, self.tokens)
         # A backward pass takes two forward passes' operations; a consistency target is a forward pass of its own.
         passes = 3 + any(o.spec.consistent for o in objectives)
-        used = passes * self.seen * _forward_tflop(student, self.head, depth_of(student), self.tokens), self.seen * each
+        used = passes * self.seen * forward_tflop(student, self.head, depth_of(student), self.tokens), self.seen * each
         try:
             contents = contents_to_cache(objectives, teacher, self.seen / self.examples, self.cache)
         except UserError as error:
@@ -184,7 +184,8 @@ class _Work:
         return *used, self.examples * each, size, ""
 
 
-def _forward_tflop(config: PretrainedConfig, head: Head, depth: int, tokens: float) -> float:
+def forward_tflop(config: PretrainedConfig, head: Head, depth: int, tokens: float) -> float:
+    """10^12 operations of `depth` layers on a text of so many tokens, as `forward_flops` counts them."""
     with torch.device("meta"):
         layers = layers_of(head.auto_class.from_config(config))[:depth]
     return forward_flops(layers, shape_of(config).inner, 1, tokens) / 1e12

@@ -63,6 +63,8 @@ class StagedRun:
     supplementary: Supplementary | None = None
     describe: Callable[[Result], None] | None = None
     """Is handed the result just before the run counts as finished, and may write about it in the folder."""
+    judge: Callable[[Record, Any], list[str]] | None = None
+    """Is handed the record and the student's logits on dev, and gives the record's verdict."""
     spent: Spent = field(default_factory=Spent)
 
     def train(self) -> Result:
@@ -208,7 +210,7 @@ class StagedRun:
         by_label = self.task.by_label(logits, "dev")
         precision = arithmetic_of(self.options.precision)
         peak = matmul_peak(self.student.device, dtype_of(self.options.precision))
-        return Record(
+        record = Record(
             recipe=self.recipe.name,
             recipe_hash=self.recipe.hash,
             teacher=self.folder.settings.get("teacher"),
@@ -224,6 +226,7 @@ class StagedRun:
             head=self.task.head.record(),
             by_label=by_label,
             teacher_metrics=self.teacher_metrics,
+            verdict=[],
             regime=self._regime(),
             ood=score_ood(self.student, self.tokenizer, self.task, self.ood, limit, logits, gold),
             supplementary=self.supplementary.record() if self.supplementary else None,
@@ -231,6 +234,9 @@ class StagedRun:
             train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
             environment=environment(),
         )
+        if self.judge is None:
+            return record
+        return record.model_copy(update={"verdict": self.judge(record, logits)})
 
 
 def note(notices: list[str]) -> None:

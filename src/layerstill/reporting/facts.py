@@ -1,0 +1,86 @@
+"""From a run that has just been trained, the facts that its verdict is made of. Nothing in them was timed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from layerstill.data.encode import mean_tokens
+from layerstill.data.tasks import Task
+from layerstill.families import depth_of
+from layerstill.recipe import Recipe
+from layerstill.reporting.verdict import Facts, verdict
+from layerstill.result import Record
+from layerstill.training.plan import forward_tflop
+
+
+def judge_of(
+    recipe: Recipe,
+    task: Task,
+    teacher: PreTrainedModel,
+    student: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    folder: Path,
+) -> Callable[[Record, Any], list[str]]:
+    """What gives the verdict on a record and the student's logits on dev, as the task's head joins them.
+
+    `folder` is the run's, with its `metrics.jsonl`. The verdict is a function of these and of nothing measured by the
+    clock, so that the same run gives the same words. It is empty where the teacher was not scored.
+    """
+    parameters, layers = teacher.num_parameters(), depth_of(teacher.config)
+    tokens = mean_tokens(task.splits["train"], tokenizer, max_length, task.head)
+    fast = forward_tflop(teacher.config, task.head, layers, tokens)
+    fast /= forward_tflop(student, task.head, depth_of(student), tokens)
+
+    def judge(record: Record, logits: Any) -> list[str]:
+        metric = task.metrics[0]
+        if metric not in record.teacher_metrics:
+            return []
+        losses, objectives = read_losses(folder / "metrics.jsonl")
+        return verdict(
+            Facts(
+                metric=metric,
+                student=record.scores[metric],
+                teacher=record.teacher_metrics[metric],
+                examples=len(task.splits["dev"]),
+                layers=record.student.layers,
+                teacher_layers=layers,
+                parameters=record.student.parameters,
+                teacher_parameters=parameters,
+                times_as_fast=fast,
+                steps=record.train.steps or 0,
+                examples_seen=record.train.examples or 0,
+                train_examples=len(task.splits["train"]),
+                learning_rate=recipe.stages[-1].learning_rate,
+                losses=losses,
+                objectives=objectives,
+                one_answer=task.head.one_answer(task.labels, task.head.decide(logits), task.gold("dev")),
+            )
+        )
+
+    return judge
+
+
+def read_losses(path: Path) -> tuple[list[float], dict[str, list[float]]]:
+    """The losses of the last stage in a `metrics.jsonl`, and each of its objectives' values, in the order of training.
+
+    Lines that cannot be read are passed over, and so are values that are no numbers.
+    """
+    entries = []
+    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("loss"), int | float):
+            entries.append(entry)
+    last = [entry for entry in entries if entry.get("stage") == entries[-1].get("stage")]
+    objectives: dict[str, list[float]] = {}
+    for entry in last:
+        for name, value in (entry.get("objectives") or {}).items():
+            if isinstance(value, int | float):
+                objectives.setdefault(name, []).append(float(value))
+    return [float(entry["loss"]) for entry in last], objectives
