@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from layerstill.acts.export_folder import RECORD, SOURCE, built_beside, find_export
 from layerstill.acts.inputs import Model, has_no_splits, model_at, read_task
 from layerstill.atomic import read_json, write_json
 from layerstill.data.encode import SHORTEST, usable_length
@@ -18,7 +19,6 @@ from layerstill.evaluation.agreement import sample_of
 from layerstill.evaluation.predict import evaluate_split, stream_batches
 from layerstill.export.blame import quantise_within
 from layerstill.export.exported import FILES, FP32, INT8, Export, ExportedFile
-from layerstill.export.folder import RECORD, SOURCE, built_beside, find_export
 from layerstill.export.graph import stretched, write_graph
 from layerstill.export.package import write_package
 from layerstill.export.parity import NEAR, drop_of, is_near, parity
@@ -108,7 +108,8 @@ def export(
                 f"--calibrate: ranges are fixed on texts of train, and those are the texts of {split}, on which the "
                 "file is scored; give a folder with both"
             )
-        settings = {
+        numbers = "static" if calibrate else "dynamic" if int8 else None
+        settings: dict[str, Any] = {
             "model": name,
             SOURCE: fingerprint(place, source.config),
             "format": format,
@@ -118,13 +119,13 @@ def export(
             "split": split,
             "max_length": source.max_length,
             "max_drop": max_drop,
-            "int8": "static" if calibrate else "dynamic" if int8 else None,
+            "int8": numbers,
         }
     if (found := find_export(target, settings)) is not None:
         log.info("%s: this export is there already", target)
         return found
     with built_beside(target) as part:
-        files = _write(source, part, settings["int8"])
+        files = _write(source, part, numbers)
         made = Export(part, files, settings | {"environment": environment() | versions})
         write_json(part / RECORD, made.to_data())
     return Export.from_data(target, read_json(target / RECORD))
