@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from layerstill.acts.export_folder import RECORD, SOURCE, built_beside, find_export
 from layerstill.acts.inputs import Model, has_no_splits, model_at, read_task
 from layerstill.atomic import read_json, write_json
-from layerstill.data.encode import SHORTEST, usable_length
+from layerstill.data.encode import allowed_length, usable_length
 from layerstill.data.label_agreement import agree_on_labels
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError, nearest
@@ -86,7 +87,8 @@ def export(
         output: the folder; without it `onnx` in the model's.
         format: `onnx`.
         int8: also a file in int8. Where it loses too much, the layers to blame stay in fp32, at most half of them.
-        calibrate: fix the ranges of int8 activations ahead, on texts of train, instead of text by text.
+        calibrate: fix the ranges of int8 activations ahead, on texts of train, instead of text by text; with it comes
+            `int8`.
         max_drop: most points (hundredths) of the main metric that a file may lose and be fit.
         split: whose texts files are compared on.
         max_length: longest text in tokens; without it what the model was trained with, else 128 or what it allows.
@@ -99,7 +101,8 @@ def export(
         raise UserError(f"--format {format}: {nearest(format, FORMATS)}")
     if not 0 <= max_drop <= 100:
         raise UserError(f"--max-drop {max_drop}: points of the main metric, a number from 0 to 100")
-    versions = {"onnxruntime": onnxruntime().__version__}
+    onnxruntime()  # before an hour is spent
+    versions = {package: version(package) for package in ("onnx", "onnxruntime")}
     with model_at(model, tokenizer) as (place, name):
         target = _target(model, output)
         source = _read(place, name, data, split, max_length, max_drop, labels)
@@ -165,19 +168,9 @@ def _read(
     task, notices = agree_on_labels(task, model.config, f"model {name}", subset=True)
     note([*notices, *task.notices])
     if max_length is None:
-        max_length = run.get("max_length") or _shorter(USUAL_LENGTH, tokenizer, model.config)
+        max_length = run.get("max_length") or min(USUAL_LENGTH, allowed_length(USUAL_LENGTH, tokenizer, model.config))
     usable_length(max_length, tokenizer, model.config)
     return _Source(model, tokenizer, task, split, max_length, max_drop)
-
-
-def _shorter(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """`wanted` tokens, or as many as the model allows."""
-    while wanted > SHORTEST:
-        try:
-            return usable_length(wanted, tokenizer, config)
-        except UserError:
-            wanted -= 1
-    return wanted
 
 
 def _run_of(folder: Path) -> dict[str, Any]:
