@@ -2,15 +2,17 @@
 
 import logging
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from layerstill.acts.export_folder import RECORD, SOURCE, built_beside, find_export
 from layerstill.acts.inputs import Model, has_no_splits, model_at, read_task
 from layerstill.atomic import read_json, write_json
-from layerstill.data.encode import SHORTEST, usable_length
+from layerstill.data.encode import allowed_length, usable_length
 from layerstill.data.label_agreement import agree_on_labels
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError, nearest
@@ -18,7 +20,6 @@ from layerstill.evaluation.agreement import sample_of
 from layerstill.evaluation.predict import evaluate_split, stream_batches
 from layerstill.export.blame import quantise_within
 from layerstill.export.exported import FILES, FP32, INT8, Export, ExportedFile
-from layerstill.export.folder import RECORD, SOURCE, built_beside, find_export
 from layerstill.export.graph import stretched, write_graph
 from layerstill.export.package import write_package
 from layerstill.export.parity import NEAR, drop_of, is_near, parity
@@ -86,7 +87,8 @@ def export(
         output: the folder; without it `onnx` in the model's.
         format: `onnx`.
         int8: also a file in int8. Where it loses too much, the layers to blame stay in fp32, at most half of them.
-        calibrate: fix the ranges of int8 activations ahead, on texts of train, instead of text by text.
+        calibrate: fix the ranges of int8 activations ahead, on texts of train, instead of text by text; with it comes
+            `int8`.
         max_drop: most points (hundredths) of the main metric that a file may lose and be fit.
         split: whose texts files are compared on.
         max_length: longest text in tokens; without it what the model was trained with, else 128 or what it allows.
@@ -99,7 +101,8 @@ def export(
         raise UserError(f"--format {format}: {nearest(format, FORMATS)}")
     if not 0 <= max_drop <= 100:
         raise UserError(f"--max-drop {max_drop}: points of the main metric, a number from 0 to 100")
-    versions = {"onnxruntime": onnxruntime().__version__}
+    onnxruntime()  # before an hour is spent
+    versions = {package: version(package) for package in ("onnx", "onnxruntime")}
     with model_at(model, tokenizer) as (place, name):
         target = _target(model, output)
         source = _read(place, name, data, split, max_length, max_drop, labels)
@@ -108,7 +111,8 @@ def export(
                 f"--calibrate: ranges are fixed on texts of train, and those are the texts of {split}, on which the "
                 "file is scored; give a folder with both"
             )
-        settings = {
+        numbers = "static" if calibrate else "dynamic" if int8 else None
+        settings: dict[str, Any] = {
             "model": name,
             SOURCE: fingerprint(place, source.config),
             "format": format,
@@ -118,13 +122,13 @@ def export(
             "split": split,
             "max_length": source.max_length,
             "max_drop": max_drop,
-            "int8": "static" if calibrate else "dynamic" if int8 else None,
+            "int8": numbers,
         }
     if (found := find_export(target, settings)) is not None:
         log.info("%s: this export is there already", target)
         return found
     with built_beside(target) as part:
-        files = _write(source, part, settings["int8"])
+        files = _write(source, part, numbers)
         made = Export(part, files, settings | {"environment": environment() | versions})
         write_json(part / RECORD, made.to_data())
     return Export.from_data(target, read_json(target / RECORD))
@@ -164,19 +168,9 @@ def _read(
     task, notices = agree_on_labels(task, model.config, f"model {name}", subset=True)
     note([*notices, *task.notices])
     if max_length is None:
-        max_length = run.get("max_length") or _shorter(USUAL_LENGTH, tokenizer, model.config)
+        max_length = run.get("max_length") or min(USUAL_LENGTH, allowed_length(USUAL_LENGTH, tokenizer, model.config))
     usable_length(max_length, tokenizer, model.config)
     return _Source(model, tokenizer, task, split, max_length, max_drop)
-
-
-def _shorter(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """`wanted` tokens, or as many as the model allows."""
-    while wanted > SHORTEST:
-        try:
-            return usable_length(wanted, tokenizer, config)
-        except UserError:
-            wanted -= 1
-    return wanted
 
 
 def _run_of(folder: Path) -> dict[str, Any]:

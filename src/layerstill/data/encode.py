@@ -146,8 +146,8 @@ def content_hashes(tokens: Mapping[str, Sequence[Sequence[int]]]) -> list[int]:
     return [int.from_bytes(digest, "big") >> 1 for digest in digests]
 
 
-def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """`wanted` tokens, if the model has that many positions; UserError with the limit otherwise."""
+def allowed_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """How many tokens a model allows, `wanted` where nothing limits them; UserError if they are too few for a text."""
     limit = getattr(config, "max_position_embeddings", wanted)
     if family_of(config).position_offset:
         limit -= config.pad_token_id + 1  # positions are counted from after the padding index
@@ -157,6 +157,12 @@ def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: Pretr
             f"the model allows {limit} tokens, too few for a text; mend max_position_embeddings in its config.json or "
             f"model_max_length ({tokenizer.model_max_length}) in its tokenizer_config.json"
         )
+    return limit
+
+
+def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """`wanted` tokens, if the model has that many positions; UserError with the limit otherwise."""
+    limit = allowed_length(wanted, tokenizer, config)
     if wanted > limit:
         raise UserError(f"--max-length {wanted}: the model allows {limit} tokens; use {limit} or less")
     return wanted

@@ -33,7 +33,7 @@ def quantise_within(
     best = measure([])
     if best.fit:
         return best
-    log.info("int8 loses %.2f points: looking for the layers to blame", best.drop)
+    log.info("int8 loses %.2f points; looking for the layers to blame", best.drop)
     worst = ranked(quantiser, folder, texts)
     for number in range(1, len(worst) // 2 + 1):
         quantiser.write(target, worst[:number])
@@ -55,9 +55,10 @@ def ranked(quantiser: Quantiser, folder: Path, texts: Sequence[tuple[str, ...]])
         quantiser.write(alone, [other for other in quantiser.groups if other != group], FEEDS)
         pairs = zip(exact, OnnxModel(folder, alone.name).logits(some), strict=True)
         errors[group] = float(np.concatenate([np.ravel(one - other) ** 2 for one, other in pairs]).mean() ** 0.5)
-        log.info("%s alone in int8: logits are off by %.3g", group, errors[group])
     alone.unlink()
-    return sorted(errors, key=lambda group: -errors[group])
+    worst = sorted(errors, key=lambda group: -errors[group])
+    log.info("by how much logits move with only these in int8: %s", ", ".join(f"{g} {errors[g]:.2g}" for g in worst))
+    return worst
 
 
 def spread(texts: Sequence[tuple[str, ...]], at_most: int) -> list[tuple[str, ...]]:

@@ -96,10 +96,11 @@ def _reader(feeds: Sequence[dict[str, np.ndarray]]) -> Any:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Without the warnings that onnxruntime gives the root of all logs."""
-    before = logging.root.manager.disable
+    """Without the warnings that onnxruntime gives the root of all logs, and the handler that this gets by them."""
+    before, handlers = logging.root.manager.disable, list(logging.root.handlers)
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(before)
+        logging.root.handlers[:] = handlers

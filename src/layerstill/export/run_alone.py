@@ -22,9 +22,8 @@ def main() -> None:
     session = onnxruntime.InferenceSession(str(folder / file), providers=["CPUExecutionProvider"])
     for text in given or sys.stdin.read().splitlines():
         words = [" " * (i > 0) + word for i, word in enumerate(text.split())]
-        read = (
-            tokenizer.encode(words, is_pretokenized=True) if kind == "tokens" else tokenizer.encode(*text.split("\t"))
-        )
+        tagged = kind == "tokens"
+        read = tokenizer.encode(words, is_pretokenized=True) if tagged else tokenizer.encode(*text.split("\t"))
         columns = {"input_ids": read.ids, "token_type_ids": read.type_ids, "attention_mask": read.attention_mask}
         inputs = {one.name: np.array([columns[one.name]], dtype=np.int64) for one in session.get_inputs()}
         logits = session.run(None, inputs)[0][0]
@@ -34,7 +33,7 @@ def main() -> None:
             likely = 1 / (1 + np.exp(-logits))
             least = about["head"]["threshold"]
             said = ", ".join(f"{name} {p:.4f}" for name, p in zip(labels, likely, strict=True) if p >= least) or "none"
-        elif kind == "tokens":  # the first piece of a word has its tag
+        elif tagged:  # the first piece of a word has its tag
             first = {word: i for i, word in reversed(list(enumerate(read.word_ids))) if word is not None}
             said = " ".join(f"{words[word].strip()}/{labels[logits[i].argmax()]}" for word, i in sorted(first.items()))
         else:

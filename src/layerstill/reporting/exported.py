@@ -17,9 +17,8 @@ def print_export(found: Export) -> None:
     for file in found.files.values():
         table.add_row(*_row(file, metric))
     Console(markup=False).print(table)
-    print(
-        f"{first['examples']} texts of {found.record['split']}, at most {found.record['max_length']} tokens; {found.folder}"
-    )
+    split, longest = found.record["split"], found.record["max_length"]
+    print(f"{first['examples']} texts of {split}, at most {longest} tokens; {found.folder}")
     for file in found.files.values():
         if file.kept_fp32:
             print(f"{file.path.name}: in fp32 stay {', '.join(file.kept_fp32)}")
