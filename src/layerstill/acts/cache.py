@@ -55,7 +55,7 @@ class Filled:
 def cache(
     teacher: Model,
     data: Any,
-    recipe: str | Path | Recipe = "kd",
+    recipe: str | Path | Recipe = "best",
     student_layers: int | None = None,
     options: Options = Options(),
     init_from: str | Path | None = None,

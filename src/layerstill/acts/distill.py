@@ -35,7 +35,7 @@ log = logging.getLogger("layerstill")
 def distill(
     teacher: Model,
     data: Any,
-    recipe: str | Path | Recipe = "kd",
+    recipe: str | Path | Recipe = "best",
     student_layers: int | None = None,
     output: str | Path | None = None,
     options: Options = Options(),

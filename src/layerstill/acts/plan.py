@@ -22,7 +22,7 @@ from layerstill.training.stages import note
 def plan(
     teacher: Model,
     data: Any,
-    recipe: str | Path | Recipe = "kd",
+    recipe: str | Path | Recipe = "best",
     student_layers: int | None = None,
     options: Options = Options(),
     init_from: str | Path | None = None,

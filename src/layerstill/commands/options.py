@@ -327,7 +327,7 @@ class RecipeOptions:
     """How a student is made of a teacher."""
 
     student_layers: StudentLayers
-    recipe: RecipeName = "kd"
+    recipe: RecipeName = "best"
     init: Init = None
     init_from: InitFrom = None
 
