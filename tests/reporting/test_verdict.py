@@ -37,6 +37,7 @@ TICKETS = Facts(
     examples_seen=12_727,
     train_examples=750,
     learning_rate=3e-4,
+    reach=0.06,
     losses=LONG,
 )
 CHANGES = {
@@ -77,8 +78,12 @@ def test_real_runs_get_the_change_that_helped_them():
     assert change(TICKETS) == "texts"
     trec = replace(TICKETS, student=0.956, teacher=0.964, train_examples=5_452, losses=TREC)
     assert change(trec) == "nothing"
-    slow = replace(TICKETS, student=0.592, steps=250, examples_seen=3_977, learning_rate=2e-5, losses=SLOW)
-    assert change(slow) == "longer"
+    slow = replace(TICKETS, student=0.592, steps=250, examples_seen=3_977, learning_rate=2e-5, reach=0.0025)
+    slow = replace(slow, losses=SLOW)
+    assert change(slow) == "learning rate"  # at 3e-4 as many updates bring 8 points
+    assert "a weight moves by 0.0025 in all, and students need about 0.02" in verdict(slow)[-1]
+    assert change(replace(slow, learning_rate=3e-4)) == "longer"
+    assert change(replace(slow, reach=0.02)) == "longer"
 
 
 def test_a_loss_that_stays_where_it_began_names_the_learning_rate_and_a_way_out():

@@ -98,6 +98,7 @@ def distill(
             elif teacher_metrics is None:
                 teacher_metrics = _score_teacher(teacher_model, agreed.teacher_tokenizer, task, options)
             texts = len(supplementary.texts) if supplementary else 0
+            sizes = {"task": len(task.splits["train"]), "supplementary": texts}
             if learning_rate == "auto":
                 taught = recipe.needs_teacher
 
@@ -106,7 +107,6 @@ def distill(
 
                 recipe = tuned(recipe, task, options, folder, prepare, texts)
             elif recipe.needs_teacher:
-                sizes = {"task": len(task.splits["train"]), "supplementary": texts}
                 note(reach_notices(recipe, sizes, options.max_steps))
             set_seed(options.seed)
             depth, spec = agreed.student_layers, recipe.student
@@ -114,8 +114,8 @@ def distill(
             chosen = chosen_layers(source.config, depth, spec, options.seed)
             judge = None
             if recipe.needs_teacher:
-                read = (agreed.tokenizer, options.max_length)
-                judge = judge_of(recipe, task, teacher_model, student.config, *read, folder.path)
+                models = teacher_model, student.config, agreed.tokenizer
+                judge = judge_of(recipe, task, *models, options, sizes, folder.path)
             run = StagedRun(
                 folder=folder,
                 student=student,

@@ -1,7 +1,7 @@
 """From a run that has just been trained, the facts that its verdict is made of. Nothing in them was timed."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from layerstill.families import depth_of
 from layerstill.recipe import Recipe
 from layerstill.reporting.verdict import Facts, verdict
 from layerstill.result import Record
+from layerstill.training.arguments import Options
 from layerstill.training.plan import forward_tflop
+from layerstill.training.reach import reach_of_all
 
 
 def judge_of(
@@ -22,16 +24,18 @@ def judge_of(
     teacher: PreTrainedModel,
     student: PretrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
+    options: Options,
+    sizes: Mapping[str, int],
     folder: Path,
 ) -> Callable[[Record, Any], list[str]]:
     """What gives the verdict on a record and the student's logits on dev, as the task's head joins them.
 
-    `folder` is the run's, with its `metrics.jsonl`. The verdict is a function of these and of nothing measured by the
-    clock, so that the same run gives the same words. It is empty where the teacher was not scored.
+    `sizes` is how many examples a stage trains on, by its `data`. `folder` is the run's, with its `metrics.jsonl`.
+    The verdict is a function of these and of nothing measured by the clock, so the same run gives the same words. It is
+    empty where the teacher was not scored.
     """
     parameters, layers = teacher.num_parameters(), depth_of(teacher.config)
-    tokens = mean_tokens(task.splits["train"], tokenizer, max_length, task.head)
+    tokens = mean_tokens(task.splits["train"], tokenizer, options.max_length, task.head)
     fast = forward_tflop(teacher.config, task.head, layers, tokens)
     fast /= forward_tflop(student, task.head, depth_of(student), tokens)
 
@@ -55,6 +59,7 @@ def judge_of(
                 examples_seen=record.train.examples or 0,
                 train_examples=len(task.splits["train"]),
                 learning_rate=recipe.stages[-1].learning_rate,
+                reach=reach_of_all(recipe, sizes, options.max_steps),
                 losses=losses,
                 objectives=objectives,
                 one_answer=task.head.one_answer(task.labels, task.head.decide(logits), task.gold("dev")),
