@@ -35,8 +35,8 @@ class _Positional(nn.Module):
 def write_graph(model: PreTrainedModel, inputs: Mapping[str, Tensor], path: Path) -> None:
     """Write a model, in evaluation mode on the CPU, as an ONNX file whose inputs have the names of `inputs` `(B, N)`.
 
-    The texts of `inputs` should be as long as any will be, and one of them padded: what code of Python decides by
-    lengths is decided while they are traced. UserError for a model that is too large or cannot be traced.
+    The texts of `inputs` should be as long as any will be, and one of them padded: what Python decides by lengths and
+    masks is decided while they are traced. UserError for a model that is too large or cannot be traced.
 
     Attention is written out in plain products. That is the form which onnxruntime takes apart and fuses best when it
     loads a file (docs/log.md has the measurement), and the one that can be quantised.
