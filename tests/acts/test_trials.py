@@ -1,6 +1,7 @@
 """Candidates compared by short trainings: what is held out, who goes on, and what a second call does again."""
 
 import json
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -78,7 +79,9 @@ def test_the_better_half_goes_on_and_a_second_call_trains_nothing(place, tmp_pat
     assert len(files) == 5
     assert [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "teacher-cache"] == []
 
-    monkeypatch.setattr("layerstill.acts.distill.distill", None)  # which would be called if anything were trained
+    monkeypatch.setattr(
+        sys.modules["layerstill.acts.distill"], "distill", None
+    )  # which would be called if anything were trained
     assert run_trials(teacher, cut, candidates(), [4, 8], tmp_path, OPTIONS) == found
     assert {path: path.read_bytes() for path in tmp_path.glob("*.json")} == files
 

@@ -1,22 +1,25 @@
 """The act `plan`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from layerstill.acts.agree import agree
+from layerstill.acts.agree import Agreement, agree
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
 from layerstill.acts.rates import Rate, apply_rate, rate_notice
-from layerstill.data.encode import mean_tokens
+from layerstill.data.encode import encode, evenly, mean_tokens
 from layerstill.data.ood import OodSet
 from layerstill.data.supplementary import Supplementary
 from layerstill.recipe import Recipe
+from layerstill.students.build import student_config
 from layerstill.training.arguments import Options, arithmetic_of
 from layerstill.training.plan import Plan, make_plan
 from layerstill.training.reach import reach_notices
 from layerstill.training.stages import note
+from layerstill.training.step_time import fits_in_memory, measure_step_seconds
 
 
 def plan(
@@ -65,6 +68,37 @@ def plan(
     sizes = {"task": len(train), "supplementary": len(supplementary.texts) if supplementary else 0}
     if learning_rate != "auto" and recipe.needs_teacher:
         note(reach_notices(agreed.recipe, sizes, options.max_steps))
+    made = _timed(made, agreed)
     if learning_rate == "auto":
         note([rate_notice(agreed.recipe, agreed.task, sizes, options)])
     return made
+
+
+def _timed(made: Plan, agreed: Agreement) -> Plan:
+    """The plan with the time that its stages take here, unless the models are too large to be tried."""
+    if not fits_in_memory(made.memory_mb):
+        return made
+    recipe, head = agreed.recipe, agreed.task.head
+    student = student_config(agreed.source, agreed.student_layers, recipe.student, agreed.options.seed)
+    if agreed.vocabulary is not None:
+        agreed.vocabulary.renumber(student)
+    stages = []
+    for number, (stage, planned) in enumerate(zip(recipe.stages, made.stages, strict=True)):
+        split = agreed.task.splits["train"]
+        if stage.data == "supplementary" and agreed.supplementary is not None:
+            split = agreed.supplementary.split
+        some = encode(evenly(split), agreed.tokenizer, agreed.options.max_length, head)
+        taken = measure_step_seconds(
+            recipe,
+            number,
+            student,
+            agreed.config,
+            some,
+            agreed.tokenizer,
+            head,
+            agreed.options,
+            agreed.tokens,
+        )
+        assert planned.steps is not None
+        stages.append(planned.timed(taken, planned.steps * stage.batch_size / len(split)))
+    return replace(made, stages=stages)

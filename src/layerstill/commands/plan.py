@@ -38,7 +38,6 @@ def plan(
     quiet = verbosity.setup()
     from layerstill import acts
     from layerstill.reporting.plan import plan_data, print_plan
-    from layerstill.training.accounting import peak_here
 
     the_recipe = recipe.read(stages)
     texts = supplementary.read(the_recipe)
@@ -47,5 +46,4 @@ def plan(
     options = run.read(quiet, cache)
     layers, start = recipe.student_layers, recipe.init_from
     made = acts.plan(teacher, task, the_recipe, layers, options, start, sets, texts, learning_rate=stages.rate)
-    peak = peak_here(options.precision)
-    print(json.dumps(plan_data(made, peak), indent=2)) if verbosity.json_ else print_plan(made, peak)
+    print(json.dumps(plan_data(made), indent=2)) if verbosity.json_ else print_plan(made)

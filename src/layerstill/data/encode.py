@@ -197,10 +197,15 @@ class Collator:
         return batch | apart
 
 
+def evenly(split: Split, sample: int = 1000) -> Split:
+    """At most `sample` examples, spread evenly over the split."""
+    step = max(len(split) // sample, 1)
+    return Split(split.texts[::step][:sample], split.labels[::step][:sample])
+
+
 def mean_tokens(
     split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, head: Head, sample: int = 1000
 ) -> float:
     """Mean length in tokens of at most `sample` examples, spread evenly over the split."""
-    step = max(len(split) // sample, 1)
-    some = Split(split.texts[::step][:sample], split.labels[::step][:sample])
+    some = evenly(split, sample)
     return encode(some, tokenizer, max_length, head).tokens / len(some)

@@ -1,6 +1,6 @@
 """What a distillation would do, worked out from configurations alone: nothing is trained and no weights are read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from layerstill.training.cache_choice import CacheOptions, contents_to_cache
 from layerstill.training.length import steps_of
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.module import bind_objectives, union
+from layerstill.training.step_time import StepTime
 from layerstill.training.teacher_cache import DTYPES, Arithmetic
 
 BYTES = 4
@@ -50,6 +51,25 @@ class StagePlan:
     """What that cache takes in 10^9 bytes."""
     no_cache: str
     """Why there is none; empty if there is one or nobody asked."""
+    step_seconds: float | None = None
+    """Of an optimiser step with a live teacher, measured on this machine; None where that was not done."""
+    teacher_seconds: float | None = None
+    """The teacher's part of them."""
+    seconds: float | None = None
+    """Of the whole stage: all steps, with the teacher once for each example if it is cached."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether training would read its teacher from a cache."""
+        return self.teacher_tflop_cached is not None
+
+    def timed(self, time: StepTime, epochs: float) -> "StagePlan":
+        """The same stage with what its steps take; `epochs` are its passes over the examples."""
+        if self.steps is None:
+            return self
+        passes = self.steps if not self.cached else self.steps / max(epochs, 1.0)
+        seconds = self.steps * (time.step - time.teacher) + passes * time.teacher
+        return replace(self, step_seconds=time.step, teacher_seconds=time.teacher, seconds=seconds)
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from layerstill.evaluation.noise import recall_of_noise
 from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.evaluation.predictions import PREDICTIONS_FILE, contribution_tensors, prediction_tensors
-from layerstill.families import depth_of, embeddings_of
+from layerstill.families import depth_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.result import SELECTED, Record, Result, StudentPart, TrainPart
+from layerstill.students.build import set_trainable
 from layerstill.training import processes
 from layerstill.training.accounting import Spent, matmul_peak
 from layerstill.training.arguments import Options, arithmetic_of, dtype_of, training_arguments
@@ -109,10 +110,7 @@ class StagedRun:
         checkpoints = self.folder.checkpoints / f"stage-{number}"
         resume = last_checkpoint(checkpoints)
         step = int(resume.name.split("-")[1]) if resume else 0
-        self.student.requires_grad_(True)
-        if self.recipe.student.embeddings == "frozen":
-            for module in embeddings_of(self.student):
-                module.requires_grad_(False)
+        set_trainable(self.student, self.recipe.student)
         # Stages differ in their dropout. The order of examples and the lambdas of mixup start over in each.
         seed = self.options.seed + 1000 * (number - 1)
         set_seed(seed)
