@@ -1,5 +1,6 @@
 """What `compress` found: one table for the terminal, the same in Markdown, and one page with a picture."""
 
+import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from layerstill.compression.choice import Choice
 from layerstill.compression.rows import FORMS, Row
+from layerstill.reporting.plan import duration
 from layerstill.reporting.summary import plain
 
 COLUMNS = ("model", "form", "score", "kept", "95 % interval", "one text", "p99", "texts/s", "on disk", "in memory", "")
@@ -56,6 +58,20 @@ def print_rows(rows: Sequence[Row], choice: Choice, title: str, how: str) -> Non
         console.print(plain(note), soft_wrap=True)
     for sentence in choice.sentences:
         console.print(plain(sentence), soft_wrap=True)
+
+
+def print_steps(steps: Sequence[Any], as_json: bool) -> None:
+    """What will be done, each with its updates and the time that it takes here, and the sum."""
+    known = [step.seconds for step in steps if step.seconds is not None]
+    if as_json:
+        found = [{"what": step.what, "updates": step.updates, "seconds": step.seconds} for step in steps]
+        print(json.dumps({"steps": found, "seconds": sum(known) if len(known) == len(steps) else None}, indent=2))
+        return
+    for step in steps:
+        updates = "" if step.updates is None else f", {step.updates:,} updates"
+        time = "the models are too large to be tried here" if step.seconds is None else duration(step.seconds)
+        print(f"{step.what}{updates}: {time}")
+    print(f"in all about {duration(sum(known))} on this machine; nothing was trained or written")
 
 
 def notes_of(rows: Sequence[Row]) -> list[str]:
