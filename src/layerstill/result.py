@@ -77,6 +77,12 @@ class Record(_Part):
     ood: dict[str, dict[str, Any]] = {}
     """By the name of an out-of-domain set: metrics, in_domain, gap, examples, parts."""
     supplementary: dict[str, Any] | None = None
+    unlabelled: dict[str, Any] | None = None
+    """Of texts without labels that joined the training examples: `source`, `examples`, `fingerprint`, `left_out`."""
+    augmented: dict[str, Any] | None = None
+    """Of copies that did: `copies`, `methods`, `probability`, `model`, `examples`, `left_out`."""
+    teacher_probabilities: dict[str, Any] | None = None
+    """Where the teacher was no model: `source`, `columns` and `examples` of its probabilities."""
     train: TrainPart = TrainPart()
     environment: dict[str, Any] = {}
     """Versions that the result depends on."""

@@ -13,6 +13,8 @@ from layerstill.schema import Spec
 
 IGNORED = -100
 """The label of what has none, as in torch and transformers."""
+LEAST = 1e-6
+"""A probability of 0 has no logarithm; this one stands for it."""
 
 
 def place_of(label: Any, names: Sequence[str], where: str) -> int:
@@ -23,6 +25,12 @@ def place_of(label: Any, names: Sequence[str], where: str) -> int:
         return int(label)
     known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
     raise UserError(f"{where}: label {label!r} is none of {known}, which are numbered 0 to {len(names) - 1}")
+
+
+def refuse_no_probability(values: Sequence[float], where: str) -> None:
+    """UserError that begins with `where` for a number that is no probability."""
+    if odd := [value for value in values if not 0 <= value <= 1]:
+        raise UserError(f"{where}: {odd[0]:g} is no probability; it must be from 0 to 1")
 
 
 class Head(Spec):
@@ -139,6 +147,16 @@ class Head(Spec):
     def without_labels(self, labels: Tensor) -> Tensor:
         """The same labels, none of which is there."""
         return torch.full_like(labels, IGNORED)
+
+    def unknown(self, texts: Sequence[str], outputs: int) -> Any:
+        """The label of an example that has none, as a split holds it; `texts` are its texts, or its words."""
+        return IGNORED
+
+    def logits_of(self, probabilities: Sequence[float], where: str) -> list[float]:
+        """The logits `(C,)` of an example's probabilities; UserError that begins with `where` if they are none."""
+        raise UserError(
+            f"{where}: probabilities are of classes or labels of whole texts, and this task has {self.gives}"
+        )
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The task's own error of every label, in the shape of `labelled` and 0 where that is false."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerstill.errors import UserError
-from layerstill.heads.head import IGNORED, Head, place_of
+from layerstill.heads.head import IGNORED, LEAST, Head, place_of, refuse_no_probability
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.multilabel import (
     LABEL_METRICS,
@@ -76,6 +76,13 @@ class MultiLabel(Head):
 
     def labelled(self, labels: Tensor) -> Tensor:
         return labels >= 0
+
+    def unknown(self, texts: Sequence[str], outputs: int) -> list[int]:
+        return [IGNORED] * outputs
+
+    def logits_of(self, probabilities: Sequence[float], where: str) -> list[float]:
+        refuse_no_probability(probabilities, where)
+        return [log_odds(min(max(p, LEAST), 1 - LEAST)) for p in probabilities]
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = self.labelled(labels)
