@@ -22,6 +22,9 @@ WHOLE = {
     "regime": {"few_samples": 8},
     "ood": {"far": {"metrics": {"accuracy": 0.25}, "parts": {}}},
     "supplementary": None,
+    "unlabelled": None,
+    "augmented": None,
+    "teacher_probabilities": None,
     "train": dict.fromkeys(TrainPart.model_fields, 2.0) | {"examples": 4, "steps": 2, "precision": "fp32"},
     "environment": {"torch": "2"},
 }
