@@ -294,6 +294,17 @@ def test_what_cannot_join_is_refused_in_one_line_and_nothing_is_left(place, call
             assert not (tmp_path / "s").exists()
 
 
+def test_an_evaluation_of_objectives_leaves_out_gold_terms_of_texts_without_labels(place, task, tmp_path):
+    """As many training examples are looked at as dev has: with this seed all of them are texts that joined."""
+    rows = [(f"good film {'very ' * (i % 20)}the plot {'bad ' * (i // 20)}",) for i in range(400)]
+    recipe, texts = short("stages.0.evaluate=objectives", "stages.0.epochs=1"), Unlabelled("many", rows)
+    options = Options(seed=1, progress=False, max_length=32, precision="fp32", max_steps=60)
+    distill(str(place / "teacher"), task, recipe, 2, tmp_path / "s", options, unlabelled=texts)
+    lines = [json.loads(line) for line in (tmp_path / "s" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    (found,) = [line["train_objectives"] for line in lines if "train_objectives" in line]
+    assert set(found) == {"soft targets"}
+
+
 def test_other_texts_or_copies_are_another_run(place, task, tmp_path):
     def run(**more):
         return distill(str(place / "teacher"), task, short(), 2, tmp_path / "s", QUIET, **more)

@@ -234,6 +234,20 @@ def test_examples_without_probabilities_are_counted(place, task):
         part.of(task.splits["train"], task)
 
 
+def test_rows_made_in_python_are_checked_too(place, task, tmp_path):
+    texts = task.splits["train"].texts
+    with pytest.raises(UserError, match=f"3 rows for {len(texts)} texts"):
+        Probabilities("mine", task.labels, texts, [[0.2, 0.3, 0.5]] * 3)
+    for rows, message in (
+        ([[0.2, 0.8]] * len(texts), "row 1 of mine has 2 numbers, and there are 3 labels"),
+        ([[0.2, 0.3, 0.4]] * len(texts), "row 1 of mine: the probabilities of its 3 classes sum to 0.9"),
+    ):
+        given = Probabilities("mine", task.labels, texts, rows)
+        with pytest.raises(UserError, match=message):
+            distill(None, task, short(), 2, tmp_path / "s", QUIET, place / "teacher", probabilities=given)
+    assert not (tmp_path / "s").exists()
+
+
 def test_heads_without_probabilities_say_so():
     with pytest.raises(UserError, match="probabilities are of classes or labels of whole texts"):
         Tokens().logits_of([0.5], "FILE line 2")

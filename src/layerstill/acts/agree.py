@@ -185,6 +185,7 @@ def agree(
         require_head(teacher, config, task.head)
         task, notices = agree_on_labels(task, config, f"teacher {teacher}")
     else:
+        more.probabilities.check(task)
         task.head.describe(config, task.labels)
         said = more.probabilities.agreement(task)
         notices += [*more.probabilities.notices, *([said] if said else [])]

@@ -34,6 +34,20 @@ class Probabilities:
     columns: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if len(self.texts) != len(self.rows):
+            raise UserError(f"{OPTION}: {len(self.rows)} rows for {len(self.texts)} texts; each text needs one")
+
+    def check(self, task: Task) -> None:
+        """UserError for a row that holds no probabilities of the task's labels."""
+        for number, row in enumerate(self.rows, 1):
+            if len(row) != len(self.labels):
+                raise UserError(
+                    f"{OPTION}: row {number} of {self.source} has {len(row)} numbers, and there are "
+                    f"{len(self.labels)} labels; give one for each"
+                )
+            task.head.logits_of(row, f"{OPTION}: row {number} of {self.source}")
+
     def of(self, split: Split, task: Task) -> np.ndarray:
         """Those of the examples of a split, `(n, C)` in the order of the task's labels; UserError if one has none."""
         if set(self.labels) != set(task.labels):
