@@ -11,9 +11,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 from layerstill.acts import distill, plan
 from layerstill.data.probabilities import Probabilities, read_probabilities
-from layerstill.data.tasks import Task
+from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
-from layerstill.heads import Classes, MultiLabel, Tokens
+from layerstill.heads import Classes, MultiLabel, Scores, Tokens
 from layerstill.recipe import Recipe
 from layerstill.training import stages
 from layerstill.training.arguments import Options
@@ -248,6 +248,9 @@ def test_rows_made_in_python_are_checked_too(place, task, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-def test_heads_without_probabilities_say_so():
-    with pytest.raises(UserError, match="probabilities are of classes or labels of whole texts"):
-        Tokens().logits_of([0.5], "FILE line 2")
+@pytest.mark.parametrize("head", [Tokens(), Scores()])
+def test_heads_without_probabilities_say_so_before_a_file_is_read(head, tmp_path):
+    split = Split([("a", "b")], [[0, 0]] if head.per_token else [0.5])
+    task = Task("t", head, {"train": split, "dev": split}, ("O",) if head.per_token else ())
+    with pytest.raises(UserError, match=f"of classes or labels of a text, and this task has {head.gives}"):
+        read_probabilities(tmp_path / "none.conll", ["p"], task)

@@ -40,6 +40,7 @@ class Probabilities:
 
     def check(self, task: Task) -> None:
         """UserError for a row that holds no probabilities of the task's labels."""
+        task.head.refuse_probabilities(OPTION)
         for number, row in enumerate(self.rows, 1):
             if len(row) != len(self.labels):
                 raise UserError(
@@ -106,6 +107,7 @@ def read_probabilities(
 
     UserError with the line for what is no probability.
     """
+    task.head.refuse_probabilities(OPTION)
     glue = GLUE.get(task.name)
     table = read_table(path, glue.header, skip_ragged=task.name == "qqp") if glue else read_table(path)
     texts = texts_of(table, text_columns or (glue.texts if glue else guess_texts(table, label_column)), OPTION)

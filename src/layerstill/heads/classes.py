@@ -18,6 +18,7 @@ class Classes(Head):
 
     word: ClassVar[str] = "classification"
     gives: ClassVar[str] = "one class a text"
+    probable: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "single_label_classification"
 
     def logits_of(self, probabilities: Sequence[float], where: str) -> list[float]:

@@ -56,6 +56,8 @@ class Head(Spec):
     """Exactly one label an example, so that classes can be counted, drawn, made rare or made wrong."""
     some: ClassVar[bool] = False
     """A task need not have all of its teacher's labels: rare ones may be in no example, and the student keeps them."""
+    probable: ClassVar[bool] = False
+    """Its logits are those of probabilities, which may be given instead (`logits_of`)."""
     far_sets: ClassVar[bool] = True
     """Out-of-domain sets can be scored."""
     fewest: ClassVar[int] = 1
@@ -152,11 +154,16 @@ class Head(Spec):
         """The label of an example that has none, as a split holds it; `texts` are its texts, or its words."""
         return IGNORED
 
+    def refuse_probabilities(self, where: str) -> None:
+        """UserError that begins with `where` unless probabilities can say what a teacher gives for a text."""
+        if not self.probable:
+            raise UserError(
+                f"{where}: probabilities are of classes or labels of a text, and this task has {self.gives}"
+            )
+
     def logits_of(self, probabilities: Sequence[float], where: str) -> list[float]:
         """The logits `(C,)` of an example's probabilities; UserError that begins with `where` if they are none."""
-        raise UserError(
-            f"{where}: probabilities are of classes or labels of whole texts, and this task has {self.gives}"
-        )
+        raise TypeError(f"{type(self).__name__} has no probabilities of a text")
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The task's own error of every label, in the shape of `labelled` and 0 where that is false."""

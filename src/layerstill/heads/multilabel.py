@@ -30,6 +30,7 @@ class MultiLabel(Head):
 
     word: ClassVar[str] = "multilabel"
     gives: ClassVar[str] = "any number of labels a text"
+    probable: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "multi_label_classification"
     single: ClassVar[bool] = False
     far_sets: ClassVar[bool] = False
