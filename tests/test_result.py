@@ -24,6 +24,9 @@ WHOLE = {
     "ood": {"far": {"metrics": {"accuracy": 0.25}, "parts": {}}},
     "supplementary": None,
     "tuning": None,
+    "unlabelled": None,
+    "augmented": None,
+    "teacher_probabilities": None,
     "train": dict.fromkeys(TrainPart.model_fields, 2.0) | {"examples": 4, "steps": 2, "precision": "fp32"},
     "environment": {"torch": "2"},
 }

@@ -150,6 +150,11 @@ class Stage(Spec):
             raise ValueError(f"{word} scores the task while data: supplementary is trained on; leave it out")
         return self
 
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Whether texts without labels can join its training examples: something else than gold labels teaches it."""
+        return self.data == "task" and any(not objective.signal.gold for objective in self.objectives.values())
+
     def viewed(self) -> dict[str, Objective]:
         """The objectives, each with the view that it is fed."""
         return {
@@ -206,6 +211,44 @@ class Recipe(Spec):
                 f"--supplementary: recipe {self.name} trains on the task alone; leave the option out, or "
                 "--set stages.0.data=supplementary"
             )
+
+    def refuse_unlabelled(self, option: str) -> None:
+        """UserError that begins with `option` if no stage can learn from texts without labels."""
+        if not any(stage.takes_unlabelled for stage in self.stages):
+            raise UserError(
+                f"{option}: no stage of recipe {self.name} learns the task from anything but gold labels, which these "
+                "texts do not have; use a recipe with soft targets, such as kd"
+            )
+
+    def refuse_beyond_logits(self, option: str) -> None:
+        """UserError that begins with `option`, which gives no more than logits on training texts, for other terms."""
+        if not self.needs_teacher:
+            raise UserError(f"{option}: recipe {self.name} looks at no teacher; use one with soft targets, such as kd")
+        terms = [pair for stage in self.stages for pair in stage.viewed().items()]
+        looks = {name: o for name, o in terms if not (o.consistent or o.signal.gold)}
+        wrong = [
+            f"{n!r} (mixed inputs)" if o.signal.of_head else repr(n)
+            for n, o in looks.items()
+            if o.mixes or not o.signal.of_head
+        ]
+        if wrong:
+            raise UserError(
+                f"{option}: the terms {', '.join(wrong)} of recipe {self.name} look at more of a teacher than its "
+                "probabilities; give a teacher, or use a recipe with soft targets only, such as kd"
+            )
+        for number, stage in enumerate(self.stages, 1):
+            if stage.data == "supplementary" and any(
+                not (o.consistent or o.signal.gold) for o in stage.objectives.values()
+            ):
+                raise UserError(
+                    f"{option}: stage {number} of recipe {self.name} asks a teacher about supplementary texts; give a "
+                    "teacher, or set data: task there"
+                )
+            if stage.evaluate == "objectives":
+                raise UserError(
+                    f"{option}: stage {number} of recipe {self.name} evaluates its objectives on dev, where nobody "
+                    "asked the teacher; set evaluate: epoch there"
+                )
 
     @classmethod
     def load(cls, name: str | Path, overrides: tuple[str, ...] = (), words: Words = ()) -> "Recipe":

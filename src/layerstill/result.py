@@ -84,6 +84,12 @@ class Record(_Part):
     tuning: dict[str, Any] | None = None
     """How the learning rate was found: the one chosen, and the candidates of every rung with their scores; None for one
     that was given."""
+    unlabelled: dict[str, Any] | None = None
+    """Of texts without labels that joined the training examples: `source`, `examples`, `fingerprint`, `left_out`."""
+    augmented: dict[str, Any] | None = None
+    """Of copies that did: `copies`, `methods`, `probability`, `model`, `examples`, `left_out`."""
+    teacher_probabilities: dict[str, Any] | None = None
+    """Where the teacher was no model: `source`, `columns` and `examples` of its probabilities."""
     train: TrainPart = TrainPart()
     environment: dict[str, Any] = {}
     """Versions that the result depends on."""

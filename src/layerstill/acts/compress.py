@@ -225,14 +225,12 @@ def _open(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             there = read_json(folder / RECORD)
             differing = [key for key in settings if key != "teacher" and there.get(key) != settings[key]]
         except (OSError, ValueError, AttributeError):
-            raise UserError(
-                f"--output {folder}: not empty and not of layerstill compress; choose a new folder"
-            ) from None
+            raise UserError(f"--output {folder}: not empty, and no folder of compress; choose a new one") from None
         if differing:
             key = differing[0]
             raise UserError(
-                f"--output {folder} holds another compression: {key} is {there.get(key)} there and {settings[key]} here; "
-                "choose a new folder, or delete that one"
+                f"--output {folder} holds another compression: {key} is {there.get(key)} there and "
+                f"{settings[key]} here; choose a new folder, or delete that one"
             )
         return dict(there)
     folder.mkdir(parents=True, exist_ok=True)
@@ -297,8 +295,8 @@ def _concluded(folder: Path, record: dict[str, Any], budget: Budget) -> Compress
     choice = choose(rows, budget)
     title = f"{record['task']}: {record['teacher']}, compressed"
     how = (
-        f"Scores are {record['metric']} on {record['examples']} texts of dev, times 100; kept is the share of the teacher in "
-        f"PyTorch. Times are for one text and for batches of 32, tokenisation included, {record['threads']} "
+        f"Scores are {record['metric']} on {record['examples']} texts of dev, times 100; kept is the share of the "
+        f"teacher in PyTorch. Times are for one text and for batches of 32, tokenisation included, {record['threads']} "
         f"thread{'s' * (record['threads'] != 1)}, on this machine's CPU, all models in turns. 1 MB is 10^6 bytes."
     )
     trials = [
@@ -307,7 +305,7 @@ def _concluded(folder: Path, record: dict[str, Any], budget: Budget) -> Compress
     ]
     write_text(folder / README, markdown(rows, choice, title, how))
     write_text(folder / PAGE, page(rows, choice, title, how, trials))
-    record = record | {
+    record |= {
         "budget": asdict(budget),
         "ship": choice.row.path if choice.row else None,
         "verdict": list(choice.sentences),

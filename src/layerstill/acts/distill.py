@@ -7,17 +7,23 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from layerstill.acts.agree import agree
-from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.acts.agree import More, agree
+from layerstill.acts.extra import gather
+from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
 from layerstill.acts.rates import Rate, apply_rate, tuned
 from layerstill.acts.rungs import Judge, Train, Trial
 from layerstill.acts.teacher_says import TeacherSays
 from layerstill.data.checks import chance_notices
+from layerstill.data.copies import Augment
+from layerstill.data.extra import Unlabelled
 from layerstill.data.ood import OodSet
+from layerstill.data.probabilities import Probabilities
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
+from layerstill.errors import UserError
 from layerstill.evaluation.nearness import kept_predictions, loss_of
 from layerstill.evaluation.predict import evaluate_split
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.reporting.facts import judge_of
 from layerstill.reporting.model_card import card_writer
@@ -33,7 +39,7 @@ log = logging.getLogger("layerstill")
 
 
 def distill(
-    teacher: Model,
+    teacher: Model | None,
     data: Any,
     recipe: str | Path | Recipe = "best",
     student_layers: int | None = None,
@@ -47,13 +53,16 @@ def distill(
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
     learning_rate: Rate = None,
+    unlabelled: Unlabelled | None = None,
+    augment: Augment | None = None,
+    probabilities: Probabilities | None = None,
 ) -> Result:
     """Distil a fine-tuned `teacher` into a student of `student_layers` layers.
 
     Running the same thing again in the same folder resumes what was interrupted and returns what is finished.
 
     Args:
-        teacher: a folder, a hub id, or a loaded model, which is left as it is.
+        teacher: a folder, a hub id, or a loaded model, which is left as it is; None with `probabilities`.
         data: a `Task`, or whatever `Task.from_data` makes one of: a Dataset, DatasetDict or DataFrame, a list of
             (text, label), a list of texts with `labels`, a dictionary of these by split, or a path. It is taken for
             what the teacher's head is for.
@@ -71,41 +80,54 @@ def distill(
         labels: of a list of texts.
         learning_rate: of every stage, in place of the recipe's; `auto` finds one by short trainings on a slice of the
             training examples, before the student is trained on all of them.
+        unlabelled: texts that join the training examples, for everything that learns from more than gold labels.
+        augment: copies of the training examples that do so.
+        probabilities: what a teacher that is not here said of the training examples. The student is then cut from
+            `init_from`, and no term may look at more of a teacher than its logits.
 
     UserError for everything that does not fit together.
     """
     recipe = apply_rate(read_recipe(recipe), learning_rate)
     recipe.agree_on_supplementary(supplementary is not None)
-    with model_at(teacher, tokenizer) as (place, name):
+    more = More(unlabelled, augment, probabilities)
+    with model_at(start_of(teacher, init_from, probabilities), tokenizer) as (place, name):
         start = None if init_from is None else str(init_from)
-        task = read_task(data, place, labels)
-        agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary)
+        task = read_task(data, place, labels, Classes() if probabilities else None)
+        agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         task, recipe = agreed.task, agreed.recipe
         # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
         set_seed(options.seed)  # a source without a head for this task gets a random one
-        teacher_model = load_fine_tuned(place, task.head)
+        teacher_model = None if probabilities else load_fine_tuned(place, task.head)
         source = teacher_model if start is None else load_for_finetuning(start, task)
+        assert source is not None
         for model in (teacher_model, source):
-            adopt_padding(model, agreed.teacher_tokenizer)
+            if model is not None:
+                adopt_padding(model, agreed.teacher_tokenizer)
         settings = agreed.settings(name) | ({"learning_rate": "auto"} if learning_rate == "auto" else {})
         with RunFolder(folder_for(output, recipe, settings), settings) as folder:
             if done := folder.finished:
                 note([f"{done.folder} already holds this run, finished"])
                 return done
             note(agreed.notices)
-            if not recipe.needs_teacher:
+            agreed = agreed.joined_by(gather(agreed, folder.checkpoints / "augmented.json"))
+            note(list(agreed.extra.notices) if agreed.extra else [])
+            recipe, sizes = agreed.recipe, agreed.sizes
+            if teacher_model is None or not recipe.needs_teacher:
                 teacher_metrics = {}
             elif teacher_metrics is None:
                 teacher_metrics = _score_teacher(teacher_model, agreed.teacher_tokenizer, task, options)
-            texts = len(supplementary.texts) if supplementary else 0
-            sizes = {"task": len(task.splits["train"]), "supplementary": texts}
             if learning_rate == "auto":
+                if teacher_model is None:
+                    raise UserError(
+                        "--learning-rate auto: rates are tried with a teacher, and --teacher-probabilities has none; "
+                        "give a number, such as 3e-4"
+                    )
                 taught = recipe.needs_teacher
 
                 def prepare(cut: Task) -> tuple[Train, Judge]:
                     return trainer_for(place, cut, options, taught, student_layers, start, supplementary)
 
-                recipe = tuned(recipe, task, options, folder, prepare, texts)
+                recipe = tuned(recipe, task, options, folder, prepare, sizes.get("supplementary", 0))
             elif recipe.needs_teacher:
                 note(reach_notices(recipe, sizes, options.max_steps))
             set_seed(options.seed)
@@ -120,7 +142,9 @@ def distill(
                 folder=folder,
                 student=student,
                 # After the student was cut from it: the student's weights stay in fp32.
-                teacher=with_weights_in(teacher_model, dtype_of(options.precision)) if recipe.needs_teacher else None,
+                teacher=with_weights_in(teacher_model, dtype_of(options.precision))
+                if teacher_model is not None and recipe.needs_teacher
+                else None,
                 tokenizer=agreed.tokenizer,
                 task=task,
                 recipe=recipe,
@@ -130,6 +154,8 @@ def distill(
                 teacher_tokens=agreed.tokens,
                 ood=agreed.fitted,
                 supplementary=supplementary,
+                extra=agreed.extra,
+                probabilities=probabilities,
                 describe=card_writer(recipe, task.head),
                 judge=judge,
             )

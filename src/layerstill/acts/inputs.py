@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from layerstill.data.probabilities import OPTION, Probabilities
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Head, head_of
@@ -51,6 +52,28 @@ def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
         return load_tokenizer(model.name_or_path, model.config)
     except UserError as error:
         raise UserError(f"{error}; give the loaded model's with tokenizer=...") from None
+
+
+def start_of(teacher: Model | None, init_from: str | Path | None, probabilities: Probabilities | None) -> Model:
+    """The teacher, or with probabilities in its place the model that the student is cut from.
+
+    UserError unless there is exactly one of the two, and such a model.
+    """
+    if probabilities is None:
+        if teacher is None:
+            raise UserError(
+                f"TEACHER: give the model that teaches; or its soft labels with {OPTION}, and the student's start with "
+                "--init-from"
+            )
+        return teacher
+    if teacher is not None:
+        raise UserError(
+            f"{OPTION}: they take the place of a teacher, and there is {teacher!s:.60}; leave it out, and name the "
+            "model that the student is cut from with --init-from"
+        )
+    if init_from is None:
+        raise UserError(f"{OPTION}: without a teacher, name the model that the student is cut from with --init-from")
+    return init_from
 
 
 def read_task(data: Any, model: str, labels: Any = None, head: Head | None = None, hold_out: bool = True) -> Task:

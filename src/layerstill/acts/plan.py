@@ -7,12 +7,17 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from layerstill.acts.agree import Agreement, agree
-from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.acts.agree import Agreement, More, agree
+from layerstill.acts.extra import gather, most
+from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
 from layerstill.acts.rates import Rate, apply_rate, rate_notice
+from layerstill.data.copies import Augment
 from layerstill.data.encode import encode, evenly, mean_tokens
+from layerstill.data.extra import Unlabelled
 from layerstill.data.ood import OodSet
+from layerstill.data.probabilities import Probabilities
 from layerstill.data.supplementary import Supplementary
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.students.build import student_config
 from layerstill.training.arguments import Options, arithmetic_of
@@ -23,7 +28,7 @@ from layerstill.training.step_time import fits_in_memory, measure_step_seconds
 
 
 def plan(
-    teacher: Model,
+    teacher: Model | None,
     data: Any,
     recipe: str | Path | Recipe = "best",
     student_layers: int | None = None,
@@ -35,6 +40,9 @@ def plan(
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
     learning_rate: Rate = None,
+    unlabelled: Unlabelled | None = None,
+    augment: Augment | None = None,
+    probabilities: Probabilities | None = None,
 ) -> Plan:
     """What `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing.
 
@@ -42,11 +50,12 @@ def plan(
     """
     recipe = apply_rate(read_recipe(recipe), learning_rate)
     recipe.agree_on_supplementary(supplementary is not None)
-    with model_at(teacher, tokenizer) as (place, _):
+    more = More(unlabelled, augment, probabilities)
+    with model_at(start_of(teacher, init_from, probabilities), tokenizer) as (place, _):
         start = None if init_from is None else str(init_from)
-        agreed = agree(
-            place, read_task(data, place, labels), recipe, student_layers, options, start, ood, supplementary
-        )
+        task = read_task(data, place, labels, Classes() if probabilities else None)
+        agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
+        agreed = agreed.joined_by(gather(agreed, ask_models=False))
     train, head = agreed.task.splits["train"], agreed.task.head
     made = make_plan(
         agreed.recipe,
@@ -59,13 +68,17 @@ def plan(
         examples=len(train),
         max_steps=options.max_steps,
         vocabulary=agreed.vocabulary,
+        extra=most(agreed) + (len(agreed.extra.rows) if agreed.extra else 0),
         supplementary=None if supplementary is None else len(supplementary.texts),
         tokens=mean_tokens(train, agreed.tokenizer, options.max_length, head),
         arithmetic=arithmetic_of(options.precision),
         cache=options.cache,
+        ready=probabilities is not None,
     )
-    note(agreed.notices)
-    sizes = {"task": len(train), "supplementary": len(supplementary.texts) if supplementary else 0}
+    note([*agreed.notices, *(agreed.extra.notices if agreed.extra else ())])
+    if most(agreed):
+        note([f"--augment-model: its copies are made when the run begins; at most {most(agreed)} are counted here"])
+    sizes = agreed.sizes
     if learning_rate != "auto" and recipe.needs_teacher:
         note(reach_notices(agreed.recipe, sizes, options.max_steps))
     made = _timed(made, agreed)

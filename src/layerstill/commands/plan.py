@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
+from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, Teacher
 from layerstill.commands.options import (
     CacheOptions,
     OodOptions,
@@ -22,9 +23,10 @@ from layerstill.commands.options import (
 
 @bundled
 def plan(
-    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
     data: TaskOptions,
     regime: RegimeOptions,
+    extra: ExtraOptions,
+    probabilities: ProbabilityOptions,
     supplementary: SupplementaryOptions,
     ood: OodOptions,
     recipe: RecipeOptions,
@@ -32,6 +34,7 @@ def plan(
     run: RunOptions,
     cache: CacheOptions,
     verbosity: Verbosity,
+    teacher: Teacher = None,
     output: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
 ) -> None:
     """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing."""
@@ -45,5 +48,6 @@ def plan(
     sets = ood.read(task, data)
     options = run.read(quiet, cache)
     layers, start = recipe.student_layers, recipe.init_from
-    made = acts.plan(teacher, task, the_recipe, layers, options, start, sets, texts, learning_rate=stages.rate)
+    more = extra.read(data) | {"probabilities": probabilities.read(data, task), "learning_rate": stages.rate}
+    made = acts.plan(teacher, task, the_recipe, layers, options, start, sets, texts, **more)
     print(json.dumps(plan_data(made), indent=2)) if verbosity.json_ else print_plan(made)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from layerstill.errors import UserError
 from layerstill.heads.answers import only_answer
-from layerstill.heads.head import IGNORED, Head, place_of
+from layerstill.heads.head import IGNORED, LEAST, Head, place_of, refuse_no_probability
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.multilabel import (
     LABEL_METRICS,
@@ -31,6 +31,7 @@ class MultiLabel(Head):
 
     word: ClassVar[str] = "multilabel"
     gives: ClassVar[str] = "any number of labels a text"
+    probable: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "multi_label_classification"
     single: ClassVar[bool] = False
     far_sets: ClassVar[bool] = False
@@ -77,6 +78,13 @@ class MultiLabel(Head):
 
     def labelled(self, labels: Tensor) -> Tensor:
         return labels >= 0
+
+    def unknown(self, texts: Sequence[str], outputs: int) -> list[int]:
+        return [IGNORED] * outputs
+
+    def logits_of(self, probabilities: Sequence[float], where: str) -> list[float]:
+        refuse_no_probability(probabilities, where)
+        return [log_odds(min(max(p, LEAST), 1 - LEAST)) for p in probabilities]
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = self.labelled(labels)

@@ -41,6 +41,9 @@ class Scores(Head):
     def without_labels(self, labels: Tensor) -> Tensor:
         return torch.full_like(labels, float("nan"))
 
+    def unknown(self, texts: Sequence[str], outputs: int) -> float:
+        return float("nan")
+
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = self.labelled(labels)
         difference = logits.squeeze(-1) - labels.to(logits.dtype)

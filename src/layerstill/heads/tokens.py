@@ -49,6 +49,9 @@ class Tokens(Head):
     def positions(self, batch: dict[str, Any]) -> Tensor:
         return batch["counted"].bool() & batch["attention_mask"].bool()
 
+    def unknown(self, texts: Sequence[str], outputs: int) -> list[int]:
+        return [IGNORED] * len(texts)
+
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
 

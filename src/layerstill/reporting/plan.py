@@ -51,8 +51,10 @@ def print_plan(plan: Plan) -> None:
     """Print the plan: models, then for each stage the pairs and what is captured."""
     console = Console(soft_wrap=False)
     start = f"teacher layers {plan.initialisation}" if plan.initialisation else "random weights"
+    start = start if plan.teacher_parameters else start.replace("teacher layers", "layers")
+    teacher = f"teacher {plan.teacher_parameters:,} parameters" if plan.teacher_parameters else "no teacher"
     console.print(
-        f"teacher {plan.teacher_parameters:,} parameters; student {plan.student_parameters:,} parameters, "
+        f"{teacher}; student {plan.student_parameters:,} parameters, "
         f"{plan.student_layers} layers from {start}; about {plan.memory_mb:,.0f} MB of memory while training"
     )
     for number, stage in enumerate(plan.stages, 1):
@@ -67,7 +69,7 @@ def print_plan(plan: Plan) -> None:
         console.print(table)
         console.print(f"captured from the student: {stage.student_capture}")
         console.print(f"captured from the teacher: {stage.teacher_capture}")
-        if stage.teacher_capture:
+        if stage.teacher_capture and stage.teacher_depth:
             console.print(f"teacher runs {stage.teacher_depth} of {stage.teacher_layers} layers")
         else:
             console.print("the teacher does not run")

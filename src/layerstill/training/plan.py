@@ -100,12 +100,15 @@ def make_plan(
     tokens: float | None = None,
     arithmetic: Arithmetic = "bf16",
     cache: CacheOptions | None = None,
+    extra: int = 0,
+    ready: bool = False,
 ) -> Plan:
     """Bind `recipe` to a teacher's configuration and a student of `depth` layers cut from `source`.
 
     `vocabulary` is what the student keeps of the teacher's tokens; `examples` and `supplementary` are how many examples
     and supplementary texts there are, `tokens` how many an example has in the mean, `arithmetic` what training
-    multiplies in, `cache` what is asked of a teacher cache. UserError for what `distill` would refuse.
+    multiplies in, `cache` what is asked of a teacher cache; `extra` is how many texts without labels join the examples,
+    and `ready` says that the teacher's logits are there and no teacher is. UserError for what `distill` would refuse.
     """
     refuse_misfits(recipe, teacher, source, depth, seed, head)
     chosen = chosen_layers(source, depth, recipe.student, seed)
@@ -116,13 +119,16 @@ def make_plan(
     stages = []
     for stage, objectives in zip(recipe.stages, bound, strict=True):
         size = examples if stage.data == "task" else supplementary
+        if size is not None and stage.takes_unlabelled:
+            size += extra
         steps = None if size is None else steps_of(stage, size, max_steps)
         rows = max(stage.batch_size // stage.accumulation, 1)
         work = None
-        if steps is not None and size is not None and tokens is not None and stage.data == "task":
+        if steps is not None and size is not None and tokens is not None and stage.data == "task" and not ready:
             work = _Work(head, steps * stage.batch_size, size, tokens, arithmetic, cache or CacheOptions())
-        stages.append(_plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work))
-    teacher_parameters, student_parameters = _count(teacher, head), _count(student, head)
+        planned = _plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work)
+        stages.append(replace(planned, teacher_depth=0) if ready else planned)
+    teacher_parameters, student_parameters = 0 if ready else _count(teacher, head), _count(student, head)
     rows = max(s.batch_size // s.accumulation for s in recipe.stages)
     trained = student_parameters + max(s.aligner_parameters for s in stages)
     activations = rows * max_length * depth * _activation_width(student) * BYTES
