@@ -6,7 +6,7 @@
 >>> result.metrics["accuracy"]                                          # doctest: +SKIP
 """
 
-from layerstill.acts import augment, cache, diagnose, distill, evaluate, export, finetune, plan, report, study
+from layerstill.acts import augment, cache, compress, diagnose, distill, evaluate, export, finetune, plan, report, study
 from layerstill.data.copies import Augment
 from layerstill.data.extra import Unlabelled, read_unlabelled
 from layerstill.data.probabilities import Probabilities, read_probabilities
@@ -42,6 +42,7 @@ __all__ = [
     "augment",
     "build_student",
     "cache",
+    "compress",
     "diagnose",
     "distill",
     "evaluate",

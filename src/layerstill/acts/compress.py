@@ -183,6 +183,8 @@ def compress(
     with model_at(teacher, tokenizer) as (place, name):
         ladder = climb_down(place, read_task(data, place, labels), effort, options, layers, budget.max_mb)
         folder = Path(output)
+        # Another budget alone must not ask for other students than those that are there.
+        ladder = replace(ladder, overrides=_overrides_in(folder, ladder.overrides))
         settings = _settings(ladder, name, threads)
         there = _open(folder, settings)
         lock = FolderLock(folder)
@@ -214,6 +216,14 @@ def _settings(ladder: Ladder, teacher: str, threads: int) -> dict[str, Any]:
         "precision": ladder.options.precision,
         "threads": threads,
     }
+
+
+def _overrides_in(folder: Path, else_: tuple[str, ...]) -> tuple[str, ...]:
+    """The settings of the students that a folder has or will have."""
+    try:
+        return tuple(map(str, read_json(folder / RECORD)["overrides"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return else_
 
 
 def _open(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Row:
 
 def kept_percent(score: float, teacher: float) -> float:
     """A score as a share of the teacher's, in percent; 100 where the teacher has nothing to keep."""
-    return 100 * score / teacher if teacher > 0 else 100.0
+    return 100 * (score / teacher) if teacher > 0 else 100.0
 
 
 def kept_interval(

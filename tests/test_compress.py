@@ -1,0 +1,150 @@
+"""`layerstill compress` from end to end: on a tiny teacher, as a user calls it."""
+
+import json
+import shutil
+
+import pytest
+
+import layerstill
+from layerstill import Options, UserError
+from layerstill.acts.compress import RECORD, climb_down
+from layerstill.compression.choice import Budget
+from layerstill.data.tasks import Task
+from layerstill.export.session import OnnxModel
+from tests.tiny import save_tiny, write_csv
+
+LENGTH = 16
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A teacher of three layers, data, and a finished compression to one student of two layers."""
+    folder = tmp_path_factory.mktemp("compress")
+    save_tiny(folder / "teacher", layers=3)
+    (folder / "data").mkdir()
+    for split, seed in (("train", 0), ("dev", 1)):
+        write_csv(folder / "data" / f"{split}.csv", seed=seed)
+    return folder
+
+
+def options(**more):
+    return Options(max_length=LENGTH, progress=False, **more)
+
+
+@pytest.fixture(scope="module")
+def done(home):
+    task = Task.from_files("classification", home / "data")
+    how = options(max_steps=4)
+    found = layerstill.compress(
+        home / "teacher", task, home / "out", Budget(max_drop=100), "quick", how, layers=[2], threads=1
+    )
+    return found, task
+
+
+def words(home, *more: str) -> list[str]:
+    start = f"compress {home}/teacher --task classification --data {home}/data --effort quick --max-length {LENGTH}"
+    return [*start.split(), "--max-steps", "4", "--layers", "2", "--output", str(home / "out"), *more]
+
+
+def test_teacher_and_student_stand_in_one_table_in_every_form(home, done):
+    found, task = done
+    assert [(row.model, row.form) for row in found.rows] == [
+        (model, form) for model in ("teacher", "2 layers") for form in ("torch", "onnx", "int8")
+    ]
+    teacher, student = found.rows[0], found.rows[3]
+    assert (teacher.kept, teacher.agreement, teacher.layers, student.layers) == (100, 1, 3, 2)
+    assert all(row.p50_ms > 0 and row.disk_mb > 0 and row.memory_mb is not None for row in found.rows)
+    assert student.parameters < teacher.parameters
+    for row in found.rows[1:3]:
+        path = home / "out" / row.path
+        logits = OnnxModel(path.parent, path.name).logits(task.splits["dev"].texts)
+        assert task.score(logits)[task.metrics[0]] == row.score
+    assert found.choice.row in found.rows
+
+
+def test_the_folder_holds_models_files_and_the_page(home, done):
+    out = home / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "2-layers", "teacher-onnx", RECORD, "README.md", "compress.html"
+    }  # fmt: skip
+    assert (out / "2-layers" / "onnx" / "run.py").is_file()
+    assert "2 layers" in (out / "README.md").read_text("utf-8")
+    page = (out / "compress.html").read_text("utf-8")
+    assert page.count("<circle") == 6
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_the_same_again_trains_nothing_and_applies_another_budget(home, done, call):
+    before = (home / "out" / "2-layers" / "model.safetensors").stat().st_mtime_ns
+    status, out, _ = call(words(home, "--max-mb", "0.000001", "--json"))
+    record = json.loads(out)
+    assert status == 1
+    assert record["ship"] is None
+    assert record["verdict"][0] == "No model fits the budget."
+    status, out, err = call(words(home, "--max-drop", "100"))
+    assert status == 0
+    assert "the budget alone is applied anew" in err
+    assert "Ship " in out
+    assert (home / "out" / "2-layers" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_compression_in_the_folder_is_refused(home, done, call):
+    status, _, err = call([*words(home), "--seed", "5"])
+    assert status == 2
+    assert "seed is 0 there and 5 here" in err
+    status, _, err = call([word if word != str(home / "out") else str(home / "data") for word in words(home)])
+    assert status == 2
+    assert "not empty" in err
+    assert {path.name for path in (home / "data").iterdir()} == {"train.csv", "dev.csv"}
+
+
+def test_an_interrupted_one_goes_on(home, done, tmp_path, call):
+    """What is left of the rows is trained, the same as without the interruption."""
+    first = done[0]
+    shutil.copytree(home / "out", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / RECORD).read_text("utf-8"))
+    settings = {key: record[key] for key in record if key not in {"rows", "trials", "chosen", "examples", "metric"}}
+    (tmp_path / "out" / RECORD).write_text(json.dumps(settings), "utf-8")
+    shutil.rmtree(tmp_path / "out" / "2-layers")
+    given = [word if word != str(home / "out") else str(tmp_path / "out") for word in words(home, "--json")]
+    status, out, _ = call(given)
+    assert status in {0, 1}
+    again = json.loads(out)
+    assert [row["score"] for row in again["rows"]] == [row.score for row in first.rows]
+    weights = [place / "out" / "2-layers" / "model.safetensors" for place in (home, tmp_path)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_dry_run_says_what_it_will_do_and_writes_nothing(home, tmp_path, call):
+    given = [word if word != str(home / "out") else str(tmp_path / "out") for word in words(home, "--dry-run")]
+    given[given.index("quick")] = "normal"
+    status, out, _ = call(given)
+    assert status == 0
+    assert "6 candidates as students of 2 layers" in out
+    assert "student of 2 layers, 4 updates" in out
+    assert "in all about" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_trials_choose_how_all_students_are_trained(home, tmp_path):
+    task = Task.from_files("classification", home / "data")
+    found = layerstill.compress(
+        home / "teacher", task, tmp_path / "out", Budget(max_drop=100), "normal", options(max_steps=2), layers=[1]
+    )
+    assert len(found.trials) == 6 + 3
+    assert found.record["chosen"]["recipe"] == "best"
+    names = [trial["name"] for trial in found.trials[6:]]
+    chosen = found.record["chosen"]
+    assert f"{chosen['recipe']}, {chosen['start']}, rate x{chosen['rate']:g}" in names
+
+
+def test_the_ladder_is_decided_before_anything_is_trained(home):
+    task = Task.from_files("classification", home / "data")
+    ladder = climb_down(str(home / "teacher"), task, "normal", options())
+    assert ladder.depths == (2, 1)
+    recipe = ladder.recipe(ladder.candidates[0], 37)
+    steps = -(-len(task.splits["train"]) // recipe.stages[0].batch_size)
+    assert 36 < recipe.stages[0].epochs * steps <= 37
+    with pytest.raises(UserError, match="--layers 4: the teacher has 3 layers"):
+        climb_down(str(home / "teacher"), task, "normal", options(), [4])
