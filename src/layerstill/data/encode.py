@@ -36,6 +36,13 @@ class Encoded:
     """How many words were cut off with their labels."""
     bare_words: int = 0
     """How many words the tokenizer makes nothing of; each was read as one unknown token."""
+    teacher: "Encoded | None" = None
+    """The same split as the teacher reads it, if that is otherwise."""
+
+    @property
+    def for_teacher(self) -> "Encoded":
+        """What the teacher reads."""
+        return self.teacher or self
 
     def notices(self, name: str, max_length: int) -> list[str]:
         """What happened to the texts of the split `name`, where it is worth a line."""
@@ -56,7 +63,8 @@ class Encoded:
                 f"{self.unknown} of {self.tokens} tokens of the {name} texts are unknown to the tokenizer; "
                 "is it made for these texts?"
             )
-        return notices
+        theirs = [] if self.teacher is None else self.teacher.notices(name, max_length)
+        return notices + [f"in the teacher's tokens, {notice}" for notice in theirs]
 
 
 def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, head: Head) -> Encoded:
@@ -141,7 +149,9 @@ def content_hashes(tokens: Mapping[str, Sequence[Sequence[int]]]) -> list[int]:
     return [int.from_bytes(digest, "big") >> 1 for digest in digests]
 
 
-def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+def usable_length(
+    wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, whose: str = "the model"
+) -> int:
     """`wanted` tokens, if the model has that many positions; UserError with the limit otherwise."""
     limit = getattr(config, "max_position_embeddings", wanted)
     if family_of(config).position_offset:
@@ -149,11 +159,11 @@ def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: Pretr
     limit = min(limit, tokenizer.model_max_length)
     if limit < SHORTEST:
         raise UserError(
-            f"the model allows {limit} tokens, too few for a text; mend max_position_embeddings in its config.json or "
+            f"{whose} allows {limit} tokens, too few for a text; mend max_position_embeddings in its config.json or "
             f"model_max_length ({tokenizer.model_max_length}) in its tokenizer_config.json"
         )
     if wanted > limit:
-        raise UserError(f"--max-length {wanted}: the model allows {limit} tokens; use {limit} or less")
+        raise UserError(f"--max-length {wanted}: {whose} allows {limit} tokens; use {limit} or less")
     return wanted
 
 

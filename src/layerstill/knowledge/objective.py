@@ -129,6 +129,15 @@ class Objective(Spec):
         """Whether it is fed mixed examples."""
         return self.view is not None and bool(self.view.mixes)
 
+    def aligned_tokens(self, per_token: bool) -> bool:
+        """Whether it compares with the teacher position by position, so that both must cut a text into the same tokens.
+
+        `per_token`: every token has logits. They meet word by word, except where each model mixes other tokens.
+        """
+        if self.signal.gold or self.consistent:
+            return False
+        return bool(self.signal.aligned_tokens or (per_token and self.signal.of_head and self.mixes))
+
     @property
     def over_batch(self) -> bool:
         """Whether it relates the examples of a batch to each other."""
