@@ -8,25 +8,26 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from layerstill.acts.start import Start, as_student_reads
 from layerstill.data.checks import data_counts, data_notices, supplementary_notices
-from layerstill.data.encode import Encoded, encode, usable_length
+from layerstill.data.encode import Encoded, usable_length
 from layerstill.data.label_agreement import FittedSet, agree_on_labels, fit_all
 from layerstill.data.ood import OodSet
+from layerstill.data.readers import Readers
 from layerstill.data.regimes import other_regime
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
-from layerstill.errors import UserError
-from layerstill.families import depth_of, family_of
+from layerstill.families import family_of
 from layerstill.recipe import Recipe
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
 from layerstill.training.arguments import Options
 from layerstill.training.compiling import refuse_compiling
+from layerstill.training.left_out import without_token_terms
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.models import (
     fingerprint,
     load_config,
     load_tokenizer,
-    refuse_other_tokens,
     require_head,
     special_token_notices,
 )
@@ -42,12 +43,18 @@ class Agreement:
     task: Task
     """With its outputs in the teacher's order."""
     recipe: Recipe
+    """Without what cannot be compared, if the tokenizers differ."""
+    left_out: list[str]
+    """What that is, a line each."""
     student_layers: int
     options: Options
-    init_from: str | None
+    start: Start
+    """What the student is made of."""
     source: PretrainedConfig
-    """Of the model that the student is cut from: the teacher's, or that of `init_from`."""
+    """The configuration of that."""
     teacher_tokenizer: PreTrainedTokenizerBase
+    readers: Readers
+    """How both models read texts while the student trains."""
     vocabulary: Vocabulary | None
     """The smaller one of the student, if the recipe asks for one."""
     ood: tuple[OodSet, ...]
@@ -60,14 +67,9 @@ class Agreement:
     """What the user should know before hours are spent."""
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """What both models' texts are read with."""
-        return self.vocabulary.tokenizer if self.vocabulary else self.teacher_tokenizer
-
-    @property
     def tokens(self) -> list[int] | None:
-        """The teacher's numbers of the student's tokens; None where both have the same."""
-        return self.vocabulary.kept if self.vocabulary else None
+        """The teacher's numbers of the tokens that it is given, if they are a smaller vocabulary's."""
+        return self.vocabulary.kept if self.vocabulary and not self.readers.apart else None
 
     @cached_property
     def teacher_fingerprint(self) -> str:
@@ -81,7 +83,7 @@ class Agreement:
             self.recipe.agree_on_supplementary(self.supplementary is not None)
             assert self.supplementary is not None
             split = self.supplementary.split
-        return encode(split, self.tokenizer, self.options.max_length, self.task.head)
+        return self.readers.encode(split, self.options.max_length, self.task.head)
 
     def settings(self, teacher_name: str) -> dict[str, Any]:
         """What `run.json` keeps of it."""
@@ -90,8 +92,8 @@ class Agreement:
             "teacher": teacher_name,
             "teacher_fingerprint": self.teacher_fingerprint,
             "student_layers": self.student_layers,
-            "init_from": self.init_from,
-            "init_from_fingerprint": self.init_from and fingerprint(self.init_from, self.source),
+            **self.start.settings(self.source),
+            **({"left_out": self.left_out} if self.left_out else {}),
             "supplementary": self.supplementary and self.supplementary.fingerprint,
             "data_checks": self.counts,
         }
@@ -103,7 +105,7 @@ def agree(
     recipe: Recipe,
     student_layers: int | None,
     options: Options = Options(),
-    init_from: str | None = None,
+    start: Start = Start(),
     ood: Sequence[OodSet] = (),
     supplementary: Supplementary | None = None,
 ) -> Agreement:
@@ -120,18 +122,24 @@ def agree(
     if supplementary is not None:
         supplementary.refuse_words(task)
     fitted = fit_all(ood, task)
-    source = config if init_from is None else load_config(init_from, task.head)
-    if student_layers is None:
-        raise UserError(f"student_layers: say how many layers the student shall have, 1 to {depth_of(source)}")
-    refuse_misfits(recipe, config, source, student_layers, options.seed, task.head)
-    if options.compile:
-        refuse_compiling(config)
+    source = start.config(config, task)
+    depth = start.depth(student_layers, source)
     tokenizer = load_tokenizer(teacher, config)
     usable_length(options.max_length, tokenizer, config)
-    if init_from is not None:
-        refuse_other_tokens(init_from, source, config, tokenizer.get_vocab())
-    vocabulary = _student_vocabulary(recipe, tokenizer, task, config, supplementary)
+    readers = start.readers(tokenizer, config, source, options.max_length)
+    left_out: list[str] = []
+    if readers.apart:
+        recipe, left_out = without_token_terms(recipe, task.head, str(start.student))
+    refuse_misfits(recipe, config, source, depth, options.seed, task.head, start.whose)
+    for model in (config, source) if options.compile else ():
+        refuse_compiling(model)
+    vocabulary = _student_vocabulary(recipe, readers, task, (config, source), supplementary)
+    if vocabulary is not None:
+        own = vocabulary.tokenizer
+        shared = Readers(as_student_reads(own, config, source), own)
+        readers = Readers(own, tokenizer, apart=True) if readers.apart else shared
     counts = data_counts(task)
+    notices += start.notices(source, readers) + left_out
     notices += task.notices
     if supplementary is not None:
         notices += [*supplementary.notices, *supplementary_notices(task, supplementary.texts)]
@@ -142,11 +150,13 @@ def agree(
         config=config,
         task=task,
         recipe=recipe,
-        student_layers=student_layers,
+        left_out=left_out,
+        student_layers=depth,
         options=options,
-        init_from=init_from,
+        start=start,
         source=source,
         teacher_tokenizer=tokenizer,
+        readers=readers,
         vocabulary=vocabulary,
         ood=tuple(ood),
         fitted=fitted,
@@ -158,14 +168,15 @@ def agree(
 
 def _student_vocabulary(
     recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
+    readers: Readers,
     task: Task,
-    teacher: PretrainedConfig,
+    models: tuple[PretrainedConfig, ...],
     supplementary: Supplementary | None,
 ) -> Vocabulary | None:
-    """The smaller vocabulary that a recipe asks for, of all texts it trains on; None for the teacher's own."""
+    """The smaller vocabulary that a recipe asks for, of all texts it trains on; None if it asks for none."""
     size = recipe.student.vocabulary
     if size is None:
         return None
     texts = [*task.splits["train"].texts, *(supplementary.texts if supplementary else ())]
-    return trim_vocabulary(tokenizer, texts, size, family_of(teacher).position_offset)
+    whole = readers.student if readers.apart else readers.teacher
+    return trim_vocabulary(whole, texts, size, any(family_of(config).position_offset for config in models))

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from layerstill.acts.agree import Agreement, agree
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
-from layerstill.data.encode import Collator
+from layerstill.acts.start import Start
 from layerstill.data.ood import OodSet
 from layerstill.data.supplementary import Supplementary
 from layerstill.errors import UserError
@@ -64,6 +64,7 @@ def cache(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
+    student: str | Path | None = None,
 ) -> list[Filled]:
     """Compute what `teacher` gives away to `distill` with the same arguments, and keep it where `options.cache` says.
 
@@ -75,7 +76,7 @@ def cache(
         raise UserError(f"--cache {where}: name a directory, such as ./{where}, which runs then share")
     recipe = read_recipe(recipe)
     with model_at(teacher, tokenizer) as (place, _):
-        start = None if init_from is None else str(init_from)
+        start = Start.of(init_from, student)
         task = read_task(data, place, labels)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary)
         note(agreed.notices)
@@ -94,12 +95,12 @@ def _fill(agreed: Agreement) -> list[Filled]:
         if stage.data == "supplementary" and agreed.supplementary is None:
             log.info("stage %d: it trains on supplementary texts, which were not given, and is left out", number)
             continue
-        train = agreed.encoded(stage.data)
+        train = agreed.encoded(stage.data).for_teacher
         objectives = bind_objectives(stage, student, agreed.config, head, options.seed)
         chosen = choose_cache(objectives, agreed.config, key, train, float("inf"), options.cache, own, arithmetic)
         if chosen is None:
             continue
-        new = chosen.fill(train.dataset, ask, Collator(agreed.tokenizer, head), device, options.progress)
+        new = chosen.fill(train.dataset, ask, agreed.readers.teacher_collator(head), device, options.progress)
         size = sum(path.stat().st_size for path in chosen.folder.glob("shard-*")) / 1e6
         different = len(set(train.dataset["content"]))
         filled.append(Filled(number, str(chosen.contents), chosen.folder, different, new, size))

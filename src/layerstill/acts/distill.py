@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from layerstill.acts.agree import agree
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.acts.start import Start
 from layerstill.data.checks import chance_notices
 from layerstill.data.ood import OodSet
 from layerstill.data.supplementary import Supplementary
@@ -19,7 +20,7 @@ from layerstill.reporting.model_card import card_writer
 from layerstill.result import Result
 from layerstill.students.build import build_student, chosen_layers
 from layerstill.training.arguments import Options, dtype_of
-from layerstill.training.models import adopt_padding, load_fine_tuned, load_for_finetuning, with_weights_in
+from layerstill.training.models import adopt_padding, load_fine_tuned, with_weights_in
 from layerstill.training.records import RunFolder, folder_for
 from layerstill.training.stages import StagedRun, note
 
@@ -40,6 +41,7 @@ def distill(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
+    student: str | Path | None = None,
 ) -> Result:
     """Distil a fine-tuned `teacher` into a student of `student_layers` layers.
 
@@ -51,7 +53,7 @@ def distill(
             (text, label), a list of texts with `labels`, a dictionary of these by split, or a path. It is taken for
             what the teacher's head is for.
         recipe: a recipe, the name of a shipped one, or a file.
-        student_layers: how many layers the student has.
+        student_layers: how many layers the student has; with `student`, all of its own unless fewer are asked for.
         output: becomes a plain model folder with a model card and the record of the run. Without it the folder is
             `runs/RECIPE-DIGEST` in the working directory, one for everything that makes a run another.
         options: how to run.
@@ -62,22 +64,24 @@ def distill(
         teacher_metrics: the teacher's scores on dev, if they are known.
         tokenizer: of a loaded teacher; without it the one where the teacher was loaded from.
         labels: of a list of texts.
+        student: the student itself before it is distilled, in place of `init_from`: any model of a proven family, with
+            a depth, widths and a tokenizer of its own. A folder without weights starts from random ones. With other
+            tokens than the teacher's, objectives that compare token by token are left out.
 
     UserError for everything that does not fit together.
     """
     recipe = read_recipe(recipe)
     recipe.agree_on_supplementary(supplementary is not None)
     with model_at(teacher, tokenizer) as (place, name):
-        start = None if init_from is None else str(init_from)
+        start = Start.of(init_from, student)
         task = read_task(data, place, labels)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary)
-        task = agreed.task
+        task, recipe = agreed.task, agreed.recipe
         # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
         set_seed(options.seed)  # a source without a head for this task gets a random one
         teacher_model = load_fine_tuned(place, task.head)
-        source = teacher_model if start is None else load_for_finetuning(start, task)
-        for model in (teacher_model, source):
-            adopt_padding(model, agreed.teacher_tokenizer)
+        adopt_padding(teacher_model, agreed.teacher_tokenizer)
+        source = start.load(teacher_model, task, agreed.readers.student)
         settings = agreed.settings(name)
         with RunFolder(folder_for(output, recipe, settings), settings) as folder:
             if done := folder.finished:
@@ -90,19 +94,19 @@ def distill(
                 teacher_metrics = _score_teacher(teacher_model, agreed.teacher_tokenizer, task, options)
             set_seed(options.seed)
             depth, spec = agreed.student_layers, recipe.student
-            student = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
-            chosen = chosen_layers(source.config, depth, spec, options.seed)
+            built = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
+            chosen = None if start.fresh else chosen_layers(source.config, depth, spec, options.seed)
             run = StagedRun(
                 folder=folder,
-                student=student,
+                student=built,
                 # After the student was cut from it: the student's weights stay in fp32.
                 teacher=with_weights_in(teacher_model, dtype_of(options.precision)) if recipe.needs_teacher else None,
-                tokenizer=agreed.tokenizer,
+                readers=agreed.readers,
                 task=task,
                 recipe=recipe,
                 options=options,
                 teacher_metrics=teacher_metrics,
-                origin={"layers": chosen or "random weights", "from": start or "teacher"},
+                origin={"layers": chosen or "random weights", "from": start.name or "teacher"},
                 teacher_tokens=agreed.tokens,
                 ood=agreed.fitted,
                 supplementary=supplementary,

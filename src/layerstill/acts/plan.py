@@ -1,6 +1,7 @@
 """The act `plan`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from layerstill.acts.agree import agree
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.acts.start import Start
 from layerstill.data.encode import mean_tokens
 from layerstill.data.ood import OodSet
 from layerstill.data.supplementary import Supplementary
@@ -29,6 +31,7 @@ def plan(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
+    student: str | Path | None = None,
 ) -> Plan:
     """What `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing.
 
@@ -37,13 +40,14 @@ def plan(
     recipe = read_recipe(recipe)
     recipe.agree_on_supplementary(supplementary is not None)
     with model_at(teacher, tokenizer) as (place, _):
-        start = None if init_from is None else str(init_from)
+        start = Start.of(init_from, student)
         agreed = agree(
             place, read_task(data, place, labels), recipe, student_layers, options, start, ood, supplementary
         )
-    train, head = agreed.task.splits["train"], agreed.task.head
+    train, head, readers = agreed.task.splits["train"], agreed.task.head, agreed.readers
+    lengths = [mean_tokens(train, own, options.max_length, head) for own in (readers.student, readers.teacher)]
     made = make_plan(
-        recipe,
+        agreed.recipe,
         agreed.config,
         agreed.source,
         agreed.student_layers,
@@ -54,9 +58,13 @@ def plan(
         max_steps=options.max_steps,
         vocabulary=agreed.vocabulary,
         supplementary=None if supplementary is None else len(supplementary.texts),
-        tokens=mean_tokens(train, agreed.tokenizer, options.max_length, head),
+        tokens=lengths[0],
+        teacher_tokens=lengths[1],
         arithmetic=arithmetic_of(options.precision),
         cache=options.cache,
     )
+    made = replace(made, source=start.name or "teacher", left_out=agreed.left_out)
+    if start.fresh:
+        made = replace(made, initialisation=None)
     note(agreed.notices)
     return made

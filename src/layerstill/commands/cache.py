@@ -52,7 +52,8 @@ def cache(
     task = regime.read(data, run.seed)
     sets = ood.read(task, data)
     options = run.read(quiet, CacheOptions(where, cache_budget))
-    found = acts.cache(teacher, task, the_recipe, recipe.student_layers, options, recipe.init_from, sets, texts)
+    arguments = teacher, task, the_recipe, recipe.student_layers, options, recipe.init_from, sets, texts
+    found = acts.cache(*arguments, student=recipe.student)
     if verbosity.json_:
         print(json.dumps([filled.to_data() for filled in found], indent=2))
         return

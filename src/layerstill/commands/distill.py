@@ -48,5 +48,6 @@ def distill(
     task = regime.read(data, run.seed)
     sets = ood.read(task, data)
     options = run.read(quiet, cache)
-    layers, start = recipe.student_layers, recipe.init_from
-    show(acts.distill(teacher, task, the_recipe, layers, output, options, start, sets, texts), verbosity.json_)
+    layers, start, student = recipe.student_layers, recipe.init_from, recipe.student
+    arguments = teacher, task, the_recipe, layers, output, options, start, sets, texts
+    show(acts.distill(*arguments, student=student), verbosity.json_)

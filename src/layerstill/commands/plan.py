@@ -45,6 +45,7 @@ def plan(
     task = regime.read(data, run.seed)
     sets = ood.read(task, data)
     options = run.read(quiet, cache)
-    made = acts.plan(teacher, task, the_recipe, recipe.student_layers, options, recipe.init_from, sets, texts)
+    arguments = teacher, task, the_recipe, recipe.student_layers, options, recipe.init_from, sets, texts
+    made = acts.plan(*arguments, student=recipe.student)
     peak = peak_here(options.precision)
     print(json.dumps(plan_data(made, peak), indent=2)) if verbosity.json_ else print_plan(made, peak)

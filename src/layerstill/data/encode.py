@@ -149,14 +149,19 @@ def content_hashes(tokens: Mapping[str, Sequence[Sequence[int]]]) -> list[int]:
     return [int.from_bytes(digest, "big") >> 1 for digest in digests]
 
 
+def longest_text(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """The most tokens that a model and its tokenizer allow."""
+    limit = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    if family_of(config).position_offset:
+        limit -= config.pad_token_id + 1  # positions are counted from after the padding index
+    return int(min(limit, tokenizer.model_max_length))
+
+
 def usable_length(
     wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, whose: str = "the model"
 ) -> int:
     """`wanted` tokens, if the model has that many positions; UserError with the limit otherwise."""
-    limit = getattr(config, "max_position_embeddings", wanted)
-    if family_of(config).position_offset:
-        limit -= config.pad_token_id + 1  # positions are counted from after the padding index
-    limit = min(limit, tokenizer.model_max_length)
+    limit = longest_text(tokenizer, config)
     if limit < SHORTEST:
         raise UserError(
             f"{whose} allows {limit} tokens, too few for a text; mend max_position_embeddings in its config.json or "

@@ -1,8 +1,8 @@
 """Readers: the tokenizers of a student and its teacher, and the batches that are made with them.
 
-Where both have the same tokens, an example is encoded once. Where they do not, it is encoded twice: the teacher's columns
-stand beside the student's, under names that begin with `teacher_`, and `content` is the hash of what the teacher reads,
-so that a teacher cache knows the example whoever the student is.
+Where both have the same tokens, an example is encoded once. Where they do not, it is encoded twice: the teacher's
+columns stand beside the student's, under names that begin with `teacher_`, and `content` is the hash of what the
+teacher reads, so that a teacher cache knows the example whoever the student is.
 """
 
 from dataclasses import dataclass, replace

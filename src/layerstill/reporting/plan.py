@@ -57,11 +57,13 @@ def _duration(tflop: float, peak: float) -> str:
 def print_plan(plan: Plan, peak: float) -> None:
     """Print the plan: models, then for each stage the pairs and what is captured."""
     console = Console(soft_wrap=False)
-    start = f"teacher layers {plan.initialisation}" if plan.initialisation else "random weights"
+    start = f"{plan.source} layers {plan.initialisation}" if plan.initialisation else "random weights"
     console.print(
         f"teacher {plan.teacher_parameters:,} parameters; student {plan.student_parameters:,} parameters, "
         f"{plan.student_layers} layers from {start}; about {plan.memory_mb:,.0f} MB of memory while training"
     )
+    for line in plan.left_out:
+        console.print(line)
     for number, stage in enumerate(plan.stages, 1):
         steps = f"{stage.steps:,} steps" if stage.steps is not None else "steps depend on the data"
         where = "" if stage.data == "task" else " on supplementary texts"

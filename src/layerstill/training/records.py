@@ -30,7 +30,7 @@ from layerstill.training.lock import LOCK_FILE, FolderLock
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
 """What a study told the run, written before it begins."""
-PLACES = {"teacher", "model", "init_from", "data_checks"}
+PLACES = {"teacher", "model", "init_from", "student", "data_checks"}
 """Settings that make no run another: a model is what its fingerprint says, under whatever path it was given."""
 RUNS = Path("runs")
 """Where runs go that are given no folder."""

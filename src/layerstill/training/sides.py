@@ -72,7 +72,7 @@ def sides_of(batch: dict[str, Any], head: Head) -> Sides:
 
 def _side(batch: dict[str, Any], head: Head) -> Side:
     mask, positions = batch["attention_mask"].bool(), head.positions(batch)
-    inputs = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
+    inputs: dict[str, Tensor] = {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
     real = mask
     if batch.get("idle"):
         real, positions = torch.zeros_like(mask), torch.zeros_like(positions)
