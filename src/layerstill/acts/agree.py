@@ -23,7 +23,7 @@ from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
 from layerstill.training.arguments import Options
 from layerstill.training.compiling import refuse_compiling
 from layerstill.training.left_out import without_token_terms
-from layerstill.training.misfits import refuse_misfits
+from layerstill.training.misfits import fit, refuse_misfits
 from layerstill.training.models import (
     fingerprint,
     load_config,
@@ -127,10 +127,11 @@ def agree(
     tokenizer = load_tokenizer(teacher, config)
     usable_length(options.max_length, tokenizer, config)
     readers = start.readers(tokenizer, config, source, options.max_length)
+    models = config, source, depth, options.seed, task.head
     left_out: list[str] = []
     if readers.apart:
-        recipe, left_out = without_token_terms(recipe, task.head, str(start.student))
-    refuse_misfits(recipe, config, source, depth, options.seed, task.head, start.whose)
+        recipe, left_out = without_token_terms(recipe, task.head, str(start.student), lambda r: fit(r, *models))
+    refuse_misfits(recipe, *models, start.whose)
     for model in (config, source) if options.compile else ():
         refuse_compiling(model)
     vocabulary = _student_vocabulary(recipe, readers, task, (config, source), supplementary)

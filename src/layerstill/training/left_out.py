@@ -1,16 +1,21 @@
 """What a recipe loses where student and teacher have other tokens: the objectives that compare token by token."""
 
+from collections.abc import Callable
+
 from layerstill.errors import UserError
 from layerstill.heads import Head
 from layerstill.knowledge.objective import Objective
 from layerstill.recipe import Recipe, Stage, shipped_recipes
 
 
-def without_token_terms(recipe: Recipe, head: Head, student: str) -> tuple[Recipe, list[str]]:
+def without_token_terms(
+    recipe: Recipe, head: Head, student: str, fits: Callable[[Recipe], bool] = lambda recipe: True
+) -> tuple[Recipe, list[str]]:
     """The recipe without what cannot be compared, and what that is, a line each.
 
     An objective that borrows the maps of one that is left out goes with it, and so does a stage in which neither the
-    teacher nor gold labels are left. UserError if nothing of the teacher is left; `student` is what `--student` says.
+    teacher nor gold labels are left. UserError if nothing of the teacher is left; it names the shipped recipes that
+    lose nothing and that `fits` the two models. `student` is what `--student` says.
     """
     stages, lines = [], []
     for number, stage in enumerate(recipe.stages, 1):
@@ -25,8 +30,8 @@ def without_token_terms(recipe: Recipe, head: Head, student: str) -> tuple[Recip
     if recipe.needs_teacher and not reduced.needs_teacher:
         raise UserError(
             f"recipe {recipe.name}: it compares token by token, and the tokenizer of --student {student} has other "
-            f"tokens than the teacher's, so nothing of the teacher would be left; use {_those_that_work(head)}, or a "
-            "student with the teacher's tokenizer"
+            f"tokens than the teacher's, so nothing of the teacher would be left; use {_those_that_work(head, fits)}, "
+            "or a student with the teacher's tokenizer"
         )
     return reduced, lines
 
@@ -43,8 +48,8 @@ def _left_out(stage: Stage, head: Head) -> dict[str, str]:
     return out | {name: f"it uses the maps of {other!r}" for name, other in borrowers.items()}
 
 
-def _those_that_work(head: Head) -> str:
-    """Shipped recipes that lose nothing."""
+def _those_that_work(head: Head, fits: Callable[[Recipe], bool]) -> str:
+    """Shipped recipes that lose nothing and fit the models."""
     known = ((name, Recipe.load(name)) for name in shipped_recipes())
     return ", ".join(
         name
@@ -52,4 +57,5 @@ def _those_that_work(head: Head) -> str:
         if recipe.needs_teacher
         and not recipe.supplementary_stages
         and not any(_left_out(stage, head) for stage in recipe.stages)
+        and fits(recipe)
     )

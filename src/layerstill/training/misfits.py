@@ -33,3 +33,12 @@ def refuse_misfits(
         for objective in bind_objectives(stage, student, teacher, head, seed):
             with torch.random.fork_rng(devices=[]):
                 objective.build()
+
+
+def fit(recipe: Recipe, teacher: PretrainedConfig, source: PretrainedConfig, depth: int, seed: int, head: Head) -> bool:
+    """Whether two models of these sizes can meet all of a recipe."""
+    try:
+        refuse_misfits(recipe, teacher, source, depth, seed, head)
+    except UserError:
+        return False
+    return True
