@@ -78,13 +78,15 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], rtol=1e-8, atol=1e-1
 
 
 MIXUP = ("stages.0.view=mixup",)
+WORDS = ("stages.0.objectives.states={signal: hidden_states, mapping: last, distance: mse, alignment: linear}",)
 CASES = [(name, Classes(), ()) for name in WHOLE_TEXTS] + [
     ("kd", Classes(), MIXUP),
     ("rail-kd-l", Classes(), MIXUP),
     ("kd", Tokens(), ()),
     ("rail-kd-l", Tokens(), ()),
+    ("kd", Tokens(), WORDS),
 ]
-IDS = [f"{name} {head.word}{' mixup' * bool(sets)}" for name, head, sets in CASES]
+IDS = [f"{name} {head.word}{' more' * bool(sets)}" for name, head, sets in CASES]
 each_case = pytest.mark.parametrize(("recipe", "head", "sets"), CASES, ids=IDS)
 
 
@@ -115,17 +117,16 @@ def test_more_padding_on_either_side_changes_nothing(recipe, head, sets):
         assert_same(whole, values(module, [wide]))
 
 
-@pytest.mark.parametrize(("recipe", "head"), [(n, h) for n, h, s in CASES if not s and n != "rkd"])
-def test_parts_of_a_step_add_up_to_the_step(recipe, head):
-    module, rows, collate = module_for(recipe, head), examples(APART, head), APART.collator(head)
+@pytest.mark.parametrize(("recipe", "head", "sets"), [c for c in CASES if c[2] != MIXUP and c[0] != "rkd"])
+def test_parts_of_a_step_add_up_to_the_step(recipe, head, sets):
+    module, rows, collate = module_for(recipe, head, sets=sets), examples(APART, head), APART.collator(head)
     whole, parts = collate(rows), [collate(rows[:2]), collate(rows[2:])]
     assert_same(values(module, [whole]), values(module, parts, module.count_units(whole)))
 
 
-@each_case
+# RKD relates the rows of all processes, which talk to each other for it.
+@pytest.mark.parametrize(("recipe", "head", "sets"), [case for case in CASES if case[0] != "rkd"])
 def test_the_shares_of_two_processes_add_up_to_the_step(recipe, head, sets):
-    if recipe == "rkd":
-        pytest.skip("relates rows of all processes, which talk to each other for it")
     module, rows = module_for(recipe, head, sets=sets), examples(APART, head)[:4]
     collate = ShareCollator(APART.collator(head))
     longest = max(rows, key=lambda row: row["length"])
@@ -137,9 +138,9 @@ def test_the_shares_of_two_processes_add_up_to_the_step(recipe, head, sets):
     assert_same(values(module, [whole]), values(module, [*shares, idle], module.count_units(whole)))
 
 
-@pytest.mark.parametrize(("recipe", "head"), [(n, h) for n, h, s in CASES if not s])
-def test_a_cached_teacher_teaches_what_a_live_one_does(recipe, head, tmp_path):
-    module, encoded = module_for(recipe, head), APART.encode(split_of(head), 40, head)
+@pytest.mark.parametrize(("recipe", "head", "sets"), [case for case in CASES if case[2] != MIXUP])
+def test_a_cached_teacher_teaches_what_a_live_one_does(recipe, head, sets, tmp_path):
+    module, encoded = module_for(recipe, head, sets=sets), APART.encode(split_of(head), 40, head)
     batch = APART.collator(head)(list(encoded.dataset))
     live = values(module, [batch])
     module.cache = TeacherCache(tmp_path, "teacher", Contents.of(module.objectives))
@@ -190,12 +191,12 @@ def test_tags_are_compared_word_by_word_as_far_as_both_models_have_the_words(lon
     head = Tokens()
     recipe = Recipe.from_data(
         {"stages": [{"epochs": 1, "learning_rate": 1, "objectives": {
-            "task": {"signal": "labels"}, "soft": {"signal": "logits", "distance": "kl"}}}]}
+            "task": {"signal": "labels"}, "soft": {"signal": "logits", "distance": "kl"}, "states": TOKENS}}]}
     )  # fmt: skip
     module = module_for(recipe, head)
     batch = APART.collator(head)(examples(APART, head, longest))
     terms = module(**batch)["terms"]
-    found, kept, cut = [], 0, 0
+    found, states, kept, cut = [], [], 0, 0
     for words in split_of(head).texts:
         rows = []
         for tokenizer, model in ((APART.student, module.student), (APART.teacher, module.teacher)):
@@ -204,13 +205,17 @@ def test_tags_are_compared_word_by_word_as_far_as_both_models_have_the_words(lon
             )
             ids = tokens.word_ids()
             first = [i for i, word in enumerate(ids) if word is not None and word not in ids[:i]]
-            rows.append(model(**tokens).logits[0, first])
+            out = model(**tokens, output_hidden_states=True)
+            rows.append(torch.cat([out.logits[0, first], out.hidden_states[-1][0, first]], -1))
         common = min(map(len, rows))
         kept, cut = kept + common, cut + len(words) - common
-        ours, theirs = (row[:common] for row in rows)
+        ours, theirs = (row[:common, : len(TAGS)] for row in rows)
         found.append(F.kl_div(ours.log_softmax(-1), theirs.softmax(-1), reduction="sum"))
+        ours, theirs = (row[:common, len(TAGS) :] for row in rows)
+        states.append((module.terms_of_stage[2].aligner.of_student(ours, 2) - theirs).square().sum())
     assert bool(cut) == (longest == 6)
     torch.testing.assert_close(terms["soft"].value, torch.stack(found).sum() / kept)
+    torch.testing.assert_close(terms["states"].value, torch.stack(states).sum() / (kept * theirs.shape[1]))
     # Gold tags count wherever the student has the word.
     alone = Collator(APART.student, head)(list(encode(split_of(head), APART.student, longest, head).dataset))
     torch.testing.assert_close(terms["task"].value, module(**alone | {"teacher_input_ids": batch["teacher_input_ids"], "teacher_attention_mask": batch["teacher_attention_mask"], "teacher_counted": batch["teacher_counted"]})["terms"]["task"].value)  # fmt: skip
@@ -254,6 +259,9 @@ def test_what_compares_token_by_token_is_refused_where_tokens_differ():
         ({"signal": "logits", "distance": "kl", "view": "mixup"}, Classes(), True),
         ({"signal": "logits", "distance": "kl"}, Tokens(), True),
         ({"signal": "logits", "distance": "kl", "view": "mixup"}, Tokens(), False),
+        (TOKENS, Tokens(), True),
+        ({**TOKENS, "padding": "included"}, Tokens(), False),
+        ({"signal": "attention", "mapping": "last", "distance": "mse"}, Tokens(), False),
     ],
 )  # fmt: skip
 def test_what_is_left_out(objective, head, stays):

@@ -132,13 +132,6 @@ class Head(Spec):
         """Where the logits of a batch count, `(B,)` or `(B, N)` boolean; padding never does."""
         return batch["attention_mask"].bool().any(1)
 
-    def moved(self, logits: Tensor, there: Tensor, here: Tensor) -> Tensor:
-        """Another tokenizer's logits, which count at `there`, where those of the same things count `here`.
-
-        `(B, C)` stay as they are. Those of tokens `(B, M, C)` become `(B, N, C)`; `there` is `(B, M)`, `here` `(B, N)`.
-        """
-        return logits
-
     def labelled(self, labels: Tensor) -> Tensor:
         """Which labels there are, boolean, in the shape of `errors`."""
         return labels != IGNORED

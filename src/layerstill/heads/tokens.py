@@ -48,13 +48,6 @@ class Tokens(Head):
     def positions(self, batch: dict[str, Any]) -> Tensor:
         return batch["counted"].bool() & batch["attention_mask"].bool()
 
-    def moved(self, logits: Tensor, there: Tensor, here: Tensor) -> Tensor:
-        # Both count the same words in the same order: the k-th that counts there is the k-th that counts here.
-        places = there.long().argsort(dim=1, descending=True, stable=True)
-        word = (here.long().cumsum(1) - 1).clamp(0, there.shape[1] - 1)
-        found = places.gather(1, word)[..., None].expand(-1, -1, logits.shape[-1])
-        return logits.gather(1, found).masked_fill(~here[..., None], 0)
-
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
 

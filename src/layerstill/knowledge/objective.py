@@ -132,11 +132,14 @@ class Objective(Spec):
     def aligned_tokens(self, per_token: bool) -> bool:
         """Whether it compares with the teacher position by position, so that both must cut a text into the same tokens.
 
-        `per_token`: every token has logits. They meet word by word, except where each model mixes other tokens.
+        `per_token`: every token has logits, and only the words that both models have count. Then vectors of words meet,
+        other than maps of tokens, padding, and what each model mixes of other tokens.
         """
         if self.signal.gold or self.consistent:
             return False
-        return bool(self.signal.aligned_tokens or (per_token and self.signal.of_head and self.mixes))
+        if per_token:
+            return bool(self.signal.maps or self.mixes or self.padding == "included")
+        return bool(self.signal.aligned_tokens)
 
     @property
     def over_batch(self) -> bool:

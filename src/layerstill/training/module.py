@@ -369,10 +369,7 @@ class DistillationModule(nn.Module):
                 captured = self.cache.read(content, side.mask)
             else:
                 captured = self.ask_teacher(plan, side.inputs, side.mask, mixing)
-        if sides.apart and captured.logits is not None:
-            here = sides.student.places.positions
-            captured.logits = self.head.moved(captured.logits, side.places.tokens, here)
-        return captured
+        return sides.met_by(captured)
 
     @torch.no_grad()
     def ask_teacher(

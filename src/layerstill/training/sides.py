@@ -39,6 +39,8 @@ class Sides:
 
     student: Side
     teacher: Side
+    by_word: bool = False
+    """Whether they meet word by word, because every token has logits and the first piece of each word counts."""
 
     @property
     def apart(self) -> bool:
@@ -51,11 +53,21 @@ class Sides:
         places = self.student.places
         return places.only(self.teacher.places.examples) if self.apart else places
 
+    def met_by(self, captured: Captured) -> Captured:
+        """The teacher's tensors, those of words at the places where the student has the words."""
+        if not (self.apart and self.by_word):
+            return captured
+        there, here = self.teacher.places.tokens, self.student.places.positions
+        captured.mask = self.student.mask
+        captured.hidden = {layer: at_words(states, there, here) for layer, states in captured.hidden.items()}
+        if captured.logits is not None:
+            captured.logits = at_words(captured.logits, there, here)
+        return captured
+
     def target(self, captured: Captured, mixed: bool) -> Target:
         """The teacher's tensors as what the student is compared with; `mixed` with those of each example's partner."""
-        here, there = self.met, None
-        if self.apart:  # logits were moved to where the student has them
-            there = Places(self.teacher.places.tokens, here.positions)
+        here = self.met
+        there = self.teacher.places if self.apart and not self.by_word else None
         if mixed:
             here, there = here | here.flip(), None if there is None else there | there.flip()
         return Target(captured, here, own=there)
@@ -67,7 +79,18 @@ def sides_of(batch: dict[str, Any], head: Head) -> Sides:
     theirs = {name.removeprefix(TEACHER): values for name, values in batch.items() if name.startswith(TEACHER)}
     if "input_ids" not in theirs:
         return Sides(student, student)
-    return Sides(student, _side({**theirs, "idle": batch.get("idle")}, head))
+    return Sides(student, _side({**theirs, "idle": batch.get("idle")}, head), head.per_token)
+
+
+def at_words(values: Tensor, there: Tensor, here: Tensor) -> Tensor:
+    """Values `(B, M, C)` of words that begin at `there` `(B, M)`, moved to where they begin `here` `(B, N)`; else 0.
+
+    Both have the same words in the same order: the k-th of one is the k-th of the other.
+    """
+    begins = there.long().argsort(dim=1, descending=True, stable=True)
+    word = (here.long().cumsum(1) - 1).clamp(0, there.shape[1] - 1)
+    found = begins.gather(1, word)[..., None].expand(-1, -1, values.shape[-1])
+    return values.gather(1, found).masked_fill(~here[..., None], 0)
 
 
 def _side(batch: dict[str, Any], head: Head) -> Side:
