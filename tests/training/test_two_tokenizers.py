@@ -221,6 +221,16 @@ def test_tags_are_compared_word_by_word_as_far_as_both_models_have_the_words(lon
     torch.testing.assert_close(terms["task"].value, module(**alone | {"teacher_input_ids": batch["teacher_input_ids"], "teacher_attention_mask": batch["teacher_attention_mask"], "teacher_counted": batch["teacher_counted"]})["terms"]["task"].value)  # fmt: skip
 
 
+def test_words_that_one_of_them_has_cut_off_count_on_neither_side():
+    head, split = Tokens(), split_of(Tokens())
+    for ours, theirs in ((other_tokenizer(), tiny_tokenizer()), (tiny_tokenizer(), other_tokenizer())):
+        rows = Readers(ours, theirs, apart=True).encode(split, 6, head).dataset
+        alone = [map(sum, encode(split, tokenizer, 6, head).dataset["counted"]) for tokenizer in (ours, theirs)]
+        common = [min(pair) for pair in zip(*alone, strict=True)]
+        assert [sum(row) for row in rows["counted"]] == [sum(row) for row in rows["teacher_counted"]] == common
+        assert max(map(len, split.texts)) > max(common)
+
+
 def test_a_text_that_only_one_model_has_counts_for_that_one_alone():
     module = module_for("kd")
     rows = examples(APART, Classes())
