@@ -6,15 +6,26 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer
 
 from layerstill import Options, Recipe, Task, UserError, distill
+from layerstill.acts.start import as_student_reads
 from layerstill.data.encode import Collator, encode
 from layerstill.heads import Classes, Tokens
 from layerstill.training.module import DistillationModule
 from tests.command import status_of
 from tests.other_tokenizer import SPECIAL, save_other
-from tests.tiny import TAGS, no_dropout, save_tiny, tiny_model, tiny_tokenizer, write_conll, write_csv
+from tests.tiny import (
+    TAGS,
+    VOCABULARY,
+    no_dropout,
+    save_tiny,
+    tiny_config,
+    tiny_model,
+    tiny_tokenizer,
+    write_conll,
+    write_csv,
+)
 from tests.training.forks import Forks, record
 
 HIDDEN = {"signal": "hidden_states", "mapping": "last", "distance": "mse", "alignment": "linear"}
@@ -105,6 +116,15 @@ def test_the_tokenizer_that_is_saved_gives_the_student_what_it_reads_and_no_more
     assert (saved.model_input_names, saved.model_max_length) == (["input_ids", "attention_mask"], 40)
     assert status_of(*words(place, "roberta", f"--recipe kd --max-steps 1 --output {tmp_path}/o").split()) == 0
     assert set(SPECIAL) < set(AutoTokenizer.from_pretrained(tmp_path / "o").get_vocab())
+
+
+def test_a_berts_tokenizer_is_saved_without_segments_for_a_student_that_reads_none(tmp_path):
+    own = BertTokenizer(vocab={token: number for number, token in enumerate(VOCABULARY)})
+    bert, distilbert = (tiny_config(family) for family in ("bert", "distilbert"))
+    assert as_student_reads(own, bert, bert) is own
+    as_student_reads(own, bert, distilbert).save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("good", "film").keys() == {"input_ids", "attention_mask"}
+    assert "token_type_ids" in own("good", "film"), "the teacher goes on reading them"
 
 
 def test_layers_are_cut_where_fewer_are_asked_for(place, tmp_path):
