@@ -12,6 +12,8 @@ from layerstill import Options, Recipe, Task, UserError, distill
 from layerstill.acts.start import as_student_reads
 from layerstill.data.encode import Collator, encode
 from layerstill.heads import Classes, Tokens
+from layerstill.reporting.command import command_of
+from layerstill.reporting.runs import read_runs
 from layerstill.training.module import DistillationModule
 from tests.command import status_of
 from tests.other_tokenizer import SPECIAL, save_other
@@ -261,6 +263,7 @@ def test_the_python_call_is_the_command_line(place, tmp_path):
     assert result.student.config.model_type == "roberta"
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
+    assert f"--student-layers 3 --student {place}/roberta " in command_of(read_runs(tmp_path / "a")[0])
     with pytest.raises(UserError, match="holds another run: student_fingerprint is"):
         distill(str(place / "teacher"), task, recipe, 3, tmp_path / "a", options, student=place / "other")
 
