@@ -729,7 +729,7 @@ def test_in_a_process_of_its_own(words, decisive, place):
     assert contents(place) == before
 
 
-PLAN = "plan teacher --task classification --data data --student-layers 1 --max-length 32"
+PLAN = "plan teacher --task classification --data data --recipe kd --student-layers 1 --max-length 32"
 NOTES = [
     (
         "rows of several lines",

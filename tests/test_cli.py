@@ -154,7 +154,11 @@ def test_recipes(call, tmp_path):
 
 @pytest.mark.parametrize(
     "verb",
-    ["", *"finetune distill evaluate plan cache augment diagnose study report demo recipes".split(), "recipes check"],
+    [
+        "",
+        *"finetune distill evaluate export plan cache augment diagnose study report demo recipes".split(),
+        "recipes check",
+    ],
 )
 def test_help_teaches(verb, call):
     status, out, _ = call(f"{verb} --help")
@@ -284,6 +288,7 @@ GOES_ON, NOTHING = "the same command goes on from the last checkpoint", "nothing
     [
         ("augment d.csv --output o.csv --method delete", NOTHING),
         ("evaluate model --task tickets", NOTHING),
+        ("export model --task tickets", NOTHING),
         ("plan teacher --task tickets --recipe kd --student-layers 2", NOTHING),
         ("report runs", NOTHING),
         ("finetune model --task tickets --output o", GOES_ON),

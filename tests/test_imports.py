@@ -21,7 +21,7 @@ print(len([name for name in sys.modules if name.startswith("layerstill.")]))
 
 
 ROOMS = """
-__main__ | cli | commands | demo | __init__ | acts | studies | reporting | training programs export |
+__main__ | cli | commands | demo | __init__ | acts | studies | reporting | export | training programs compression |
 evaluation | recipe | students data | heads | metrics families | knowledge | result demo_model | schema yaml_files | atomic |
 randomness errors
 """

@@ -16,7 +16,7 @@ from layerstill.recipe import Recipe, recipe_json_schema, recipe_text, shipped_r
 
 EXPECTED = (
     "finetune kd pkd tinybert minilm minilmv2 hid-cls hid-seq att-mse att-kl att-kl+val-kl att-kl+hid-seq "
-    "att-mse+hid-seq rail-kd-l rail-kd-c u-ild l-ild l-ild-supplementary cr-ild cr-ild-released bert-emd rkd"
+    "att-mse+hid-seq rail-kd-l rail-kd-c u-ild l-ild l-ild-supplementary cr-ild cr-ild-released bert-emd rkd best"
 ).split()
 
 
@@ -25,7 +25,7 @@ def minimal(**objective) -> dict:
     return {"stages": [{"epochs": 1, "learning_rate": 1e-4, "objectives": {"x": term}}]}
 
 
-def test_the_recipes_of_the_papers_are_there():
+def test_the_recipes_that_come_along_are_these():
     assert sorted(EXPECTED) == shipped_recipes()
 
 

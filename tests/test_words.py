@@ -156,9 +156,9 @@ def test_the_plan_knows_foreign_words(place, capsys, monkeypatch):
     assert stage.teacher_capture.hidden == {0, 1, 2, 3, 4}
     assert stage.aligner_parameters == 48
     assert stage.cache_gb, stage.no_cache
-    assert "tests.toy_words:Gaps" in json.dumps(plan_report.plan_data(plan, 1e9))
+    assert "tests.toy_words:Gaps" in json.dumps(plan_report.plan_data(plan))
     monkeypatch.setattr(plan_report, "Console", lambda **_: Console(width=200))
-    plan_report.print_plan(plan, 1e9)
+    plan_report.print_plan(plan)
     shown = capsys.readouterr().out
     assert "tests.toy_words:Gaps by tests.toy_words:LogCosh" in shown
     assert "weight tests.toy_words:Halving (start 2)" in shown

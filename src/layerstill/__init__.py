@@ -6,7 +6,10 @@
 >>> result.metrics["accuracy"]                                          # doctest: +SKIP
 """
 
-from layerstill.acts import augment, cache, diagnose, distill, evaluate, finetune, plan, report, study
+from layerstill.acts import augment, cache, diagnose, distill, evaluate, export, finetune, plan, report, study
+from layerstill.data.copies import Augment
+from layerstill.data.extra import Unlabelled, read_unlabelled
+from layerstill.data.probabilities import Probabilities, read_probabilities
 from layerstill.data.regimes import Regime
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Split, Task
@@ -21,10 +24,12 @@ from layerstill.training.trainer import DistillationTrainer
 __version__ = "0.1.0"
 
 __all__ = [
+    "Augment",
     "DistillationModule",
     "DistillationTrainer",
     "ObjectiveError",
     "Options",
+    "Probabilities",
     "Recipe",
     "Regime",
     "Result",
@@ -32,6 +37,7 @@ __all__ = [
     "Stage",
     "Supplementary",
     "Task",
+    "Unlabelled",
     "UserError",
     "augment",
     "build_student",
@@ -39,9 +45,12 @@ __all__ = [
     "diagnose",
     "distill",
     "evaluate",
+    "export",
     "finetune",
     "plan",
+    "read_probabilities",
     "read_supplementary",
+    "read_unlabelled",
     "report",
     "study",
 ]

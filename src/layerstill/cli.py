@@ -10,10 +10,12 @@ import typer
 from layerstill.commands.augment import augment
 from layerstill.commands.cache import cache
 from layerstill.commands.common import PROCESS
+from layerstill.commands.compress import compress
 from layerstill.commands.demo import demo
 from layerstill.commands.diagnose import diagnose
 from layerstill.commands.distill import distill
 from layerstill.commands.evaluate import evaluate
+from layerstill.commands.export import export
 from layerstill.commands.finetune import finetune
 from layerstill.commands.plan import plan
 from layerstill.commands.recipes import recipes_app
@@ -31,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (finetune, distill, evaluate, plan, cache, augment, diagnose, study, report, demo):
+for verb in (compress, finetune, distill, evaluate, export, plan, cache, augment, diagnose, study, report, demo):
     app.command()(verb)
 app.add_typer(recipes_app, name="recipes")
 
@@ -47,7 +49,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 # Typer brings its own copy of click or uses the installed one; this is ClickException of whichever it is.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
-RESUMED = ("finetune", "distill", "study", "cache", "diagnose", "demo")
+RESUMED = ("compress", "finetune", "distill", "study", "cache", "diagnose", "demo")
 """Verbs that go on where they were stopped; the others write their output whole or not at all."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 

@@ -10,7 +10,7 @@ from layerstill.acts import distill, finetune
 from layerstill.atomic import write_json
 from layerstill.data.tasks import Task
 from layerstill.demo_model import find_base_model
-from layerstill.evaluation.latency import latency_ms
+from layerstill.evaluation.latency import measure_speed, torch_runner
 from layerstill.evaluation.predict import predict
 from layerstill.recipe import Recipe
 from layerstill.training.arguments import Options
@@ -64,7 +64,8 @@ def _compare(task: Task, output: Path) -> list[dict[str, Any]]:
     models = {name: load_fine_tuned(str(output / name), task.head) for name in names}
     tokenizer = load_tokenizer(str(output / "teacher"), models["teacher"].config)
     test = task.splits["test"]
-    milliseconds = latency_ms(models, tokenizer, test.texts[:40])
+    runners = {name: torch_runner(model, tokenizer, MAX_LENGTH) for name, model in models.items()}
+    speeds = measure_speed(runners, test.texts)
     logits = {name: predict(model, tokenizer, test, MAX_LENGTH, task.head) for name, model in models.items()}
     said = {name: task.head.decide(values) for name, values in logits.items()}
     return [
@@ -74,8 +75,8 @@ def _compare(task: Task, output: Path) -> list[dict[str, Any]]:
             "parameters": models[name].num_parameters(),
             "test_accuracy": task.score(logits[name], task.gold("test"))["accuracy"],
             "agreement_with_teacher": float((said[name] == said["teacher"]).mean()),
-            "latency_ms": milliseconds[name],
-            "latency_ratio": milliseconds["teacher"] / milliseconds[name],
+            "latency_ms": speeds[name].p50_ms,
+            "latency_ratio": speeds["teacher"].p50_ms / speeds[name].p50_ms,
         }
         for name in names
     ]

@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 class ObjectiveError(UserError):
-    """An objective that is zero or not finite when training starts, or a capture that came back empty."""
+    """An objective that is zero or not finite, outputs that are not, or a capture that came back empty."""
 
 
 def nearest(name: object, known: Iterable[object]) -> str:

@@ -2,12 +2,22 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from layerstill.errors import UserError, nearest
 from layerstill.knowledge.objective import Objective
@@ -18,6 +28,17 @@ from layerstill.yaml_files import override, parse_yaml, read_text_file
 
 LONGEST_NAME = 100
 SpecType = TypeVar("SpecType", bound=Spec)
+_Passes = Annotated[Positive, Field(le=1_000_000)]
+_PASSES: TypeAdapter[float] = TypeAdapter(_Passes, config=ConfigDict(strict=True))
+
+
+def _length(value: Any, handler: Any) -> Any:
+    # By hand, because a union would say of a wrong number that it is not the word, either.
+    return value if value == "auto" else _PASSES.validate_python(value)
+
+
+Length = Annotated[_Passes | Literal["auto"], WrapValidator(_length)]
+"""A number of epochs, or `auto`."""
 
 
 class Optimiser(Spec):
@@ -46,8 +67,8 @@ class Stage(Spec):
     """What is trained on: the task's examples, or the texts of --supplementary, which have no labels."""
     view: Annotated[Any, OneOf("view", View, VIEWS)] = Clean()
     """What the student is fed by every objective that does not say so itself."""
-    epochs: Annotated[Positive, Field(le=1_000_000)]
-    """Passes over the training data."""
+    epochs: Length
+    """Passes over the training data; `auto`: as many as suit the number of examples."""
     learning_rate: Positive
     """Peak learning rate."""
     batch_size: Annotated[PositiveInt, Field(le=1_000_000)] = 32
@@ -129,6 +150,11 @@ class Stage(Spec):
             raise ValueError(f"{word} scores the task while data: supplementary is trained on; leave it out")
         return self
 
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Whether texts without labels can join its training examples: something else than gold labels teaches it."""
+        return self.data == "task" and any(not objective.signal.gold for objective in self.objectives.values())
+
     def viewed(self) -> dict[str, Objective]:
         """The objectives, each with the view that it is fed."""
         return {
@@ -186,6 +212,44 @@ class Recipe(Spec):
                 "--set stages.0.data=supplementary"
             )
 
+    def refuse_unlabelled(self, option: str) -> None:
+        """UserError that begins with `option` if no stage can learn from texts without labels."""
+        if not any(stage.takes_unlabelled for stage in self.stages):
+            raise UserError(
+                f"{option}: no stage of recipe {self.name} learns the task from anything but gold labels, which these "
+                "texts do not have; use a recipe with soft targets, such as kd"
+            )
+
+    def refuse_beyond_logits(self, option: str) -> None:
+        """UserError that begins with `option`, which gives no more than logits on training texts, for other terms."""
+        if not self.needs_teacher:
+            raise UserError(f"{option}: recipe {self.name} looks at no teacher; use one with soft targets, such as kd")
+        terms = [pair for stage in self.stages for pair in stage.viewed().items()]
+        looks = {name: o for name, o in terms if not (o.consistent or o.signal.gold)}
+        wrong = [
+            f"{n!r} (mixed inputs)" if o.signal.of_head else repr(n)
+            for n, o in looks.items()
+            if o.mixes or not o.signal.of_head
+        ]
+        if wrong:
+            raise UserError(
+                f"{option}: the terms {', '.join(wrong)} of recipe {self.name} look at more of a teacher than its "
+                "probabilities; give a teacher, or use a recipe with soft targets only, such as kd"
+            )
+        for number, stage in enumerate(self.stages, 1):
+            if stage.data == "supplementary" and any(
+                not (o.consistent or o.signal.gold) for o in stage.objectives.values()
+            ):
+                raise UserError(
+                    f"{option}: stage {number} of recipe {self.name} asks a teacher about supplementary texts; give a "
+                    "teacher, or set data: task there"
+                )
+            if stage.evaluate == "objectives":
+                raise UserError(
+                    f"{option}: stage {number} of recipe {self.name} evaluates its objectives on dev, where nobody "
+                    "asked the teacher; set evaluate: epoch there"
+                )
+
     @classmethod
     def load(cls, name: str | Path, overrides: tuple[str, ...] = (), words: Words = ()) -> "Recipe":
         """A shipped recipe by name, or a YAML file by path; `overrides` are `dotted.path=value` strings.
@@ -221,7 +285,15 @@ class Recipe(Spec):
         full = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True)
         return hashlib.sha256(full.encode()).hexdigest()[:12]
 
-    def limited(self, epochs: float | None, batch_size: int | None, learning_rate: float | None) -> "Recipe":
+    def with_epochs(self, epochs: Sequence[float | None]) -> "Recipe":
+        """The recipe with these epochs, stage by stage; None leaves a stage as it is."""
+        changed = [{} if length is None else {"epochs": length} for length in epochs]
+        stages = [{**dict(stage), **change} for stage, change in zip(self.stages, changed, strict=True)]
+        return Recipe.from_data({**dict(self), "stages": stages})
+
+    def limited(
+        self, epochs: float | Literal["auto"] | None, batch_size: int | None, learning_rate: float | None
+    ) -> "Recipe":
         """The recipe with these settings in every stage, where given."""
         given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         given = {key: value for key, value in given.items() if value is not None}

@@ -72,11 +72,24 @@ class Record(_Part):
     by_label: dict[str, dict[str, int | float]] = {}
     """Precision, recall, f1 and support on dev by the name of a label or type; empty where the metrics say enough."""
     teacher_metrics: dict[str, float] = {}
+    verdict: list[str] = []
+    """What was kept of the teacher and the one change most likely to help, a sentence each.
+
+    Before them stands a warning if the student says one thing of nearly everything. Empty without a teacher."""
     regime: dict[str, Any] = {}
     """What was done to the training data; empty for nothing."""
     ood: dict[str, dict[str, Any]] = {}
     """By the name of an out-of-domain set: metrics, in_domain, gap, examples, parts."""
     supplementary: dict[str, Any] | None = None
+    tuning: dict[str, Any] | None = None
+    """How the learning rate was found: the one chosen, and the candidates of every rung with their scores; None for one
+    that was given."""
+    unlabelled: dict[str, Any] | None = None
+    """Of texts without labels that joined the training examples: `source`, `examples`, `fingerprint`, `left_out`."""
+    augmented: dict[str, Any] | None = None
+    """Of copies that did: `copies`, `methods`, `probability`, `model`, `examples`, `left_out`."""
+    teacher_probabilities: dict[str, Any] | None = None
+    """Where the teacher was no model: `source`, `columns` and `examples` of its probabilities."""
     train: TrainPart = TrainPart()
     environment: dict[str, Any] = {}
     """Versions that the result depends on."""

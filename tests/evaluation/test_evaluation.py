@@ -1,4 +1,4 @@
-"""Metrics, predictions in their order, latency."""
+"""Metrics, predictions in their order."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import torch
 
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
-from layerstill.evaluation.latency import latency_ms
 from layerstill.evaluation.predict import evaluate_split, predict
 from layerstill.heads import Classes
 from layerstill.metrics.by_name import METRICS
@@ -49,12 +48,6 @@ def test_a_split_is_scored_with_the_tasks_metrics():
     metrics, logits = evaluate_split(tiny_model(), tiny_tokenizer(), task, "dev", 16)
     assert set(metrics) == {"accuracy", "f1_macro"}
     assert logits.shape == (2, 3)
-
-
-def test_a_shallower_model_is_not_slower():
-    models = {"deep": tiny_model(layers=12, width=96), "shallow": tiny_model(layers=1, width=96)}
-    times = latency_ms(models, tiny_tokenizer(), [("good film",)], rounds=15)
-    assert 0 < times["shallow"] < times["deep"]
 
 
 def test_outputs_that_are_not_finite_are_refused_and_not_taken_for_a_class():

@@ -150,6 +150,28 @@ def test_a_command_says_regime_supplementary_and_other_domains(tmp_path):
     assert "--compile" in words
 
 
+def test_a_command_says_what_joined_the_examples_and_what_took_a_teachers_place(tmp_path):
+    data = result("kd", "mrpc", 0, 0.8) | {
+        "unlabelled": {"source": "more texts.txt"},
+        "teacher_probabilities": {"columns": ["p_a", "p_b"]},
+    }
+    write_run(tmp_path / "a", data)
+    settings = json.loads((tmp_path / "a" / "run.json").read_text("utf-8"))
+    copies = {"copies": 4, "methods": ["replace"], "probability": None, "model_fingerprint": "0123"}
+    joined = {"unlabelled": "0123", "augment": copies, "augment_model": "a/model"}
+    (tmp_path / "a" / "run.json").write_text(json.dumps(settings | joined), "utf-8")
+    (run,) = read_runs(tmp_path)
+    assert " --unlabelled 'more texts.txt' --augment 4 --augment-model a/model " in command_of(run)
+    (tmp_path / "a" / "run.json").write_text(
+        json.dumps(settings | joined | {"augment": copies | {"probability": 0.5}}), "utf-8"
+    )
+    assert command_of(run).endswith("  # only in Python: Augment with other methods or another probability")
+    ready = {"teacher": None, "teacher_probabilities": "0123", "init_from": "a/start"}
+    (tmp_path / "a" / "run.json").write_text(json.dumps(settings | ready), "utf-8")
+    assert command_of(run).startswith("layerstill distill --task mrpc ")
+    assert " --init-from a/start --teacher-probabilities p_a,p_b " in command_of(run)
+
+
 def test_the_command_of_a_fine_tuning_has_its_recipe(tmp_path):
     sets = ("stages.0.epochs=7", "stages.0.optimiser.warmup=0.2", "stages.0.learning_rate=0.001")
     recipe = Recipe.load("finetune", sets)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file
 
-from tests.tiny import save_tiny, write_csv
+from tests.tiny import save_tiny, save_tiny_masked_lm, write_csv
 from tests.training.forks import ROOT, Forks, record, tear
 
 AVERAGE = "target={moving_average: {decay: 0.5}}"
@@ -108,6 +108,34 @@ def test_a_kill_after_the_last_step_of_a_stage_adds_no_step(what, moment, place,
     assert killed["status"] == -signal.SIGKILL
     assert (folder / "result.json").exists() == (what == "the result is there")
     assert forks(command(place, recipe, folder, *more))["status"] == 0
+    assert record(folder) == expected
+
+
+def test_a_run_whose_examples_were_joined_by_others_is_killed_and_ends_as_if_nothing_had_happened(
+    place, forks, whole, tmp_path
+):
+    """Copies by a masked language model are made once: a kill while they are written, after that, and in the training."""
+    (place / "more.txt").write_text("the film was not very good\nand they was poor but fine\n", "utf-8")
+    save_tiny_masked_lm(place / "masked")
+    more = ("--unlabelled", f"{place}/more.txt", "--augment", "2", "--augment-model", f"{place}/masked")
+    expected, events = whole("rkd", *more)
+    assert expected["result.json"]["augmented"]["examples"] > 20
+    folder = tmp_path / "s"
+    kept = folder / "checkpoints" / "augmented.json"
+    for moment, there in (
+        ({"at": "augmented.json"}, False),
+        ({"after_path": "augmented.json"}, True),
+        ({"lines": 4}, True),
+        ({"at": events // 3}, True),
+    ):
+        done = forks(command(place, "rkd", folder, *more), folder=folder, **moment)
+        assert done["status"] == -signal.SIGKILL
+        assert kept.exists() == there
+        made = kept.stat().st_mtime_ns if there else 0
+    done = forks(command(place, "rkd", folder, *more), folder=folder, after_path="stage-1-done/spent.json")
+    assert done["status"] == -signal.SIGKILL
+    assert kept.stat().st_mtime_ns == made, "the copies were not made again"
+    assert forks(command(place, "rkd", folder, *more))["status"] == 0
     assert record(folder) == expected
 
 

@@ -23,7 +23,7 @@ MORE = {  # by name: recipe, settings of every stage, and of the first
     "mixup of labels, in parts": ("finetune", ("accumulation=2",), ("objectives.task.view=mixup",)),
     "padding included": ("tinybert", (), ("objectives.attention scores.padding=included", "objectives.hidden states.padding=included")),
     "moving average": ("cr-ild", (), ("objectives.consistent hidden states.target={moving_average: {decay: 0.5}}",)),
-    "best": ("kd", ("select=best", "learning_rate=1e-2"), ()),
+    "best epoch": ("kd", ("select=best", "learning_rate=1e-2"), ()),
     "objectives watched": ("cr-ild", ("evaluate=objectives",), ()),
 }  # fmt: skip
 RECIPES = [*shipped_recipes(), *MORE]
@@ -35,7 +35,7 @@ def words(place, output, name: str, teacher: str = "teacher", more: tuple[str, .
     sets = [f"stages.{i}.{s}" for i in range(count) for s in (*STEADY, *every)] + [f"stages.0.{s}" for s in first]
     line = f"distill {place}/{teacher} --task classification --data {place}/data --max-length 32 --student-layers 2 -q"
     line += f" --supplementary {place}/extra.txt" if Recipe.load(recipe).supplementary_stages else ""
-    line += f" --recipe {recipe} --epochs {2 if name == 'best' else 1} --batch-size 8 --precision fp32"
+    line += f" --recipe {recipe} --epochs {2 if name == 'best epoch' else 1} --batch-size 8 --precision fp32"
     return [*line.split(), "--output", str(output), *(w for s in sets for w in ("--set", s)), *more]
 
 

@@ -2,12 +2,26 @@
 
 from layerstill.acts.augment import augment
 from layerstill.acts.cache import cache
+from layerstill.acts.compress import compress
 from layerstill.acts.diagnose import diagnose
 from layerstill.acts.distill import distill
 from layerstill.acts.evaluate import evaluate
+from layerstill.acts.export import export
 from layerstill.acts.finetune import finetune
 from layerstill.acts.plan import plan
 from layerstill.acts.report import report
 from layerstill.acts.study import study
 
-__all__ = ["augment", "cache", "diagnose", "distill", "evaluate", "finetune", "plan", "report", "study"]
+__all__ = [
+    "augment",
+    "cache",
+    "compress",
+    "diagnose",
+    "distill",
+    "evaluate",
+    "export",
+    "finetune",
+    "plan",
+    "report",
+    "study",
+]

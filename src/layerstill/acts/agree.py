@@ -1,7 +1,7 @@
 """What a teacher, a task and a recipe agree on before weights are read: the one preamble of distill, plan and cache."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,24 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from layerstill.acts.start import Start, as_student_reads
 from layerstill.data.checks import data_counts, data_notices, supplementary_notices
+from layerstill.data.copies import Augment
 from layerstill.data.encode import Encoded, usable_length
+from layerstill.data.extra import ExtraTexts, Sieve, Unlabelled, add_unlabelled
 from layerstill.data.label_agreement import FittedSet, agree_on_labels, fit_all
 from layerstill.data.ood import OodSet
+from layerstill.data.probabilities import OPTION, Probabilities
 from layerstill.data.readers import Readers
 from layerstill.data.regimes import other_regime
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
+from layerstill.errors import UserError
 from layerstill.families import family_of
-from layerstill.recipe import Recipe
+from layerstill.recipe import Recipe, Stage
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
 from layerstill.training.arguments import Options
 from layerstill.training.compiling import refuse_compiling
 from layerstill.training.left_out import without_token_terms
+from layerstill.training.length import settled
 from layerstill.training.misfits import fit, refuse_misfits
 from layerstill.training.models import (
     fingerprint,
@@ -42,8 +47,10 @@ class Agreement:
     config: PretrainedConfig
     task: Task
     """With its outputs in the teacher's order."""
+    told: Recipe
+    """As it was given."""
     recipe: Recipe
-    """Without what cannot be compared, if the tokenizers differ."""
+    """With a number in place of every `epochs: auto`, and without what two tokenizers cannot compare."""
     left_out: list[str]
     """What that is, a line each."""
     student_layers: int
@@ -53,18 +60,43 @@ class Agreement:
     source: PretrainedConfig
     """The configuration of that."""
     teacher_tokenizer: PreTrainedTokenizerBase
+    whole_readers: Readers
+    """How both models read texts with all of their tokens."""
     readers: Readers
-    """How both models read texts while the student trains."""
+    """How they do it while the student trains, which may have a smaller vocabulary."""
     vocabulary: Vocabulary | None
     """The smaller one of the student, if the recipe asks for one."""
     ood: tuple[OodSet, ...]
     fitted: tuple[FittedSet, ...]
     """The sets `ood` in the classes of the task."""
     supplementary: Supplementary | None
+    unlabelled: Unlabelled | None
+    augment: Augment | None
+    probabilities: Probabilities | None
+    """In place of a teacher; `teacher` is then the model that the student is cut from."""
     counts: dict[str, int]
     """What is suspicious in the data, counted."""
     notices: list[str]
     """What the user should know before hours are spent."""
+    extra: ExtraTexts | None = None
+    """What joins the training examples; `joined_by` adds it."""
+
+    def joined_by(self, extra: ExtraTexts | None) -> "Agreement":
+        """The same with these texts among what is trained on, and in the student's vocabulary if it has its own."""
+        if extra is None:
+            return self
+        more = [*(self.supplementary.texts if self.supplementary else ()), *extra.rows]
+        models = self.config, self.source
+        vocabulary, readers = _student_vocabulary(self.recipe, self.whole_readers, self.task, models, more)
+        joined = replace(self, extra=extra, vocabulary=vocabulary, readers=readers)
+        recipe, lengths = settled(self.told, joined.sizes)
+        return replace(joined, recipe=recipe, extra=replace(extra, notices=(*extra.notices, *lengths)))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many examples a stage trains on, by its `data`."""
+        sizes = {"task": len(self.task.splits["train"]) + (len(self.extra.rows) if self.extra else 0)}
+        return sizes | ({"supplementary": len(self.supplementary.texts)} if self.supplementary else {})
 
     @property
     def tokens(self) -> list[int] | None:
@@ -76,10 +108,19 @@ class Agreement:
         """Of the teacher's weights, configuration and tokenizer."""
         return fingerprint(self.teacher, self.config)
 
-    def encoded(self, data: str) -> Encoded:
-        """What a stage with this `data` trains on, as token ids; UserError for supplementary texts that nobody gave."""
+    @cached_property
+    def augment_fingerprint(self) -> str | None:
+        """Of the model that proposes words for copies, if one does."""
+        if self.augment is None or self.augment.model is None:
+            return None
+        return fingerprint(self.augment.model, load_config(self.augment.model))
+
+    def encoded(self, stage: Stage) -> Encoded:
+        """What a stage trains on, as token ids; UserError for supplementary texts that nobody gave."""
         split = self.task.splits["train"]
-        if data == "supplementary":
+        if self.extra is not None and stage.takes_unlabelled:
+            split = self.extra.joined(self.task)
+        if stage.data == "supplementary":
             self.recipe.agree_on_supplementary(self.supplementary is not None)
             assert self.supplementary is not None
             split = self.supplementary.split
@@ -88,15 +129,51 @@ class Agreement:
     def settings(self, teacher_name: str) -> dict[str, Any]:
         """What `run.json` keeps of it."""
         found = settings_of(self.task, self.recipe, self.options, self.ood)
+        ready = self.probabilities
         return found | {
-            "teacher": teacher_name,
-            "teacher_fingerprint": self.teacher_fingerprint,
+            "teacher": None if ready else teacher_name,
+            "teacher_fingerprint": None if ready else self.teacher_fingerprint,
             "student_layers": self.student_layers,
             **self.start.settings(self.source),
             **({"left_out": self.left_out} if self.left_out else {}),
             "supplementary": self.supplementary and self.supplementary.fingerprint,
+            **self._more_settings(),
             "data_checks": self.counts,
         }
+
+    def _more_settings(self) -> dict[str, Any]:
+        """What few runs have, so that those without it are called what they were."""
+        found: dict[str, Any] = {}
+        if self.unlabelled is not None:
+            found["unlabelled"] = self.unlabelled.fingerprint
+        if self.augment is not None:
+            found["augment"] = self.augment.record() | {"model_fingerprint": self.augment_fingerprint}
+            found["augment_model"] = self.augment.model
+        if self.probabilities is not None:
+            found["teacher_probabilities"] = self.probabilities.fingerprint(self.task)
+        return found
+
+
+@dataclass(frozen=True)
+class More:
+    """What a run may be given besides a teacher and a task."""
+
+    unlabelled: Unlabelled | None = None
+    augment: Augment | None = None
+    probabilities: Probabilities | None = None
+
+    def refuse(self, recipe: Recipe) -> None:
+        """UserError for what the recipe has no use for, and for texts that nobody would label."""
+        given = {"--unlabelled": self.unlabelled, "--augment": self.augment}
+        for option in (name for name, value in given.items() if value is not None):
+            recipe.refuse_unlabelled(option)
+            if self.probabilities is not None:
+                raise UserError(
+                    f"{option}: {OPTION} speak of the training examples only, and a teacher must label these texts; "
+                    "give a teacher, or leave one of the two out"
+                )
+        if self.probabilities is not None:
+            recipe.refuse_beyond_logits(OPTION)
 
 
 def agree(
@@ -108,17 +185,29 @@ def agree(
     start: Start = Start(),
     ood: Sequence[OodSet] = (),
     supplementary: Supplementary | None = None,
+    more: More = More(),
 ) -> Agreement:
-    """Bring together what `distill` is given; the arguments are the same.
+    """Bring together what `distill` is given; the arguments are the same, and `more` has its last ones.
 
-    Nothing is written and no weights are read. UserError for the first thing that does not fit.
+    With probabilities in place of a teacher, `teacher` is the model of `init_from`. Nothing is written and no weights
+    are read. UserError for the first thing that does not fit.
     """
     if supplementary is not None:
         recipe.agree_on_supplementary(True)
     task = task.with_dev()
     config = load_config(teacher, task.head)
-    require_head(teacher, config, task.head)
-    task, notices = agree_on_labels(task, config, f"teacher {teacher}")
+    more.refuse(recipe)
+    notices: list[str] = []
+    if more.probabilities is None:
+        require_head(teacher, config, task.head)
+        task, notices = agree_on_labels(task, config, f"teacher {teacher}")
+    else:
+        more.probabilities.check(task)
+        task.head.describe(config, task.labels)
+        said = more.probabilities.agreement(task)
+        notices += [*more.probabilities.notices, *([said] if said else [])]
+    if more.unlabelled is not None:
+        add_unlabelled(more.unlabelled, task, Sieve(task))  # refuses what cannot join, before a folder is made
     if supplementary is not None:
         supplementary.refuse_words(task)
     fitted = fit_all(ood, task)
@@ -134,14 +223,14 @@ def agree(
     refuse_misfits(recipe, *models, start.whose)
     for model in (config, source) if options.compile else ():
         refuse_compiling(model)
-    vocabulary = _student_vocabulary(recipe, readers, task, (config, source), supplementary)
-    if vocabulary is not None:
-        own = vocabulary.tokenizer
-        shared = Readers(as_student_reads(own, config, source), own)
-        readers = Readers(own, tokenizer, apart=True) if readers.apart else shared
+    texts = supplementary.texts if supplementary else ()
+    vocabulary, used = _student_vocabulary(recipe, readers, task, (config, source), texts)
+    sizes = {"task": len(task.splits["train"])}
+    if supplementary is not None:
+        sizes["supplementary"] = len(supplementary.texts)
+    told, (recipe, lengths) = recipe, settled(recipe, sizes)
     counts = data_counts(task)
-    notices += start.notices(source, readers) + left_out
-    notices += task.notices
+    notices += [*start.notices(source, readers), *left_out, *task.notices, *lengths]
     if supplementary is not None:
         notices += [*supplementary.notices, *supplementary_notices(task, supplementary.texts)]
     notices += [*data_notices(task, counts), *special_token_notices(teacher, config, tokenizer)]
@@ -150,6 +239,7 @@ def agree(
         teacher=teacher,
         config=config,
         task=task,
+        told=told,
         recipe=recipe,
         left_out=left_out,
         student_layers=depth,
@@ -157,11 +247,15 @@ def agree(
         start=start,
         source=source,
         teacher_tokenizer=tokenizer,
-        readers=readers,
+        whole_readers=readers,
+        readers=used,
         vocabulary=vocabulary,
         ood=tuple(ood),
         fitted=fitted,
         supplementary=supplementary,
+        unlabelled=more.unlabelled,
+        augment=more.augment,
+        probabilities=more.probabilities,
         counts=counts,
         notices=notices,
     )
@@ -171,13 +265,20 @@ def _student_vocabulary(
     recipe: Recipe,
     readers: Readers,
     task: Task,
-    models: tuple[PretrainedConfig, ...],
-    supplementary: Supplementary | None,
-) -> Vocabulary | None:
-    """The smaller vocabulary that a recipe asks for, of all texts it trains on; None if it asks for none."""
+    models: tuple[PretrainedConfig, PretrainedConfig],
+    more: Sequence[tuple[str, ...]],
+) -> tuple[Vocabulary | None, Readers]:
+    """The smaller vocabulary that a recipe asks for, of all texts it trains on, and how both models read with it.
+
+    `models` are the teacher and what the student is made of. None and the same readers if it asks for none.
+    """
     size = recipe.student.vocabulary
     if size is None:
-        return None
-    texts = [*task.splits["train"].texts, *(supplementary.texts if supplementary else ())]
+        return None, readers
+    texts = [*task.splits["train"].texts, *more]
     whole = readers.student if readers.apart else readers.teacher
-    return trim_vocabulary(whole, texts, size, any(family_of(config).position_offset for config in models))
+    found = trim_vocabulary(whole, texts, size, any(family_of(config).position_offset for config in models))
+    own = found.tokenizer
+    if readers.apart:
+        return found, Readers(own, readers.teacher, apart=True)
+    return found, Readers(as_student_reads(own, *models), own)

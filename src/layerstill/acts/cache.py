@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from layerstill.acts.agree import Agreement, agree
+from layerstill.acts.agree import Agreement, More, agree
+from layerstill.acts.extra import gather
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
 from layerstill.acts.start import Start
+from layerstill.data.copies import Augment
+from layerstill.data.extra import Unlabelled
 from layerstill.data.ood import OodSet
 from layerstill.data.supplementary import Supplementary
 from layerstill.errors import UserError
@@ -55,7 +58,7 @@ class Filled:
 def cache(
     teacher: Model,
     data: Any,
-    recipe: str | Path | Recipe = "kd",
+    recipe: str | Path | Recipe = "best",
     student_layers: int | None = None,
     options: Options = Options(),
     init_from: str | Path | None = None,
@@ -65,6 +68,8 @@ def cache(
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
     student: str | Path | None = None,
+    unlabelled: Unlabelled | None = None,
+    augment: Augment | None = None,
 ) -> list[Filled]:
     """Compute what `teacher` gives away to `distill` with the same arguments, and keep it where `options.cache` says.
 
@@ -75,11 +80,13 @@ def cache(
     if where in {"auto", "off"}:
         raise UserError(f"--cache {where}: name a directory, such as ./{where}, which runs then share")
     recipe = read_recipe(recipe)
+    more = More(unlabelled, augment)
     with model_at(teacher, tokenizer) as (place, _):
         start = Start.of(init_from, student)
         task = read_task(data, place, labels)
-        agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary)
-        note(agreed.notices)
+        agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
+        agreed = agreed.joined_by(gather(agreed))
+        note([*agreed.notices, *(agreed.extra.notices if agreed.extra else ())])
         return _fill(agreed)
 
 
@@ -95,7 +102,7 @@ def _fill(agreed: Agreement) -> list[Filled]:
         if stage.data == "supplementary" and agreed.supplementary is None:
             log.info("stage %d: it trains on supplementary texts, which were not given, and is left out", number)
             continue
-        train = agreed.encoded(stage.data).for_teacher
+        train = agreed.encoded(stage).for_teacher
         objectives = bind_objectives(stage, student, agreed.config, head, options.seed)
         chosen = choose_cache(objectives, agreed.config, key, train, float("inf"), options.cache, own, arithmetic)
         if chosen is None:

@@ -7,20 +7,32 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from layerstill.acts.agree import agree
-from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.acts.agree import More, agree
+from layerstill.acts.extra import gather
+from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
+from layerstill.acts.rates import Rate, apply_rate, tuned
+from layerstill.acts.rungs import Judge, Train, Trial
 from layerstill.acts.start import Start
+from layerstill.acts.teacher_says import TeacherSays
 from layerstill.data.checks import chance_notices
+from layerstill.data.copies import Augment
+from layerstill.data.extra import Unlabelled
 from layerstill.data.ood import OodSet
+from layerstill.data.probabilities import Probabilities
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.evaluation.nearness import kept_predictions, loss_of
 from layerstill.evaluation.predict import evaluate_split
+from layerstill.heads import Classes
 from layerstill.recipe import Recipe
+from layerstill.reporting.facts import judge_of
 from layerstill.reporting.model_card import card_writer
 from layerstill.result import Result
 from layerstill.students.build import build_student, chosen_layers
 from layerstill.training.arguments import Options, dtype_of
 from layerstill.training.models import adopt_padding, load_fine_tuned, with_weights_in
+from layerstill.training.reach import reach_notices
 from layerstill.training.records import RunFolder, folder_for
 from layerstill.training.stages import StagedRun, note
 
@@ -28,9 +40,9 @@ log = logging.getLogger("layerstill")
 
 
 def distill(
-    teacher: Model,
+    teacher: Model | None,
     data: Any,
-    recipe: str | Path | Recipe = "kd",
+    recipe: str | Path | Recipe = "best",
     student_layers: int | None = None,
     output: str | Path | None = None,
     options: Options = Options(),
@@ -42,13 +54,17 @@ def distill(
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
     student: str | Path | None = None,
+    learning_rate: Rate = None,
+    unlabelled: Unlabelled | None = None,
+    augment: Augment | None = None,
+    probabilities: Probabilities | None = None,
 ) -> Result:
     """Distil a fine-tuned `teacher` into a student of `student_layers` layers.
 
     Running the same thing again in the same folder resumes what was interrupted and returns what is finished.
 
     Args:
-        teacher: a folder, a hub id, or a loaded model, which is left as it is.
+        teacher: a folder, a hub id, or a loaded model, which is left as it is; None with `probabilities`.
         data: a `Task`, or whatever `Task.from_data` makes one of: a Dataset, DatasetDict or DataFrame, a list of
             (text, label), a list of texts with `labels`, a dictionary of these by split, or a path. It is taken for
             what the teacher's head is for.
@@ -67,40 +83,73 @@ def distill(
         student: the student itself before it is distilled, in place of `init_from`: any model of a proven family, with
             a depth, widths and a tokenizer of its own. A folder without weights starts from random ones. With other
             tokens than the teacher's, objectives that compare token by token are left out.
+        learning_rate: of every stage, in place of the recipe's; `auto` finds one by short trainings on a slice of the
+            training examples, before the student is trained on all of them.
+        unlabelled: texts that join the training examples, for everything that learns from more than gold labels.
+        augment: copies of the training examples that do so.
+        probabilities: what a teacher that is not here said of the training examples. The student is then cut from
+            `init_from`, and no term may look at more of a teacher than its logits.
 
     UserError for everything that does not fit together.
     """
-    recipe = read_recipe(recipe)
+    recipe = apply_rate(read_recipe(recipe), learning_rate)
     recipe.agree_on_supplementary(supplementary is not None)
-    with model_at(teacher, tokenizer) as (place, name):
+    more = More(unlabelled, augment, probabilities)
+    with model_at(start_of(teacher, init_from, probabilities), tokenizer) as (place, name):
         start = Start.of(init_from, student)
-        task = read_task(data, place, labels)
-        agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary)
+        task = read_task(data, place, labels, Classes() if probabilities else None)
+        agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         task, recipe = agreed.task, agreed.recipe
         # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
         set_seed(options.seed)  # a source without a head for this task gets a random one
-        teacher_model = load_fine_tuned(place, task.head)
-        adopt_padding(teacher_model, agreed.teacher_tokenizer)
+        teacher_model = None if probabilities else load_fine_tuned(place, task.head)
+        if teacher_model is not None:
+            adopt_padding(teacher_model, agreed.teacher_tokenizer)
         source = start.load(teacher_model, task, agreed.readers.student)
-        settings = agreed.settings(name)
+        settings = agreed.settings(name) | ({"learning_rate": "auto"} if learning_rate == "auto" else {})
         with RunFolder(folder_for(output, recipe, settings), settings) as folder:
             if done := folder.finished:
                 note([f"{done.folder} already holds this run, finished"])
                 return done
             note(agreed.notices)
-            if not recipe.needs_teacher:
+            agreed = agreed.joined_by(gather(agreed, folder.checkpoints / "augmented.json"))
+            note(list(agreed.extra.notices) if agreed.extra else [])
+            recipe, sizes = agreed.recipe, agreed.sizes
+            if teacher_model is None or not recipe.needs_teacher:
                 teacher_metrics = {}
             elif teacher_metrics is None:
                 teacher_metrics = _score_teacher(teacher_model, agreed.teacher_tokenizer, task, options)
+            if learning_rate == "auto":
+                if teacher_model is None:
+                    raise UserError(
+                        "--learning-rate auto: rates are tried with a teacher, and --teacher-probabilities has none; "
+                        "give a number, such as 3e-4"
+                    )
+                taught = recipe.needs_teacher
+
+                def prepare(cut: Task) -> tuple[Train, Judge]:
+                    return trainer_for(
+                        place, cut, options, taught, student_layers, start.init_from, supplementary, start.student
+                    )
+
+                recipe = tuned(recipe, task, options, folder, prepare, sizes.get("supplementary", 0))
+            elif recipe.needs_teacher:
+                note(reach_notices(recipe, sizes, options.max_steps))
             set_seed(options.seed)
             depth, spec = agreed.student_layers, recipe.student
             built = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
             chosen = None if start.fresh else chosen_layers(source.config, depth, spec, options.seed)
+            judge = None
+            if recipe.needs_teacher:
+                models = teacher_model, built.config, agreed.readers
+                judge = judge_of(recipe, task, *models, options, sizes, folder.path)
             run = StagedRun(
                 folder=folder,
                 student=built,
                 # After the student was cut from it: the student's weights stay in fp32.
-                teacher=with_weights_in(teacher_model, dtype_of(options.precision)) if recipe.needs_teacher else None,
+                teacher=with_weights_in(teacher_model, dtype_of(options.precision))
+                if teacher_model is not None and recipe.needs_teacher
+                else None,
                 readers=agreed.readers,
                 task=task,
                 recipe=recipe,
@@ -110,9 +159,41 @@ def distill(
                 teacher_tokens=agreed.tokens,
                 ood=agreed.fitted,
                 supplementary=supplementary,
+                extra=agreed.extra,
+                probabilities=probabilities,
                 describe=card_writer(recipe, task.head),
+                judge=judge,
             )
             return run.train()
+
+
+def trainer_for(
+    teacher: str,
+    task: Task,
+    options: Options,
+    taught: bool = True,
+    student_layers: int | None = None,
+    init_from: str | None = None,
+    supplementary: Supplementary | None = None,
+    student: str | None = None,
+) -> tuple[Train, Judge]:
+    """What distils a trial on a task with its dev split, and how far the student is from the teacher's logits there, or
+    from the gold labels unless it is `taught`.
+
+    The trial's own number of layers and start come before these.
+    """
+    says = TeacherSays.of(teacher, task, options.max_length) if taught else None
+
+    def train(trial: Trial, output: Path, how: Options) -> Result:
+        layers, start = trial.student_layers or student_layers, trial.init_from or init_from
+        known = says.metrics if says is not None else None
+        arguments = teacher, task, trial.recipe, layers, output, how, start, (), supplementary, known
+        return distill(*arguments, student=student)
+
+    def loss(folder: Path) -> float:
+        return loss_of(kept_predictions(folder), task)
+
+    return train, says.distance if says is not None else loss
 
 
 def _score_teacher(

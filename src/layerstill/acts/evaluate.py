@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from layerstill.acts.inputs import Model, model_at, read_task
+from layerstill.acts.inputs import Model, has_no_splits, model_at, read_task
 from layerstill.data.encode import usable_length
 from layerstill.data.label_agreement import agree_on_labels, fit_all
 from layerstill.data.ood import OodSet
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError, nearest
+from layerstill.evaluation.latency import Speed
 from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.evaluation.threshold import AUTO, at_threshold, tune_threshold
 from layerstill.training.models import adopt_padding, load_fine_tuned, load_tokenizer
+from layerstill.training.runners import speed_of
 from layerstill.training.stages import note
 
 
@@ -39,6 +40,8 @@ class Evaluation:
     """What it decided from, `(n, C)` for classes."""
     tuned_on: dict[str, str]
     """Which texts a threshold was tuned on; empty if it was not."""
+    speed: Speed | None = None
+    """On the CPU of this machine; None if it was not asked for."""
 
     @property
     def examples(self) -> int:
@@ -61,6 +64,7 @@ class Evaluation:
             "head": self.task.head.record() | self.tuned_on,
             "by_label": self.by_label,
             "ood": self.ood,
+            **({} if self.speed is None else {"speed": self.speed.to_data()}),
         }
 
 
@@ -74,6 +78,8 @@ def evaluate(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
+    latency: bool = False,
+    threads: int = 1,
 ) -> Evaluation:
     """Score a model on a split of a task, and out of its domain.
 
@@ -86,11 +92,13 @@ def evaluate(
         threshold: of several labels, the probability from which on one is given; `auto` tunes it on texts of train.
         tokenizer: of a loaded model; without it the one where the model was loaded from.
         labels: of a list of texts.
+        latency: also measure how fast the model is on the texts of the split, and how large.
+        threads: how many of the CPU it may use for that.
 
     UserError for data whose labels the model does not know.
     """
     with model_at(model, tokenizer) as (place, name):
-        if split is None and _has_no_splits(data):
+        if split is None and has_no_splits(data):
             data = {"train": data, "dev": data}
             labels = None if labels is None else {"train": labels, "dev": labels}
         task = read_task(data, place, labels, hold_out=False)
@@ -102,22 +110,18 @@ def evaluate(
             task = at_threshold(task, str(threshold), None if single else split)
         loaded = load_fine_tuned(place, task.head)
         own = load_tokenizer(place, loaded.config)
-    task.refuse_unscored(split)
-    adopt_padding(loaded, own)
-    task, notices = agree_on_labels(task, loaded.config, f"model {name}", subset=True)
-    fitted = fit_all(ood, task)
-    note([*notices, *task.notices, *(notice for ood_set in fitted for notice in ood_set.notices)])
-    usable_length(max_length, own, loaded.config)
-    tuned_on: dict[str, str] = {}
-    if threshold == AUTO:
-        task, tuned_on = tune_threshold(loaded, own, task, max_length)
-    metrics, logits = evaluate_split(loaded, own, task, split, max_length)
-    far = score_ood(loaded, own, task, fitted, max_length, logits, task.gold(split))
-    return Evaluation(name, task, split, metrics, far, task.head.decide(logits), logits, tuned_on)
-
-
-def _has_no_splits(data: Any) -> bool:
-    """Whether data are one set of examples: a file is, a folder is not."""
-    if isinstance(data, str | Path):
-        return Path(data).is_file()
-    return not isinstance(data, Task | dict)
+        task.refuse_unscored(split)
+        adopt_padding(loaded, own)
+        task, notices = agree_on_labels(task, loaded.config, f"model {name}", subset=True)
+        fitted = fit_all(ood, task)
+        note([*notices, *task.notices, *(notice for ood_set in fitted for notice in ood_set.notices)])
+        usable_length(max_length, own, loaded.config)
+        tuned_on: dict[str, str] = {}
+        if threshold == AUTO:
+            task, tuned_on = tune_threshold(loaded, own, task, max_length)
+        metrics, logits = evaluate_split(loaded, own, task, split, max_length)
+        far = score_ood(loaded, own, task, fitted, max_length, logits, task.gold(split))
+        speed = None
+        if latency:
+            speed = speed_of(place, loaded, own, task.splits[split].texts, max_length, threads)
+    return Evaluation(name, task, split, metrics, far, task.head.decide(logits), logits, tuned_on, speed)

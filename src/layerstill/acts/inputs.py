@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from layerstill.data.probabilities import OPTION, Probabilities
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Head, head_of
@@ -53,6 +54,28 @@ def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
         raise UserError(f"{error}; give the loaded model's with tokenizer=...") from None
 
 
+def start_of(teacher: Model | None, init_from: str | Path | None, probabilities: Probabilities | None) -> Model:
+    """The teacher, or with probabilities in its place the model that the student is cut from.
+
+    UserError unless there is exactly one of the two, and such a model.
+    """
+    if probabilities is None:
+        if teacher is None:
+            raise UserError(
+                f"TEACHER: give the model that teaches; or its soft labels with {OPTION}, and the student's start with "
+                "--init-from"
+            )
+        return teacher
+    if teacher is not None:
+        raise UserError(
+            f"{OPTION}: they take the place of a teacher, and there is {teacher!s:.60}; leave it out, and name the "
+            "model that the student is cut from with --init-from"
+        )
+    if init_from is None:
+        raise UserError(f"{OPTION}: without a teacher, name the model that the student is cut from with --init-from")
+    return init_from
+
+
 def read_task(data: Any, model: str, labels: Any = None, head: Head | None = None, hold_out: bool = True) -> Task:
     """`data` as a task: for `head`, or without one for what the head of `model` is for."""
     if isinstance(data, Task):
@@ -72,3 +95,10 @@ def read_recipe(recipe: str | Path | Recipe) -> Recipe:
     if not isinstance(recipe, str | Path):
         raise UserError(f"recipe: a name, a file or a Recipe is expected, got {type(recipe).__name__}")
     return Recipe.load(recipe)
+
+
+def has_no_splits(data: Any) -> bool:
+    """Whether data are one set of examples: a file is, a folder is not."""
+    if isinstance(data, str | Path):
+        return Path(data).is_file()
+    return not isinstance(data, Task | dict)

@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from layerstill.atomic import write_json, write_text
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.evaluation.latency import latency_ms
+from layerstill.evaluation.latency import measure_speed
 from layerstill.reporting.arms import CONTROLS, Cell, Findings, cells, compare_all
 from layerstill.reporting.choice import choice_of, compared_by, with_main_metric
 from layerstill.reporting.page import PAGE_MARK, report_page
 from layerstill.reporting.plots import require_matplotlib
 from layerstill.reporting.runs import RunRecord, read_runs
 from layerstill.reporting.speed import LATENCY_FILE, known_latency, one_of_each
-from layerstill.training.models import load_tokenizer, load_with_its_head
+from layerstill.training.runners import load_runner
+
+MAX_LENGTH = 128
+"""Tokens of the longest text that --latency times; its texts are short ones."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +70,20 @@ def report(
 
 
 def _measure(folder: Path, runs: Sequence[RunRecord]) -> None:
-    """Write `latency.json`: one model of each kind, three rounds in which they take turns."""
+    """Write `latency.json`: one model of each kind, which take turns on short texts."""
     places = one_of_each(runs)
     if not places:
         raise UserError(f"--latency: no run below {folder} has its model.safetensors")
     texts = [text[:1] for text in Task.demo().splits["dev"].texts[:20]]
-    models = {kind: load_with_its_head(str(place)) for kind, place in places.items()}
-    tokenizers = {kind: load_tokenizer(str(place), models[kind].config) for kind, place in places.items()}
-    times: dict[str, list[float]] = {kind: [] for kind in places}
-    for _ in range(3):
-        for kind, model in models.items():
-            times[kind].append(latency_ms({kind: model}, tokenizers[kind], texts, rounds=1)[kind])
+    runners = {kind: load_runner(str(place), MAX_LENGTH) for kind, place in places.items()}
+    speeds = measure_speed(runners, texts)
     write_json(
         folder / LATENCY_FILE,
-        {"milliseconds": {k: round(median(v), 3) for k, v in times.items()}, "texts": len(texts)},
+        {
+            "milliseconds": {kind: speed.p50_ms for kind, speed in speeds.items()},
+            "texts": len(texts),
+            "threads": next(iter(speeds.values())).threads,
+        },
     )
 
 

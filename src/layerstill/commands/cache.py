@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
+from layerstill.commands.more_texts import ExtraOptions
 from layerstill.commands.options import (
     RUN,
     CacheBudget,
@@ -28,6 +29,7 @@ def cache(
     where: Annotated[str, typer.Option("--cache", help="Directory of the cache.", rich_help_panel=RUN)],
     data: TaskOptions,
     regime: RegimeOptions,
+    extra: ExtraOptions,
     supplementary: SupplementaryOptions,
     ood: OodOptions,
     recipe: RecipeOptions,
@@ -52,8 +54,9 @@ def cache(
     task = regime.read(data, run.seed)
     sets = ood.read(task, data)
     options = run.read(quiet, CacheOptions(where, cache_budget))
-    arguments = teacher, task, the_recipe, recipe.student_layers, options, recipe.init_from, sets, texts
-    found = acts.cache(*arguments, student=recipe.student)
+    layers, start, more = recipe.student_layers, recipe.init_from, extra.read(data)
+    arguments = teacher, task, the_recipe, layers, options, start, sets, texts
+    found = acts.cache(*arguments, student=recipe.student, **more)
     if verbosity.json_:
         print(json.dumps([filled.to_data() for filled in found], indent=2))
         return

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,13 @@ def names(listed: str | None) -> tuple[str, ...]:
 
 
 def show(result: Any, as_json: bool) -> None:
-    """Print the result of a run: as JSON, or in five lines."""
+    """Print the result of a run: as JSON, or in five lines and the verdict."""
     if PROCESS:
         return
     if as_json:
         print(json.dumps(result.data, indent=2))
+        for line in result.record.verdict[:-2]:  # what would be read past among so many numbers
+            print(line, file=sys.stderr)
         return
     record = result.record
     student, train = record.student, record.train
@@ -74,6 +77,8 @@ def show(result: Any, as_json: bool) -> None:
         print_ood(record.ood)
     if train.seconds is not None and train.examples_per_second is not None:  # results of other versions may lack them
         print(f"trained {train.steps} steps in {train.seconds:.0f} s, {train.examples_per_second:.1f} examples/s")
+    for line in record.verdict:
+        print(line)
 
 
 def scores(metrics: dict[str, float]) -> str:

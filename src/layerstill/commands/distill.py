@@ -1,11 +1,8 @@
 """`layerstill distill`."""
 
-from typing import Annotated
-
-import typer
-
 from layerstill.commands.bundled import bundled
 from layerstill.commands.common import show
+from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, Teacher
 from layerstill.commands.options import (
     CacheOptions,
     OodOptions,
@@ -22,9 +19,10 @@ from layerstill.commands.options import (
 
 @bundled
 def distill(
-    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
     data: TaskOptions,
     regime: RegimeOptions,
+    extra: ExtraOptions,
+    probabilities: ProbabilityOptions,
     supplementary: SupplementaryOptions,
     ood: OodOptions,
     recipe: RecipeOptions,
@@ -33,6 +31,7 @@ def distill(
     run: RunOptions,
     cache: CacheOptions,
     verbosity: Verbosity,
+    teacher: Teacher = None,
 ) -> None:
     """Distil a fine-tuned teacher into a student with fewer layers.
 
@@ -48,6 +47,7 @@ def distill(
     task = regime.read(data, run.seed)
     sets = ood.read(task, data)
     options = run.read(quiet, cache)
-    layers, start, student = recipe.student_layers, recipe.init_from, recipe.student
+    layers, start = recipe.student_layers, recipe.init_from
+    more = extra.read(data) | {"probabilities": probabilities.read(data, task), "learning_rate": stages.rate}
     arguments = teacher, task, the_recipe, layers, output, options, start, sets, texts
-    show(acts.distill(*arguments, student=student), verbosity.json_)
+    show(acts.distill(*arguments, student=recipe.student, **more), verbosity.json_)

@@ -8,6 +8,9 @@ import typer
 from layerstill.commands.bundled import bundled
 from layerstill.commands.common import scores
 from layerstill.commands.options import DATA, MaxLength, OodOptions, TaskOptions, Verbosity
+from layerstill.errors import UserError
+
+SPEED = "Speed"
 
 
 @bundled
@@ -26,6 +29,18 @@ def evaluate(
         ),
     ] = None,
     max_length: MaxLength = 128,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            help="Also measure how fast the model is on this machine's CPU, at the lengths of the split's texts, and "
+            "how large.",
+            rich_help_panel=SPEED,
+        ),
+    ] = False,
+    threads: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="How many threads --latency may use; 1 unless said.", rich_help_panel=SPEED),
+    ] = None,
 ) -> None:
     """Score a model on a split of a task, and out of its domain; a single own file is scored whole.
 
@@ -34,14 +49,17 @@ def evaluate(
     set, both in the classes of the set.
     """
     verbosity.setup()
+    if threads is not None and not latency:
+        raise UserError(f"--threads {threads}: nothing is timed without --latency; add it, or leave --threads out")
     from layerstill import acts
     from layerstill.reporting.label_table import print_by_label
     from layerstill.reporting.ood import print_ood
+    from layerstill.reporting.speed import speed_lines
 
     own_file = data.data is not None and data.data.is_file() and data.dev is None and split == "dev"
     task = data.read(dev=data.data if own_file else None)
     sets = ood.read(task, data)
-    found = acts.evaluate(model, task, split, sets, max_length, threshold)
+    found = acts.evaluate(model, task, split, sets, max_length, threshold, latency=latency, threads=threads or 1)
     if verbosity.json_:
         print(json.dumps(found.to_data(), indent=2))
         return
@@ -52,3 +70,5 @@ def evaluate(
         print_by_label(found.by_label)
     if found.ood:
         print_ood(found.ood)
+    if found.speed:
+        print("\n".join(speed_lines(found.speed)))

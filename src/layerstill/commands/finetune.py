@@ -35,4 +35,5 @@ def finetune(
     recipe = stages.read("finetune")
     task = regime.read(data, run.seed)
     sets = ood.read(task, data)
-    show(acts.finetune(model, task, output, recipe, run.read(quiet), sets), verbosity.json_)
+    result = acts.finetune(model, task, output, recipe, run.read(quiet), sets, learning_rate=stages.rate)
+    show(result, verbosity.json_)

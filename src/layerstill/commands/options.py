@@ -126,12 +126,12 @@ Set = Annotated[
     ),
 ]
 StudentLayers = Annotated[
-    Optional[int], typer.Option(help="Depth of the student; with --student, all of its layers.", rich_help_panel=RECIPE)
+    Optional[int], typer.Option(help="Depth of the student; all of --student's without it.", rich_help_panel=RECIPE)
 ]
 Init = Annotated[
     Optional[str],
     typer.Option(
-        help="Which layers start the student: first-k, last-k, every-k, random-k, random (fresh weights), or 1,3,6.",
+        help="Which layers start the student: first-k, last-k, every-k, spread, random-k, random (fresh), or 1,3,6.",
         rich_help_panel=RECIPE,
     ),
 ]
@@ -139,17 +139,27 @@ InitFrom = Annotated[
     Optional[str], typer.Option(help="Cut the student from this model instead of the teacher.", rich_help_panel=RECIPE)
 ]
 Student = Annotated[
+    Optional[str], typer.Option(help="Train this model: its own family, sizes and tokenizer.", rich_help_panel=RECIPE)
+]
+Epochs = Annotated[
     Optional[str],
     typer.Option(
-        help="Train this model as the student: any family, depth, width and tokenizer (without weights: random ones).",
-        rich_help_panel=RECIPE,
+        metavar="NUMBER|auto",
+        help="Epochs of every stage; auto: as many as suit the number of examples.",
+        rich_help_panel=RUN,
     ),
 ]
-Epochs = Annotated[Optional[float], typer.Option(help="Epochs of every stage.", rich_help_panel=RUN)]
 BatchSize = Annotated[
     Optional[int], typer.Option(help="Examples in an optimiser step, every stage.", rich_help_panel=RUN)
 ]
-LearningRate = Annotated[Optional[float], typer.Option(help="Peak learning rate of every stage.", rich_help_panel=RUN)]
+LearningRate = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="NUMBER|auto",
+        help="Peak learning rate of every stage; auto: found by short runs on a slice of the training examples.",
+        rich_help_panel=RUN,
+    ),
+]
 MaxSteps = Annotated[
     Optional[int], typer.Option(min=1, help="Stop every stage after N optimiser steps.", rich_help_panel=RUN)
 ]
@@ -284,6 +294,16 @@ class OodOptions:
         return tuple(sets)
 
 
+def number_or_auto(text: str | None, option: str) -> Any:
+    """An option's value as a number, the word `auto`, or None if it was not given; UserError for anything else."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{option} {text!r}: give a number, or auto") from None
+
+
 @dataclass(frozen=True)
 class StageOptions:
     """What is overridden in a recipe."""
@@ -298,7 +318,13 @@ class StageOptions:
         from layerstill.recipe import Recipe
 
         sets = (*(self.set_ or ()), *more)
-        return Recipe.load(recipe, sets).limited(self.epochs, self.batch_size, self.learning_rate)
+        rate = None if self.rate == "auto" else self.rate
+        return Recipe.load(recipe, sets).limited(number_or_auto(self.epochs, "--epochs"), self.batch_size, rate)
+
+    @property
+    def rate(self) -> Any:
+        """The learning rate: a number, `auto`, or None for the recipe's."""
+        return number_or_auto(self.learning_rate, "--learning-rate")
 
 
 @dataclass(frozen=True)
@@ -306,7 +332,7 @@ class RecipeOptions:
     """How a student is made of a teacher."""
 
     student_layers: StudentLayers = None
-    recipe: RecipeName = "kd"
+    recipe: RecipeName = "best"
     init: Init = None
     init_from: InitFrom = None
     student: Student = None

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
+from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, Teacher
 from layerstill.commands.options import (
     CacheOptions,
     OodOptions,
@@ -22,9 +23,10 @@ from layerstill.commands.options import (
 
 @bundled
 def plan(
-    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
     data: TaskOptions,
     regime: RegimeOptions,
+    extra: ExtraOptions,
+    probabilities: ProbabilityOptions,
     supplementary: SupplementaryOptions,
     ood: OodOptions,
     recipe: RecipeOptions,
@@ -32,20 +34,21 @@ def plan(
     run: RunOptions,
     cache: CacheOptions,
     verbosity: Verbosity,
+    teacher: Teacher = None,
     output: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
 ) -> None:
     """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing."""
     quiet = verbosity.setup()
     from layerstill import acts
     from layerstill.reporting.plan import plan_data, print_plan
-    from layerstill.training.accounting import peak_here
 
     the_recipe = recipe.read(stages)
     texts = supplementary.read(the_recipe)
     task = regime.read(data, run.seed)
     sets = ood.read(task, data)
     options = run.read(quiet, cache)
-    arguments = teacher, task, the_recipe, recipe.student_layers, options, recipe.init_from, sets, texts
-    made = acts.plan(*arguments, student=recipe.student)
-    peak = peak_here(options.precision)
-    print(json.dumps(plan_data(made, peak), indent=2)) if verbosity.json_ else print_plan(made, peak)
+    layers, start = recipe.student_layers, recipe.init_from
+    more = extra.read(data) | {"probabilities": probabilities.read(data, task), "learning_rate": stages.rate}
+    arguments = teacher, task, the_recipe, layers, options, start, sets, texts
+    made = acts.plan(*arguments, student=recipe.student, **more)
+    print(json.dumps(plan_data(made), indent=2)) if verbosity.json_ else print_plan(made)

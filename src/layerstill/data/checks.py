@@ -1,7 +1,7 @@
 """What a user should know of data before hours are spent on them: counted, reported, and left to the user."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def data_notices(task: Task, counts: dict[str, int]) -> list[str]:
 
 def supplementary_notices(task: Task, texts: Sequence[Key]) -> list[str]:
     """A warning for dev texts that a stage would train on, though without their labels."""
-    key = _sentence if task.head.per_token else _key
+    key = key_of(task)
     known = {key(text) for text in texts}
     dev = task.splits["dev"].texts
     count = sum(key(text) in known for text in dev)
@@ -81,6 +81,11 @@ def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
 
 def _key(texts: tuple[str, ...]) -> Key:
     return tuple(" ".join(text.casefold().split()) for text in texts)
+
+
+def key_of(task: Task) -> Callable[[tuple[str, ...]], Key]:
+    """By what two examples of a task are the same: their texts but for case and white space, words joined."""
+    return _sentence if task.head.per_token else _key
 
 
 def _sentence(words: tuple[str, ...]) -> Key:

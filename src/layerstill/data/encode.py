@@ -134,7 +134,12 @@ def _words_of(split: Split) -> list[list[str]]:
         sentences = [list(words) for words in split.texts]
     else:
         sentences = [[word for text in texts for word in text.split()] for texts in split.texts]
-    return [[f" {word}" if i else word for i, word in enumerate(words)] for words in sentences]
+    return [spaced(words) for words in sentences]
+
+
+def spaced(words: Sequence[str]) -> list[str]:
+    """The words of a sentence, each but the first with a space before it."""
+    return [f" {word}" if i else word for i, word in enumerate(words)]
 
 
 def _first_pieces(word_ids: Sequence[int | None]) -> list[int | None]:
@@ -157,16 +162,26 @@ def longest_text(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -
     return int(min(limit, tokenizer.model_max_length))
 
 
-def usable_length(
+def allowed_length(
     wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, whose: str = "the model"
 ) -> int:
-    """`wanted` tokens, if the model has that many positions; UserError with the limit otherwise."""
+    """How many tokens a model allows, `wanted` where nothing limits them; UserError if they are too few for a text."""
     limit = longest_text(tokenizer, config)
+    if not hasattr(config, "max_position_embeddings"):
+        limit = min(limit, wanted)
     if limit < SHORTEST:
         raise UserError(
             f"{whose} allows {limit} tokens, too few for a text; mend max_position_embeddings in its config.json or "
             f"model_max_length ({tokenizer.model_max_length}) in its tokenizer_config.json"
         )
+    return limit
+
+
+def usable_length(
+    wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, whose: str = "the model"
+) -> int:
+    """`wanted` tokens, if the model has that many positions; UserError with the limit otherwise."""
+    limit = allowed_length(wanted, tokenizer, config, whose)
     if wanted > limit:
         raise UserError(f"--max-length {wanted}: {whose} allows {limit} tokens; use {limit} or less")
     return wanted
@@ -201,10 +216,15 @@ class Collator:
         return batch | apart
 
 
+def evenly(split: Split, sample: int = 1000) -> Split:
+    """At most `sample` examples, spread evenly over the split."""
+    step = max(len(split) // sample, 1)
+    return Split(split.texts[::step][:sample], split.labels[::step][:sample])
+
+
 def mean_tokens(
     split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, head: Head, sample: int = 1000
 ) -> float:
     """Mean length in tokens of at most `sample` examples, spread evenly over the split."""
-    step = max(len(split) // sample, 1)
-    some = Split(split.texts[::step][:sample], split.labels[::step][:sample])
+    some = evenly(split, sample)
     return encode(some, tokenizer, max_length, head).tokens / len(some)

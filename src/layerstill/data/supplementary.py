@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from layerstill.data import conll
 from layerstill.data.columns import guess_texts, texts_of
@@ -12,15 +12,15 @@ from layerstill.data.files import SUFFIXES, read_lines, read_table
 from layerstill.data.tasks import GLUE, Split, Task
 from layerstill.errors import UserError, nearest
 
-COLUMNS = "--supplementary-columns"
-
 
 @dataclass(frozen=True)
 class Supplementary:
     """Texts, or pairs of texts, for the stages of a recipe that say `data: supplementary`."""
 
+    option: ClassVar[str] = "--supplementary"
+    """What names them on the command line, for messages."""
     source: str
-    """What `--supplementary` was given."""
+    """What the option was given."""
     texts: list[tuple[str, ...]]
     notices: tuple[str, ...] = ()
     """What the user should know about how the data were read."""
@@ -31,7 +31,7 @@ class Supplementary:
         """UserError for words where the task takes texts."""
         if self.words and not task.head.per_token:
             raise UserError(
-                f"--supplementary {self.source}: it holds sentences as lists of words, and task {task.name} takes "
+                f"{self.option} {self.source}: it holds sentences as lists of words, and task {task.name} takes "
                 f"texts; give texts, one a line (.txt) or in a column ({' '.join(SUFFIXES)})"
             )
 
@@ -50,8 +50,16 @@ class Supplementary:
         return {"source": self.source, "examples": len(self.texts), "fingerprint": self.fingerprint}
 
 
+Texts = TypeVar("Texts", bound=Supplementary)
+
+
 def read_supplementary(source: str, columns: tuple[str, ...] = ()) -> Supplementary:
-    """Read what `--supplementary` names; labels are dropped.
+    """Read what `--supplementary` names; labels are dropped. See `read_texts`."""
+    return read_texts(source, columns, Supplementary)
+
+
+def read_texts(source: str, columns: tuple[str, ...], kind: type[Texts]) -> Texts:
+    """Read texts without their labels, as this kind of them.
 
     Args:
         source: a file of texts or pairs (`.tsv .csv .jsonl .parquet`), a `.txt` file with one text a line, or
@@ -61,40 +69,41 @@ def read_supplementary(source: str, columns: tuple[str, ...] = ()) -> Supplement
 
     UserError for a file that cannot be read, with the line, and for columns that are not there.
     """
+    option = f"{kind.option}-columns"
     name, equals, folder = source.partition("=")
     path = Path(source)
     if equals and (name in GLUE or not path.exists()):
-        return _glue(source, name, folder, columns)
+        return _glue(source, name, folder, columns, kind)
     if path.is_dir():
         raise UserError(
-            f"--supplementary {source}: a folder; give a file ({' '.join(SUFFIXES)} .txt), or NAME={source} for the "
+            f"{kind.option} {source}: a folder; give a file ({' '.join(SUFFIXES)} .txt), or NAME={source} for the "
             f"training texts of a GLUE task: {', '.join(GLUE)}"
         )
     if path.suffix == ".txt":
         if columns:
-            raise UserError(f"{COLUMNS}: a .txt file has no columns, each line is a text; leave it out for {source}")
+            raise UserError(f"{option}: a .txt file has no columns, each line is a text; leave it out for {source}")
         table = read_lines(path)
-        return Supplementary(source, texts_of(table, ("text",), COLUMNS))
+        return kind(source, texts_of(table, ("text",), option))
     if path.suffix in conll.COLUMN_SUFFIXES and path.suffix not in SUFFIXES:
         if columns:
-            raise UserError(f"{COLUMNS}: the words of {source} are its first column; leave it out")
-        return Supplementary(source, conll.read_words(path), words=True)
+            raise UserError(f"{option}: the words of {source} are its first column; leave it out")
+        return kind(source, conll.read_words(path), words=True)
     table = read_table(path)
     if lists := conll.column_of_words(table, columns):
-        sentences = [words for words in conll.words_of(table, lists, COLUMNS) if words]
-        return Supplementary(source, sentences, table.notices, words=True)
-    texts = texts_of(table, columns or guess_texts(table, "", COLUMNS), COLUMNS)
-    return Supplementary(source, texts, table.notices)
+        sentences = [words for words in conll.words_of(table, lists, option) if words]
+        return kind(source, sentences, table.notices, words=True)
+    texts = texts_of(table, columns or guess_texts(table, "", option), option)
+    return kind(source, texts, table.notices)
 
 
-def _glue(source: str, name: str, folder: str, columns: tuple[str, ...]) -> Supplementary:
+def _glue(source: str, name: str, folder: str, columns: tuple[str, ...], kind: type[Texts]) -> Texts:
     if name not in GLUE:
-        raise UserError(f"--supplementary {source}: no such file, and no GLUE task {name!r}: {nearest(name, GLUE)}")
+        raise UserError(f"{kind.option} {source}: no such file, and no GLUE task {name!r}: {nearest(name, GLUE)}")
     if not folder:
-        raise UserError(f"--supplementary {source}: write {name}=FOLDER, the folder in the GLUE layout")
+        raise UserError(f"{kind.option} {source}: write {name}=FOLDER, the folder in the GLUE layout")
     if columns:
-        raise UserError(f"{COLUMNS}: the texts of a GLUE task are known; leave it out for {source}")
+        raise UserError(f"{kind.option}-columns: the texts of a GLUE task are known; leave it out for {source}")
     try:
-        return Supplementary(source, Task.glue(name, folder).splits["train"].texts)
+        return kind(source, Task.glue(name, folder).splits["train"].texts)
     except UserError as error:
-        raise UserError(f"--supplementary {source}: {str(error).removeprefix(f'--data {folder}: ')}") from None
+        raise UserError(f"{kind.option} {source}: {str(error).removeprefix(f'--data {folder}: ')}") from None

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerstill.data.encode import Collator, Encoded, encode
 from layerstill.data.tasks import Split, Task
-from layerstill.errors import UserError
+from layerstill.errors import ObjectiveError
 from layerstill.heads import Head
 
 
@@ -72,7 +72,7 @@ def batches_of(
 def logits_of(model: PreTrainedModel, batches: Iterable[Batch], head: Head) -> Any:
     """Logits of every example in its place, as the head joins them (`(n, C)` for classes), in evaluation mode.
 
-    UserError if one is not finite.
+    ObjectiveError if one is not finite.
     """
     training = model.training
     model.eval()
@@ -83,7 +83,7 @@ def logits_of(model: PreTrainedModel, batches: Iterable[Batch], head: Head) -> A
     model.train(training)
     # NaN has a largest element too, so a ruined model would get a score that looks like one.
     if broken := sum(not np.isfinite(row).all() for row in found.values()):
-        raise UserError(
+        raise ObjectiveError(
             f"the model's outputs are not finite for {broken} of {len(found)} texts, so it has no score; "
             "its training went out of bounds: lower the learning rate"
         )
@@ -98,7 +98,7 @@ def predict(
     head: Head,
     batch_size: int = 64,
 ) -> Any:
-    """Logits of every example, in the order of the split, as the head joins them; UserError if one is not finite."""
+    """Logits of every example, in the order of the split, as the head joins them; ObjectiveError if one is infinite."""
     return predict_encoded(model, tokenizer, encode(split, tokenizer, max_length, head), head, batch_size)
 
 

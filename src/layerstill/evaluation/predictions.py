@@ -89,6 +89,14 @@ def contribution_tensors(logits: Any, task: Task, split: str) -> dict[str, torch
     return {f"{ADDS}{metric}": torch.as_tensor(adds) for metric, adds in found.items() if adds is not None}
 
 
+def contributions_of(logits: Any, task: Task, split: str, metric: str) -> np.ndarray | None:
+    """What each example of a split adds to a metric, `(n,)`, as `Predictions.contributions` has it."""
+    found = prediction_tensors(logits, task.splits[split], task.head) | contribution_tensors(logits, task, split)
+    tensors = {name: tensor.numpy() for name, tensor in found.items()}
+    adds = {name.removeprefix(ADDS): values for name, values in tensors.items() if name.startswith(ADDS)}
+    return Predictions(tensors["logits"], tensors["labels"], tensors["ids"], adds).contributions(metric)
+
+
 def load_predictions(folder: Path) -> Predictions | None:
     """The predictions in a run's folder; None if there are none, or none that can be read."""
     try:

@@ -1,5 +1,6 @@
 """Classes: every example, of one or two texts, belongs to one of them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -7,7 +8,9 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerstill.heads.head import IGNORED, Head
+from layerstill.errors import UserError
+from layerstill.heads.answers import only_answer
+from layerstill.heads.head import IGNORED, LEAST, Head, refuse_no_probability
 from layerstill.metrics.by_name import METRICS
 
 
@@ -16,7 +19,16 @@ class Classes(Head):
 
     word: ClassVar[str] = "classification"
     gives: ClassVar[str] = "one class a text"
+    probable: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "single_label_classification"
+
+    def logits_of(self, probabilities: Sequence[float], where: str) -> list[float]:
+        refuse_no_probability(probabilities, where)
+        if abs(sum(probabilities) - 1) > 1.001e-3:  # a mean of rows that sum to 1 within 1e-3 does so but for rounding
+            raise UserError(
+                f"{where}: the probabilities of its {len(probabilities)} classes sum to {sum(probabilities):g}, not 1"
+            )
+        return [math.log(max(p, LEAST)) for p in probabilities]
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
@@ -38,6 +50,11 @@ class Classes(Head):
                 pair = (gold == number, decided == number)
             scores[name] = METRICS[name](*pair)
         return scores
+
+    def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
+        known = gold != IGNORED
+        found = only_answer(decided[known].tolist(), gold[known].tolist())
+        return f"{labels[found.said]!r} for {found.share:.0%} of the texts" if found else ""
 
     @property
     def metrics(self) -> tuple[str, ...]:

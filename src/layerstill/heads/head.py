@@ -13,6 +13,8 @@ from layerstill.schema import Spec
 
 IGNORED = -100
 """The label of what has none, as in torch and transformers."""
+LEAST = 1e-6
+"""A probability of 0 has no logarithm; this one stands for it."""
 
 
 def place_of(label: Any, names: Sequence[str], where: str) -> int:
@@ -23,6 +25,12 @@ def place_of(label: Any, names: Sequence[str], where: str) -> int:
         return int(label)
     known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
     raise UserError(f"{where}: label {label!r} is none of {known}, which are numbered 0 to {len(names) - 1}")
+
+
+def refuse_no_probability(values: Sequence[float], where: str) -> None:
+    """UserError that begins with `where` for a number that is no probability."""
+    if odd := [value for value in values if not 0 <= value <= 1]:
+        raise UserError(f"{where}: {odd[0]:g} is no probability; it must be from 0 to 1")
 
 
 class Head(Spec):
@@ -48,6 +56,8 @@ class Head(Spec):
     """Exactly one label an example, so that classes can be counted, drawn, made rare or made wrong."""
     some: ClassVar[bool] = False
     """A task need not have all of its teacher's labels: rare ones may be in no example, and the student keeps them."""
+    probable: ClassVar[bool] = False
+    """Its logits are those of probabilities, which may be given instead (`logits_of`)."""
     far_sets: ClassVar[bool] = True
     """Out-of-domain sets can be scored."""
     fewest: ClassVar[int] = 1
@@ -140,6 +150,21 @@ class Head(Spec):
         """The same labels, none of which is there."""
         return torch.full_like(labels, IGNORED)
 
+    def unknown(self, texts: Sequence[str], outputs: int) -> Any:
+        """The label of an example that has none, as a split holds it; `texts` are its texts, or its words."""
+        return IGNORED
+
+    def refuse_probabilities(self, where: str) -> None:
+        """UserError that begins with `where` unless probabilities can say what a teacher gives for a text."""
+        if not self.probable:
+            raise UserError(
+                f"{where}: probabilities are of classes or labels of a text, and this task has {self.gives}"
+            )
+
+    def logits_of(self, probabilities: Sequence[float], where: str) -> list[float]:
+        """The logits `(C,)` of an example's probabilities; UserError that begins with `where` if they are none."""
+        raise TypeError(f"{type(self).__name__} has no probabilities of a text")
+
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The task's own error of every label, in the shape of `labelled` and 0 where that is false."""
         raise TypeError(f"{type(self).__name__} is not a head by itself")
@@ -187,6 +212,10 @@ class Head(Spec):
     def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray | None:
         """What each example adds to a metric, `(n,)`, with the metric as mean, if that is kept with the predictions."""
         return None
+
+    def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
+        """What is said of nearly every example though gold differs, as words after "says"; empty if nothing is."""
+        return ""
 
     def at(self, threshold: float) -> "Head":
         """The same head deciding at another threshold; UserError where nothing is decided by one."""

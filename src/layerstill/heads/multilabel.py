@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerstill.errors import UserError
-from layerstill.heads.head import IGNORED, Head, place_of
+from layerstill.heads.answers import only_answer
+from layerstill.heads.head import IGNORED, LEAST, Head, place_of, refuse_no_probability
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.multilabel import (
     LABEL_METRICS,
@@ -30,6 +31,7 @@ class MultiLabel(Head):
 
     word: ClassVar[str] = "multilabel"
     gives: ClassVar[str] = "any number of labels a text"
+    probable: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "multi_label_classification"
     single: ClassVar[bool] = False
     far_sets: ClassVar[bool] = False
@@ -77,6 +79,13 @@ class MultiLabel(Head):
     def labelled(self, labels: Tensor) -> Tensor:
         return labels >= 0
 
+    def unknown(self, texts: Sequence[str], outputs: int) -> list[int]:
+        return [IGNORED] * outputs
+
+    def logits_of(self, probabilities: Sequence[float], where: str) -> list[float]:
+        refuse_no_probability(probabilities, where)
+        return [log_odds(min(max(p, LEAST), 1 - LEAST)) for p in probabilities]
+
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = self.labelled(labels)
         wanted = labels.to(logits.dtype).masked_fill(~known, 0)
@@ -101,6 +110,14 @@ class MultiLabel(Head):
 
     def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
         return label_table(labels, decided, gold)
+
+    def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
+        said = [tuple(np.flatnonzero(row)) for row in decided]
+        found = only_answer(said, [tuple(np.flatnonzero(row > 0)) for row in gold])
+        if found is None:
+            return ""
+        names = ", ".join(repr(labels[i]) for i in found.said) or "no label at all"
+        return f"{names} for {found.share:.0%} of the texts"
 
     def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray:
         return label_contributions(metric, decided, gold)

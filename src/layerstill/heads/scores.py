@@ -12,6 +12,9 @@ from layerstill.heads.head import Head
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.by_name import METRICS
 
+FLAT = 0.05
+"""Of the gold scores' standard deviation: predictions that spread less are one and the same."""
+
 
 class Scores(Head):
     """One output; squared error, per example. A score of nan is one that is not known."""
@@ -38,6 +41,9 @@ class Scores(Head):
     def without_labels(self, labels: Tensor) -> Tensor:
         return torch.full_like(labels, float("nan"))
 
+    def unknown(self, texts: Sequence[str], outputs: int) -> float:
+        return float("nan")
+
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = self.labelled(labels)
         difference = logits.squeeze(-1) - labels.to(logits.dtype)
@@ -54,6 +60,13 @@ class Scores(Head):
     ) -> dict[str, float]:
         known = ~np.isnan(gold)
         return {name: METRICS[name](gold[known], decided[known]) for name in metrics}
+
+    def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
+        spread, wanted = float(np.std(decided)), float(np.nanstd(gold))
+        if len(decided) < 2 or spread >= FLAT * wanted:
+            return ""
+        mean = float(np.mean(decided))
+        return f"nearly {mean:.3g} for every text (standard deviation {spread:.2g}; of the gold scores {wanted:.2g})"
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerstill.heads.answers import only_answer
 from layerstill.heads.head import IGNORED, Head
 from layerstill.metrics.entities import Found, by_type, count_entities, leave_one_out, over_all
 
@@ -47,6 +48,9 @@ class Tokens(Head):
 
     def positions(self, batch: dict[str, Any]) -> Tensor:
         return batch["counted"].bool() & batch["attention_mask"].bool()
+
+    def unknown(self, texts: Sequence[str], outputs: int) -> list[int]:
+        return [IGNORED] * len(texts)
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
@@ -89,6 +93,16 @@ class Tokens(Head):
             kind: {"precision": one.precision, "recall": one.recall, "f1": one.f1, "support": one.there}
             for kind, one in found.items()
         }
+
+    def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
+        said, there = (np.concatenate([*rows, np.array([], int)]).tolist() for rows in _of_known(decided, gold))
+        pairs = [pair for pair in zip(said, there, strict=True) if pair[0] != UNSAID]
+        found = only_answer([word for word, _ in pairs], [tag for _, tag in pairs])
+        if found is None:
+            return ""
+        if labels[found.said] == "O":  # entities are rare, so nearly none can still be some
+            return "no entity at all" if found.share == 1 else f"no entity for {found.share:.1%} of the words"
+        return f"{labels[found.said]!r} for {found.share:.0%} of the words"
 
     def _shares(
         self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any

@@ -132,9 +132,15 @@ def _ratio(S: int, T: int) -> int:
         fits = [d for d in range(1, T + 1) if T % d == 0]
         raise UserError(
             f"a uniform mapping needs the student's depth to divide the teacher's: {S} does not divide {T}; "
-            f"use a student of {', '.join(map(str, fits))} layers, `uniform: {{uneven: segments}}`, or explicit pairs"
+            f"use a student of {', '.join(map(str, fits))} layers, `uniform: {{uneven: spread}}`, or explicit pairs"
         )
     return T // S
+
+
+def spread(S: int, T: int) -> list[int]:
+    """`S` of the layers 1..`T` at even distances, the last among them: i T / S rounded, halves up; [2, 3, 5, 6] for 4
+    of 6. Where S divides T, every (T/S)-th."""
+    return [(2 * i * T + S) // (2 * S) for i in range(1, S + 1)]
 
 
 class Uniform(PairMapping):
@@ -144,13 +150,16 @@ class Uniform(PairMapping):
     """Pair the embeddings too."""
     final_layer: Literal["included", "excluded"] = "included"
     """PKD leaves the last pair out."""
-    uneven: Literal["refuse", "segments"] = "refuse"
-    """If S does not divide T: refuse, or take the last layer of each of S near-equal segments."""
+    uneven: Literal["refuse", "segments", "spread"] = "refuse"
+    """If S does not divide T: refuse, take the last layer of each of S near-equal segments, or `spread`: i*T/S rounded,
+    as initialisation spread does."""
 
     def draw_pairs(self, S: int, T: int, rng: random.Random) -> list[Pair]:
         if self.uneven == "segments":
             longer = T % S
             ends = [i * (T // S) + min(i, longer) for i in range(1, S + 1)]
+        elif self.uneven == "spread" and S <= T:
+            ends = spread(S, T)
         else:
             ends = [i * _ratio(S, T) for i in range(1, S + 1)]
         pairs = [Pair(0, 0)] * self.embeddings + [Pair(i, t) for i, t in enumerate(ends, 1)]

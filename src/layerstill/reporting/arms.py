@@ -20,11 +20,17 @@ _DETAILS = {
     "teacher_fingerprint": "teacher",
     "data_fingerprint": "data",
     "supplementary": "supplementary",
+    "unlabelled": "unlabelled",
+    "augment": "augment",
+    "teacher_probabilities": "probabilities",
     "max_steps": "max_steps",
     "max_length": "max_length",
     "precision": "precision",
 }
 """Settings of `run.json` in which runs of one cell do not differ, and what they are called."""
+
+_PRINTS = {"teacher", "data", "supplementary", "unlabelled", "probabilities"}
+"""Those that are fingerprints, of which the first digits tell enough."""
 
 
 class Setting(NamedTuple):
@@ -176,7 +182,7 @@ def _arm_names(groups: dict[tuple, list[RunRecord]], settings: dict[tuple, Setti
             names[key] += f" #{own_hash}" if len(set(hashes)) > 1 else ""
             for label, value in own.items():
                 if len({other.get(label) for other in details}) > 1:
-                    names[key] += f", {label} {value[:6] if label in ('teacher', 'data', 'supplementary') else value}"
+                    names[key] += f", {label} {value[:6] if label in _PRINTS else value}"
     return names
 
 

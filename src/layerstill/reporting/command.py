@@ -4,6 +4,7 @@ import json
 import shlex
 from typing import Any
 
+from layerstill.data.copies import Augment
 from layerstill.data.regimes import Regime
 from layerstill.errors import UserError
 from layerstill.heads import HEADS
@@ -14,7 +15,7 @@ from layerstill.reporting.runs import RunRecord
 NOT_RECORDED = (
     "In the commands, DATA stands for where the data are, DEV and FILE for files, and NEW for a new folder. No record "
     "says them, nor --dev, --text-columns, --label-column and --train-examples (outside studies), --ood-labels, "
-    "--supplementary-columns, --cache and --report-to."
+    "--supplementary-columns, --unlabelled-columns, --cache and --report-to."
 )
 
 
@@ -26,7 +27,9 @@ def command_of(run: RunRecord) -> str | None:
     distilled = "teacher" in settings
     source = str(settings.get("teacher" if distilled else "model", "MODEL"))
     remarks: list[str] = []
-    words: list[Any] = ["layerstill", "distill" if distilled else "finetune", source, *_task(run, settings, remarks)]
+    ready = settings.get("teacher_probabilities")
+    words: list[Any] = ["layerstill", "distill" if distilled else "finetune", *([] if ready else [source])]
+    words += _task(run, settings, remarks)
     if distilled:
         words += ["--recipe", str(run.folder / "recipe.yaml"), "--student-layers", settings.get("student_layers")]
         words += ["--init-from", settings["init_from"]] if settings.get("init_from") else []
@@ -39,6 +42,7 @@ def command_of(run: RunRecord) -> str | None:
         remarks.append(f"only in Python: a task with the head {json.dumps(settings['head'])}")
     if settings.get("supplementary"):
         words += ["--supplementary", get(run.result.get("supplementary"), "source") or "FILE"]
+    words += _more_texts(run, settings, remarks)
     words += _regime(settings.get("regime"))
     ood = settings.get("ood")
     for name in ood if isinstance(ood, dict) else ():
@@ -75,6 +79,23 @@ def _study_task(run: RunRecord, name: str) -> Any:
     except (OSError, ValueError, RecursionError):
         return None
     return get(get(get(study, "study"), "tasks"), name)
+
+
+def _more_texts(run: RunRecord, settings: dict[str, Any], remarks: list[str]) -> list[Any]:
+    words: list[Any] = []
+    if settings.get("unlabelled"):
+        words += ["--unlabelled", get(run.result.get("unlabelled"), "source") or "FILE"]
+    if isinstance(augment := settings.get("augment"), dict):
+        words += ["--augment", augment.get("copies")]
+        words += ["--augment-model", settings["augment_model"]] if settings.get("augment_model") else []
+        usual = Augment(1, settings.get("augment_model")).record()
+        if any(augment.get(name) != usual[name] for name in ("methods", "probability")):
+            remarks.append("only in Python: Augment with other methods or another probability")
+    if settings.get("teacher_probabilities"):
+        columns = get(run.result.get("teacher_probabilities"), "columns")
+        named = ",".join(map(str, columns)) if isinstance(columns, list) and columns else "COLUMNS"
+        words += ["--teacher-probabilities", named]
+    return words
 
 
 def _regime(record: Any) -> list[str]:

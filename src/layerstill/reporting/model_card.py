@@ -52,12 +52,15 @@ def model_card(result: Record, recipe: Recipe, settings: dict[str, Any], head: H
         autoescape=False,  # Markdown: every text passes through the filter `plain` or `code`
     )
     environment.filters |= {"plain": plain, "code": code}
-    source = str(result.teacher or settings.get("model") or "")
+    ready = result.teacher_probabilities is not None
+    source = str(result.teacher or settings.get("model") or (settings.get("init_from") if ready else "") or "")
     return environment.get_template("model_card.md.j2").render(
         front=front_matter(result, source, recipe.needs_teacher, head),
         mark=CARD_MARK,
         result=result,
         distilled=recipe.needs_teacher,
+        ready=ready,
+        more_texts=_more_texts(result),
         cut=result.teacher is not None,
         source=source if is_hub_id(source) else Path(source).name,
         student=result.student,
@@ -76,6 +79,26 @@ def model_card(result: Record, recipe: Recipe, settings: dict[str, Any], head: H
         ood=list(result.ood.items()),
         recipe_yaml=recipe.to_yaml(),
     )
+
+
+def _more_texts(result: Record) -> list[str]:
+    """What joined the labelled examples, and who labelled them, in sentences."""
+    found = []
+    if texts := result.unlabelled:
+        found.append(
+            f"{texts.get('examples')} texts without labels joined the training examples; the teacher labelled them."
+        )
+    if copies := result.augmented:
+        how = ", ".join(copies.get("methods") or [])
+        by = f" by {Path(str(copies['model'])).name}" if copies.get("model") else ""
+        found.append(
+            f"{copies.get('examples')} copies of training examples with words changed ({how}{by}) joined them; "
+            "the teacher labelled them."
+        )
+    if ready := result.teacher_probabilities:
+        columns = ", ".join(ready.get("columns") or [])
+        found.append(f"The teacher was no model but its probabilities, given with the training examples ({columns}).")
+    return found
 
 
 def front_matter(result: Record, source: str, distilled: bool, head: Head) -> str:

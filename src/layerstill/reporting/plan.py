@@ -9,13 +9,10 @@ from rich.table import Table
 from layerstill.reporting.words import spec_words
 from layerstill.training.plan import Plan
 
-USUAL_SHARE = 0.5
-"""Of the matrix-multiply peak, that training small students reached on the CPUs we measured (docs/evidence.md)."""
 
-
-def plan_data(plan: Plan, peak: float) -> dict[str, Any]:
-    """The plan as JSON would have it; `peak` is the machine's `matmul_peak`."""
-    data = asdict(plan) | {"matmul_peak_gflops_per_second": round(peak / 1e9, 1)}
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON would have it."""
+    data = asdict(plan)
     for stage, made in zip(data["stages"], plan.stages, strict=True):
         stage["student_capture"] = str(made.student_capture)
         stage["teacher_capture"] = str(made.teacher_capture)
@@ -43,23 +40,21 @@ def _folded(pairs: list[str]) -> str:
     return "\n".join(pairs) or "-"
 
 
-def _duration(tflop: float, peak: float) -> str:
-    seconds = tflop * 1e12 / (peak * USUAL_SHARE)
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+def duration(seconds: float) -> str:
+    """Seconds as a user reads them: `95 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def print_plan(plan: Plan, peak: float) -> None:
+def print_plan(plan: Plan) -> None:
     """Print the plan: models, then for each stage the pairs and what is captured."""
     console = Console(soft_wrap=False)
     start = f"{plan.source} layers {plan.initialisation}" if plan.initialisation else "random weights"
+    start = start if plan.teacher_parameters else start.replace("teacher layers", "layers")
+    teacher = f"teacher {plan.teacher_parameters:,} parameters" if plan.teacher_parameters else "no teacher"
     console.print(
-        f"teacher {plan.teacher_parameters:,} parameters; student {plan.student_parameters:,} parameters, "
+        f"{teacher}; student {plan.student_parameters:,} parameters, "
         f"{plan.student_layers} layers from {start}; about {plan.memory_mb:,.0f} MB of memory while training"
     )
     for line in plan.left_out:
@@ -76,7 +71,7 @@ def print_plan(plan: Plan, peak: float) -> None:
         console.print(table)
         console.print(f"captured from the student: {stage.student_capture}")
         console.print(f"captured from the teacher: {stage.teacher_capture}")
-        if stage.teacher_capture:
+        if stage.teacher_capture and stage.teacher_depth:
             console.print(f"teacher runs {stage.teacher_depth} of {stage.teacher_layers} layers")
         else:
             console.print("the teacher does not run")
@@ -84,12 +79,15 @@ def print_plan(plan: Plan, peak: float) -> None:
         console.print(f"alignments have {stage.aligner_parameters:,} parameters")
         if stage.student_tflop is not None and stage.teacher_tflop is not None:
             costs = f"student {stage.student_tflop:,.2f} TFLOP, teacher {stage.teacher_tflop:,.2f} in every step"
-            total = [f"{_duration(stage.student_tflop + stage.teacher_tflop, peak)} with it live"]
             if stage.teacher_tflop_cached is not None and stage.teacher_tflop_cached < stage.teacher_tflop:
                 costs += f" or {stage.teacher_tflop_cached:,.2f} into a cache of {stage.cache_gb:,.2f} GB"
-                total.append(f"{_duration(stage.student_tflop + stage.teacher_tflop_cached, peak)} with the cache")
-            rate = f"{USUAL_SHARE:.0%} of the {peak / 1e9:,.0f} GFLOP/s measured here"
-            console.print(f"cost: {costs}; at {rate} about {', '.join(total)}")
+            console.print(f"cost: {costs}")
+        if stage.seconds is not None and stage.step_seconds is not None:
+            how = "with the teacher cache" if stage.cached else "with the teacher live"
+            each = (
+                f"{stage.step_seconds:.2g} s a step, {stage.teacher_seconds:.2g} s of it the teacher's, measured here"
+            )
+            console.print(f"time: about {duration(stage.seconds)} {how} ({each})")
         if stage.no_cache:
             console.print(f"teacher cache: off, because {stage.no_cache}")
         console.print()

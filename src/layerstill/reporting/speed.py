@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from layerstill.evaluation.latency import Speed
 from layerstill.reporting.runs import RunRecord
 
 LATENCY_FILE = "latency.json"
@@ -37,7 +38,21 @@ def known_latency(folder: Path, runs: Sequence[RunRecord]) -> tuple[dict[str, fl
     try:
         data: Any = json.loads((folder / LATENCY_FILE).read_text("utf-8"))
         measured = {str(kind): float(ms) for kind, ms in data["milliseconds"].items()}
-        note = f"Latency: median for one of {int(data['texts'])} short texts at a time, tokenisation included, CPU."
+        threads = f", threads: {int(data['threads'])}" if "threads" in data else ""  # older files do not say
+        texts = f"{int(data['texts'])} short texts"
+        note = f"Latency: median for one of {texts} at a time, tokenisation included, CPU{threads}."
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return {}, ""
     return {run.name: measured[kind] for run in runs if (kind := kind_of(run)) in measured and kind}, note
+
+
+def speed_lines(speed: Speed) -> list[str]:
+    """A measured speed in words: one text, batches, sizes."""
+    sizes = {"on disk": speed.disk_mb, "in memory": speed.memory_mb}
+    known = [f"{mb:,.1f} MB {where}" for where, mb in sizes.items() if mb is not None]
+    threads = "1 thread" if speed.threads == 1 else f"{speed.threads} threads"
+    return [
+        f"one text on the CPU, {threads}: {speed.p50_ms:.2f} ms (median), {speed.p99_ms:.2f} ms (99th percentile)",
+        f"batches of {speed.batch_size}: {speed.texts_per_second:,.1f} texts/s",
+        *([f"weights: {', '.join(known)}"] if known else []),
+    ]

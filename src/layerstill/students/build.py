@@ -5,7 +5,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from layerstill.errors import UserError
-from layerstill.families import depth_of, family_of
+from layerstill.families import depth_of, embeddings_of, family_of
 from layerstill.randomness import generator
 from layerstill.students.narrowing import Narrowing, narrow_config
 from layerstill.students.spec import StudentSpec
@@ -36,6 +36,14 @@ def student_config(source: PretrainedConfig, depth: int, spec: StudentSpec, seed
 def chosen_layers(source: PretrainedConfig, depth: int, spec: StudentSpec, seed: int) -> list[int] | None:
     """The source layer of each student layer; None for random weights."""
     return spec.initialisation.choose(depth, depth_of(source), generator(seed, "initialisation"))
+
+
+def set_trainable(student: PreTrainedModel, spec: StudentSpec) -> None:
+    """Let all of the student learn but what `spec` freezes."""
+    student.requires_grad_(True)
+    if spec.embeddings == "frozen":
+        for module in embeddings_of(student):
+            module.requires_grad_(False)
 
 
 def build_student(

@@ -5,6 +5,7 @@ import random
 from pydantic import Field, field_validator
 
 from layerstill.errors import UserError
+from layerstill.knowledge.mappings import spread
 from layerstill.schema import Spec
 
 
@@ -38,9 +39,16 @@ class EveryK(Initialisation):
             fits = ", ".join(str(d) for d in range(1, T + 1) if T % d == 0)
             raise UserError(
                 f"initialisation every-k: {S} student layers do not divide {T} source layers; "
-                f"use {fits} layers, first-k, or explicit layers such as 1,3,{T}"
+                f"use {fits} layers, spread, first-k, or explicit layers such as 1,3,{T}"
             )
         return [i * (T // S) for i in range(1, S + 1)]
+
+
+class Spread(Initialisation):
+    """Evenly spaced layers for any S and T, the last among them: {2, 3, 5, 6} for 6 to 4, every-k where S divides T."""
+
+    def choose(self, S: int, T: int, rng: random.Random) -> list[int] | None:
+        return spread(S, T)
 
 
 class RandomK(Initialisation):
@@ -82,6 +90,7 @@ INITIALISATIONS: dict[str, type[Spec]] = {
     "first-k": FirstK,
     "last-k": LastK,
     "every-k": EveryK,
+    "spread": Spread,
     "random-k": RandomK,
     "random": RandomWeights,
     "explicit": ExplicitLayers,

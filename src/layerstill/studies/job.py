@@ -14,7 +14,7 @@ from layerstill.errors import UserError
 from layerstill.evaluation.predictions import PREDICTIONS_FILE
 from layerstill.recipe import Recipe
 from layerstill.result import Record
-from layerstill.training.arguments import steps_of
+from layerstill.training.length import epochs_of, steps_of
 from layerstill.training.records import JOB_FILE
 
 Job = dict[str, Any]
@@ -50,13 +50,13 @@ def with_steps(recipe: Recipe, sizes: dict[str, int], total: int | None, most: i
     if total is None:
         steps = [steps_of(stage, sizes[stage.data], most) for stage in recipe.stages]
     else:
-        steps = divided(total, [stage.epochs for stage in recipe.stages])
-    data = recipe.to_data()
-    for stage, spec, number in zip(data["stages"], recipe.stages, steps, strict=True):
-        number = max(1, round(number * share))
+        steps = divided(total, [epochs_of(stage, sizes[stage.data]) for stage in recipe.stages])
+    epochs = []
+    for stage, number in zip(recipe.stages, steps, strict=True):
         # Half a step less than wanted, so that rounding up ends at the number whatever the division gives.
-        stage["epochs"] = (number - 0.5) / math.ceil(sizes[spec.data] / spec.batch_size)
-    return Recipe.from_data(data, "recipe")
+        wanted = max(1, round(number * share)) - 0.5
+        epochs.append(wanted / math.ceil(sizes[stage.data] / stage.batch_size))
+    return recipe.with_epochs(epochs)
 
 
 def divided(total: int, parts: list[float]) -> list[int]:

@@ -5,7 +5,7 @@ as its run.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,14 +35,20 @@ async def halve(candidates: list[dict[str, Any]], rungs: list[float], score: Sco
         scores = await asyncio.gather(*(score(candidate, share) for candidate in left))
         entries = [{**candidate, "score": value} for candidate, value in zip(left, scores, strict=True)]
         found.rungs.append({"share": share, "candidates": entries})
-        ranked = sorted((i for i, s in enumerate(scores) if s is not None), key=lambda i: -(scores[i] or 0.0))
-        if not ranked:
+        if all(value is None for value in scores):
             raise UserError(f"tune: none of the candidates {left} could be trained")
-        last = number == len(rungs) - 1
-        best = ranked[: 1 if last else (len(left) + 1) // 2]
-        left = [left[i] for i in (best if last else sorted(best))]
+        left = [left[i] for i in survivors(scores, last=number == len(rungs) - 1)]
     found.chosen = left[0]
     return found
+
+
+def survivors(scores: Sequence[Any], last: bool) -> list[int]:
+    """Which candidates go on, in their order: the better ceil(n / 2) of n, after the last rung the best alone.
+
+    Scores are ordered, higher is better, and None is of one that cannot be trained. Of equal ones the first goes on.
+    """
+    ranked = sorted((i for i, s in enumerate(scores) if s is not None), key=lambda i: scores[i], reverse=True)
+    return sorted(ranked[: 1 if last else (len(scores) + 1) // 2])
 
 
 def jobs_in(candidates: int, rungs: int, seeds: int) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerstill.training.arguments import dtype_of
 from layerstill.training.records import peak_memory_mb
 
 
@@ -38,11 +37,6 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, size: int | None = Non
             _wait(device)
             best = min(best, time.perf_counter() - begun)
     return 2.0 * size**3 / best
-
-
-def peak_here(precision: str) -> float:
-    """`matmul_peak` of the device that a run of this `--precision` would take."""
-    return matmul_peak(torch.device("cuda" if torch.cuda.is_available() else "cpu"), dtype_of(precision))
 
 
 def _wait(device: torch.device) -> None:

@@ -1,6 +1,5 @@
 """A stage's settings in the words of transformers' Trainer."""
 
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from transformers import TrainingArguments
 from layerstill.errors import UserError
 from layerstill.recipe import Stage
 from layerstill.training.cache_choice import CacheOptions
+from layerstill.training.length import epochs_of, steps_of
 from layerstill.training.teacher_cache import Arithmetic
 
 
@@ -35,12 +35,6 @@ class Options:
     """Run the layers of both models through torch.compile."""
 
 
-def steps_of(stage: Stage, examples: int, max_steps: int | None) -> int:
-    """Optimiser steps that a stage takes over so many training examples."""
-    steps = math.ceil(math.ceil(examples / stage.batch_size) * stage.epochs)
-    return steps if max_steps is None else min(steps, max_steps)
-
-
 def training_arguments(stage: Stage, folder: Path, options: Options, metric: str, examples: int) -> TrainingArguments:
     """Arguments for training `stage` on `examples` examples with checkpoints below `folder`.
 
@@ -57,7 +51,7 @@ def training_arguments(stage: Stage, folder: Path, options: Options, metric: str
     best = stage.select == "best"
     args = TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=stage.epochs,
+        num_train_epochs=epochs_of(stage, examples),
         max_steps=(options.max_steps or -1) if shorter else -1,
         per_device_train_batch_size=stage.batch_size // stage.accumulation,
         per_device_eval_batch_size=64,

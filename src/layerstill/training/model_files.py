@@ -54,7 +54,7 @@ def held_elements(name: str) -> int | None:
     folder, held = Path(name), 0
     if not folder.is_dir() or is_blank(name):
         return None
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         try:
             with safe_open(file, "pt") as weights:
                 for key in weights.keys():  # noqa: SIM118 (it is no dictionary)
@@ -74,7 +74,7 @@ def held_elements(name: str) -> int | None:
     return held
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files that hold a model's weights, all of them in the folder itself."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]

@@ -34,6 +34,7 @@ from layerstill.recipe import Stage
 from layerstill.training.accounting import forward_flops
 from layerstill.training.clock import Clock, Stopwatch
 from layerstill.training.dropout import CheapDropout
+from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.sides import Side, Sides, refuse_token_terms, sides_of
 from layerstill.training.teacher_cache import TeacherCache
 
@@ -56,6 +57,7 @@ class DistillationModule(nn.Module):
         seed: of everything that is drawn.
         head: what both models are asked for.
         teacher_tokens: the teacher's number of each of the student's tokens, if the student has fewer.
+        ready: what a teacher that is not here said of the examples, in place of `teacher`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class DistillationModule(nn.Module):
         seed: int,
         head: Head,
         teacher_tokens: Sequence[int] | None = None,
+        ready: ReadyLogits | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -76,11 +79,13 @@ class DistillationModule(nn.Module):
         self.teacher_time = Stopwatch()
         self.flops = 0.0
         """Floating-point operations so far, of training passes and the teacher's."""
-        self.cache: TeacherCache | None = None
+        self.cache: TeacherCache | ReadyLogits | None = ready
         self.teacher_tokens = nn.Buffer(torch.tensor(teacher_tokens), persistent=False) if teacher_tokens else None
         # In a tuple, so that torch neither registers nor saves it.
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         teacher_config = teacher.config if teacher is not None else None
+        if ready is not None:
+            teacher_config = student.config  # of which no more is read than that the logits are those of the same head
         bound = bind_objectives(stage, student.config, teacher_config, head, seed)
         self.objectives = nn.ModuleList([objective.build() for objective in bound])
         self._refuse_maps_of_other_layers()
@@ -361,10 +366,12 @@ class DistillationModule(nn.Module):
         self, objectives: list[BoundObjective], sides: Sides, mixing: Mixing | None, content: list[int] | None
     ) -> Captured:
         plan, side = union(o.target_plan for o in objectives if not o.spec.consistent), sides.teacher
-        if not plan or self._teacher_recorder is None:
+        read = plan and self.cache is not None and mixing is None
+        if not plan or (self._teacher_recorder is None and not read):
             return Captured(side.mask)
         with self.teacher_time:
-            if self.cache is not None and mixing is None:
+            if read:
+                assert self.cache is not None
                 assert content is not None
                 captured = self.cache.read(content, side.mask)
             else:

@@ -1,6 +1,6 @@
 """What a distillation would do, worked out from configurations alone: nothing is trained and no weights are read."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,10 +16,11 @@ from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.accounting import forward_flops
-from layerstill.training.arguments import steps_of
 from layerstill.training.cache_choice import CacheOptions, contents_to_cache
+from layerstill.training.length import steps_of
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.module import bind_objectives, union
+from layerstill.training.step_time import StepTime
 from layerstill.training.teacher_cache import DTYPES, Arithmetic
 
 BYTES = 4
@@ -50,6 +51,25 @@ class StagePlan:
     """What that cache takes in 10^9 bytes."""
     no_cache: str
     """Why there is none; empty if there is one or nobody asked."""
+    step_seconds: float | None = None
+    """Of an optimiser step with a live teacher, measured on this machine; None where that was not done."""
+    teacher_seconds: float | None = None
+    """The teacher's part of them."""
+    seconds: float | None = None
+    """Of the whole stage: all steps, with the teacher once for each example if it is cached."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether training would read its teacher from a cache."""
+        return self.teacher_tflop_cached is not None
+
+    def timed(self, time: StepTime, epochs: float) -> "StagePlan":
+        """The same stage with what its steps take; `epochs` are its passes over the examples."""
+        if self.steps is None:
+            return self
+        passes = self.steps if not self.cached else self.steps / max(epochs, 1.0)
+        seconds = self.steps * (time.step - time.teacher) + passes * time.teacher
+        return replace(self, step_seconds=time.step, teacher_seconds=time.teacher, seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -85,13 +105,16 @@ def make_plan(
     arithmetic: Arithmetic = "bf16",
     cache: CacheOptions | None = None,
     teacher_tokens: float | None = None,
+    extra: int = 0,
+    ready: bool = False,
 ) -> Plan:
     """Bind `recipe` to a teacher's configuration and a student of `depth` layers cut from `source`.
 
     `vocabulary` is what the student keeps of the teacher's tokens; `examples` and `supplementary` are how many examples
     and supplementary texts there are, `tokens` how many an example has in the mean, `arithmetic` what training
     multiplies in, `cache` what is asked of a teacher cache; `teacher_tokens` are like `tokens` where the teacher has
-    others. UserError for what `distill` would refuse.
+    others, `extra` is how many texts without labels join the examples, and `ready` says that the teacher's logits are
+    there and no teacher is. UserError for what `distill` would refuse.
     """
     refuse_misfits(recipe, teacher, source, depth, seed, head)
     chosen = chosen_layers(source, depth, recipe.student, seed)
@@ -102,21 +125,17 @@ def make_plan(
     stages = []
     for stage, objectives in zip(recipe.stages, bound, strict=True):
         size = examples if stage.data == "task" else supplementary
+        if size is not None and stage.takes_unlabelled:
+            size += extra
         steps = None if size is None else steps_of(stage, size, max_steps)
         rows = max(stage.batch_size // stage.accumulation, 1)
         work = None
-        if steps is not None and size is not None and tokens is not None and stage.data == "task":
-            work = _Work(
-                head,
-                steps * stage.batch_size,
-                size,
-                tokens,
-                teacher_tokens or tokens,
-                arithmetic,
-                cache or CacheOptions(),
-            )
-        stages.append(_plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work))
-    teacher_parameters, student_parameters = _count(teacher, head), _count(student, head)
+        if steps is not None and size is not None and tokens is not None and stage.data == "task" and not ready:
+            seen, lengths = steps * stage.batch_size, (tokens, teacher_tokens or tokens)
+            work = _Work(head, seen, size, *lengths, arithmetic, cache or CacheOptions())
+        planned = _plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work)
+        stages.append(replace(planned, teacher_depth=0) if ready else planned)
+    teacher_parameters, student_parameters = 0 if ready else _count(teacher, head), _count(student, head)
     rows = max(s.batch_size // s.accumulation for s in recipe.stages)
     trained = student_parameters + max(s.aligner_parameters for s in stages)
     activations = rows * max_length * depth * _activation_width(student) * BYTES
@@ -181,10 +200,10 @@ class _Work:
         self, objectives: list[BoundObjective], student: PretrainedConfig, teacher: PretrainedConfig, depth: int
     ) -> tuple[float, float, float | None, float | None, str]:
         """TFLOP of student, live teacher and cached teacher, the cache's size in GB, and why there is none."""
-        each = _forward_tflop(teacher, self.head, depth, self.teacher_tokens)
+        each = forward_tflop(teacher, self.head, depth, self.teacher_tokens)
         # A backward pass takes two forward passes' operations; a consistency target is a forward pass of its own.
         passes = 3 + any(o.spec.consistent for o in objectives)
-        used = passes * self.seen * _forward_tflop(student, self.head, depth_of(student), self.tokens), self.seen * each
+        used = passes * self.seen * forward_tflop(student, self.head, depth_of(student), self.tokens), self.seen * each
         try:
             contents = contents_to_cache(objectives, teacher, self.seen / self.examples, self.cache)
         except UserError as error:
@@ -199,7 +218,8 @@ class _Work:
         return *used, self.examples * each, size, ""
 
 
-def _forward_tflop(config: PretrainedConfig, head: Head, depth: int, tokens: float) -> float:
+def forward_tflop(config: PretrainedConfig, head: Head, depth: int, tokens: float) -> float:
+    """10^12 operations of `depth` layers on a text of so many tokens, as `forward_flops` counts them."""
     with torch.device("meta"):
         layers = layers_of(head.auto_class.from_config(config))[:depth]
     return forward_flops(layers, shape_of(config).inner, 1, tokens) / 1e12

@@ -30,8 +30,9 @@ from layerstill.training.lock import LOCK_FILE, FolderLock
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
 """What a study told the run, written before it begins."""
-PLACES = {"teacher", "model", "init_from", "student", "data_checks"}
-"""Settings that make no run another: a model is what its fingerprint says, under whatever path it was given."""
+PLACES = {"teacher", "model", "init_from", "student", "augment_model", "data_checks", "tuning"}
+"""Settings that make no run another: a model is what its fingerprint says, under whatever path it was given, and what
+tuning found follows from the others."""
 RUNS = Path("runs")
 """Where runs go that are given no folder."""
 DISK_TROUBLE = {
@@ -92,7 +93,28 @@ class RunFolder:
         if self.finished is not None:
             self._tidy()
         else:
-            write_json(self.path / RUN_FILE, self.settings)
+            write_json(self.path / RUN_FILE, self._with_kept(self.settings))
+
+    def _with_kept(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings with what the same run has found out before."""
+        try:
+            there = json.loads((self.path / RUN_FILE).read_text("utf-8"))
+        except (OSError, ValueError):
+            return settings
+        if not isinstance(there, dict) or "tuning" not in there or _different(there, settings) is not None:
+            return settings
+        return settings | {"tuning": there["tuning"]}
+
+    def kept(self, name: str) -> Any:
+        """What the run has found out and kept in `run.json`; None if it has not."""
+        file = self.path / RUN_FILE
+        return json.loads(file.read_text("utf-8")).get(name) if file.is_file() else None
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep something in `run.json`, one of `PLACES`, so that the run knows it when it goes on."""
+        if processes.is_first():
+            write_json(self.path / RUN_FILE, json.loads((self.path / RUN_FILE).read_text("utf-8")) | {name: value})
+        processes.wait_for_all()
 
     def _refuse_foreign_files(self) -> None:
         there = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
@@ -113,12 +135,11 @@ class RunFolder:
         trained = [*self.path.glob("*.safetensors"), *self.checkpoints.rglob("*.safetensors")]
         if self.finished is None and not trained:
             return  # it failed before anything was trained, so nothing can be lost
-        for key in [*self.settings, *there]:
-            if key not in PLACES and there.get(key) != self.settings.get(key):
-                raise UserError(
-                    f"--output {self.path} holds another run: {key} is {_brief(there.get(key))} there and "
-                    f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"
-                )
+        if (key := _different(there, self.settings)) is not None:
+            raise UserError(
+                f"--output {self.path} holds another run: {key} is {_brief(there.get(key))} there and "
+                f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"
+            )
 
     def _settings_there(self) -> dict[str, Any]:
         try:
@@ -145,6 +166,11 @@ class RunFolder:
         """Where this run keeps what its teacher gave away, if it keeps it to itself; removed with the checkpoints."""
         return self.path / "teacher-cache"
 
+    @property
+    def tuning(self) -> Path:
+        """Where short trainings of candidates are kept; removed with the checkpoints."""
+        return self.path / "tuning"
+
     def finish(self, record: Record) -> Result:
         """Write `result.json`, which makes the run a finished one, and remove the checkpoints."""
         record.write(self.path)
@@ -152,12 +178,18 @@ class RunFolder:
         return Result(record, self.path)
 
     def _leavings(self) -> list[Path]:
-        """What only an unfinished run needs: checkpoints, cache, the lock, files that were being written."""
-        unfinished = (self.checkpoints, self.teacher_cache, self.path / LOCK_FILE, *self.path.glob(".*.part"))
+        """What only an unfinished run needs: checkpoints, cache, trials, the lock, files that were being written."""
+        unfinished = (
+            self.checkpoints,
+            self.teacher_cache,
+            self.tuning,
+            self.path / LOCK_FILE,
+            *self.path.glob(".*.part"),
+        )
         return [p for p in unfinished if p.exists()]
 
     def _tidy(self) -> None:
-        for folder in (self.checkpoints, self.teacher_cache):
+        for folder in (self.checkpoints, self.teacher_cache, self.tuning):
             shutil.rmtree(folder, ignore_errors=True)
         for part in self.path.glob(".*.part"):
             part.unlink(missing_ok=True)
@@ -178,6 +210,11 @@ def _position(line: str) -> tuple[float, float]:
         return entry["stage"], entry["step"]
     except (ValueError, LookupError, TypeError):
         return float("inf"), 0
+
+
+def _different(there: dict[str, Any], here: dict[str, Any]) -> str | None:
+    """The first setting that makes two runs different ones; None if none does."""
+    return next((k for k in [*here, *there] if k not in PLACES and there.get(k) != here.get(k)), None)
 
 
 def _brief(value: Any) -> str:

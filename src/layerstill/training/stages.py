@@ -13,23 +13,28 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
 
 from layerstill.atomic import write_json, write_tensors, write_text
 from layerstill.data.encode import Encoded
+from layerstill.data.extra import ExtraTexts
 from layerstill.data.label_agreement import FittedSet
+from layerstill.data.probabilities import Probabilities
 from layerstill.data.readers import Readers
 from layerstill.data.supplementary import Supplementary
-from layerstill.data.tasks import Task
+from layerstill.data.tasks import Split, Task
 from layerstill.evaluation.noise import recall_of_noise
 from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.evaluation.predictions import PREDICTIONS_FILE, contribution_tensors, prediction_tensors
-from layerstill.families import depth_of, embeddings_of
+from layerstill.families import depth_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.result import SELECTED, Record, Result, StudentPart, TrainPart
+from layerstill.students.build import set_trainable
 from layerstill.training import processes
 from layerstill.training.accounting import Spent, matmul_peak
-from layerstill.training.arguments import Options, arithmetic_of, dtype_of, steps_of, training_arguments
+from layerstill.training.arguments import Options, arithmetic_of, dtype_of, training_arguments
 from layerstill.training.cache_choice import cache_key, choose_cache
 from layerstill.training.checkpoint import last_checkpoint, load_module, save_module
+from layerstill.training.length import steps_of
 from layerstill.training.module import DistillationModule
+from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.records import RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
 from layerstill.training.trainer import DistillationTrainer
@@ -56,17 +61,22 @@ class StagedRun:
     teacher_tokens: list[int] | None = None
     ood: tuple[FittedSet, ...] = ()
     supplementary: Supplementary | None = None
+    extra: ExtraTexts | None = None
+    """Texts that join the training examples of the stages that can learn from them."""
+    probabilities: Probabilities | None = None
+    """What a teacher that is not here said of the training examples."""
     describe: Callable[[Result], None] | None = None
     """Is handed the result just before the run counts as finished, and may write about it in the folder."""
+    judge: Callable[[Record, Any], list[str]] | None = None
+    """Is handed the record and the student's logits on dev, and gives the record's verdict."""
     spent: Spent = field(default_factory=Spent)
 
     def train(self) -> Result:
         """Train every stage that is not done yet, save the student, write the record."""
         if processes.is_first():
             write_text(self.folder.path / "recipe.yaml", self.recipe.to_yaml())
-        splits = {s: self.task.splits[s] for s in ("train", "dev")}
-        if self.supplementary is not None:
-            splits["supplementary"] = self.supplementary.split
+        splits = {self._data_of(stage): self._split_of(stage) for stage in self.recipe.stages}
+        splits["dev"] = self.task.splits["dev"]
         limit = self.options.max_length
         encoded = {name: self.readers.encode(split, limit, self.task.head) for name, split in splits.items()}
         note([notice for name, split in encoded.items() for notice in split.notices(name, limit)])
@@ -76,8 +86,7 @@ class StagedRun:
                 load_module(self.student, done / "student.safetensors")
                 self.spent = Spent(**json.loads((done / "spent.json").read_text("utf-8")))
                 continue
-            train = encoded["train" if stage.data == "task" else "supplementary"]
-            self._train_stage(number, stage, train, encoded["dev"])
+            self._train_stage(number, stage, encoded[self._data_of(stage)], encoded["dev"])
             if processes.is_first():
                 done.mkdir(parents=True, exist_ok=True)
                 save_module(self.student, done / "student.safetensors")
@@ -88,6 +97,20 @@ class StagedRun:
         result = self.folder.finished
         assert result is not None
         return result
+
+    def _data_of(self, stage: Stage) -> str:
+        """What the texts are called that a stage trains on."""
+        if stage.data == "supplementary":
+            return "supplementary"
+        return "train and joined" if self.extra is not None and stage.takes_unlabelled else "train"
+
+    def _split_of(self, stage: Stage) -> Split:
+        if stage.data == "supplementary":
+            assert self.supplementary is not None
+            return self.supplementary.split
+        if self.extra is not None and stage.takes_unlabelled:
+            return self.extra.joined(self.task)
+        return self.task.splits["train"]
 
     def _finish(self) -> None:
         record = self._record()  # refuses a student whose outputs are not finite, before it is saved
@@ -102,17 +125,22 @@ class StagedRun:
         checkpoints = self.folder.checkpoints / f"stage-{number}"
         resume = last_checkpoint(checkpoints)
         step = int(resume.name.split("-")[1]) if resume else 0
-        self.student.requires_grad_(True)
-        if self.recipe.student.embeddings == "frozen":
-            for module in embeddings_of(self.student):
-                module.requires_grad_(False)
+        set_trainable(self.student, self.recipe.student)
         # Stages differ in their dropout. The order of examples and the lambdas of mixup start over in each.
         seed = self.options.seed + 1000 * (number - 1)
         set_seed(seed)
         module = DistillationModule(
-            self.student, self.teacher, stage, self.options.seed, self.task.head, self.teacher_tokens
+            self.student,
+            self.teacher,
+            stage,
+            self.options.seed,
+            self.task.head,
+            self.teacher_tokens,
+            self._ready_logits(stage, train),
         )
-        module.cache, filling = self._filled_cache(module, stage, train)
+        filling = 0.0
+        if self.teacher is not None:
+            module.cache, filling = self._filled_cache(module, stage, train, self.teacher)
         trainer = DistillationTrainer(
             module,
             training_arguments(stage, checkpoints, self.options, self.task.metrics[0], len(train.dataset)),
@@ -137,17 +165,21 @@ class StagedRun:
             name = f"stage-{number}-{OBJECTIVES_FILE}" if several else OBJECTIVES_FILE
             write_tensors(self.folder.path / name, owned)
 
+    def _ready_logits(self, stage: Stage, train: Encoded) -> ReadyLogits | None:
+        if self.probabilities is None or stage.data != "task":
+            return None
+        rows = self.probabilities.of(self.task.splits["train"], self.task)
+        return ReadyLogits(train.dataset["content"], rows, self.task.head)
+
     def _filled_cache(
-        self, module: DistillationModule, stage: Stage, train: Encoded
+        self, module: DistillationModule, stage: Stage, train: Encoded, teacher: PreTrainedModel
     ) -> tuple[TeacherCache | None, float]:
         """The cache that the stage reads, if any, and how many seconds filling it took."""
-        if self.teacher is None:
-            return None, 0.0
         examples, train = len(train.dataset), train.for_teacher
         steps = steps_of(stage, examples, self.options.max_steps)
         cache = choose_cache(
             module.terms_of_stage,
-            self.teacher.config,
+            teacher.config,
             cache_key(self.folder.settings["teacher_fingerprint"], self.teacher_tokens),
             train,
             steps * stage.batch_size / examples,
@@ -205,7 +237,7 @@ class StagedRun:
         by_label = self.task.by_label(logits, "dev")
         precision = arithmetic_of(self.options.precision)
         peak = matmul_peak(self.student.device, dtype_of(self.options.precision))
-        return Record(
+        record = Record(
             recipe=self.recipe.name,
             recipe_hash=self.recipe.hash,
             teacher=self.folder.settings.get("teacher"),
@@ -221,12 +253,20 @@ class StagedRun:
             head=self.task.head.record(),
             by_label=by_label,
             teacher_metrics=self.teacher_metrics,
+            verdict=[],
             regime=self._regime(),
             ood=score_ood(self.student, tokenizer, self.task, self.ood, limit, logits, gold),
             supplementary=self.supplementary.record() if self.supplementary else None,
+            tuning=self.folder.kept("tuning"),
+            unlabelled=self.extra.unlabelled if self.extra else None,
+            augmented=self.extra.augmented if self.extra else None,
+            teacher_probabilities=self.probabilities.record() if self.probabilities else None,
             train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
             environment=environment(),
         )
+        if self.judge is None:
+            return record
+        return record.model_copy(update={"verdict": self.judge(record, logits)})
 
 
 def note(notices: list[str]) -> None:

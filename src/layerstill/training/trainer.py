@@ -311,7 +311,8 @@ class DistillationTrainer(Trainer):
                 sums = add_up_objectives(self.module, loaded, self.args.device)
             amounts, units = self.accelerator.reduce(sums, reduction="sum")
             names = [f"{split} objective/{objective.name}" for objective in self.module.objectives]
-            logs |= dict(zip(names, (amounts / units).tolist(), strict=True))
+            values = zip(names, (amounts / units).tolist(), units.tolist(), strict=True)
+            logs |= {name: value for name, value, count in values if count}  # of gold labels there may be none
         return logs
 
     def prediction_step(

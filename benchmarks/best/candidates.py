@@ -1,0 +1,85 @@
+"""The candidates for the recipe `best`, as plain data; all but the controls differ from `last` in one thing."""
+
+from collections.abc import Callable
+from typing import Any
+
+LABELS = {"task": {"signal": "labels", "weight": 0.5}}
+SOFT = {"soft targets": {"signal": "logits", "distance": {"kl": {"temperature": 2}}}}
+EVERY_TO_LAST = {"explicit": {"pairs": {f"layer {k}": "layer 6" for k in (1, 2, 3)}}}
+
+
+def hidden(mapping: Any = "last", weight: float = 10) -> dict[str, Any]:
+    """Squared error of every token's hidden state."""
+    return {"hidden states": {"signal": "hidden_states", "mapping": mapping, "distance": "mse", "weight": weight}}
+
+
+def attention(mapping: Any = "last", distance: str = "kl", weight: float = 1) -> dict[str, Any]:
+    """Divergence of attention distributions, or squared error of scores."""
+    signal = {"attention": {"form": "scores" if distance == "mse" else "probabilities"}}
+    return {"attention": {"signal": signal, "mapping": mapping, "distance": distance, "weight": weight}}
+
+
+def relations(weight: float = 1) -> dict[str, Any]:
+    """Relations between queries, between keys and between values of the last layer (MiniLMv2)."""
+    return {
+        name: {"signal": {"relation": {"of": f"{name}-{name}", "heads": 12}}, "mapping": "last", "distance": "kl",
+               "weight": weight}
+        for name in "QKV"
+    }  # fmt: skip
+
+
+SPREAD = {"explicit": {"layers": [2, 4, 6]}}
+"""Evenly spread layers of a teacher of six."""
+
+
+def joint(
+    objectives: dict[str, Any], start: Any = SPREAD, rate: float = 3e-4, embeddings: str = "frozen", **stage: Any
+) -> dict[str, Any]:
+    """One stage."""
+    student = {"initialisation": start, "embeddings": embeddings}
+    return {"student": student, "stages": [_stage(objectives, rate, 1.0) | stage]}
+
+
+def staged(first: dict[str, Any], second: dict[str, Any], share: float) -> dict[str, Any]:
+    """Two stages, the first with this share of the updates."""
+    student = {"initialisation": SPREAD, "embeddings": "frozen"}
+    return {"student": student, "stages": [_stage(first, 3e-4, share), _stage(second, 3e-4, 1 - share)]}
+
+
+def _stage(objectives: dict[str, Any], rate: float, share: float) -> dict[str, Any]:
+    optimiser = {"schedule": "linear", "warmup": 0.06, "weight_decay": 0.01}
+    return {"epochs": share, "batch_size": 32, "learning_rate": rate, "objectives": objectives, "optimiser": optimiser}
+
+
+TERMS = hidden() | attention()
+RANDOM = {"random": {"redraw": "step", "final_layer": "included"}}
+CANDIDATES: dict[str, Callable[[], dict[str, Any]]] = {
+    # controls
+    "finetune": lambda: joint({"task": {"signal": "labels"}}),
+    "kd": lambda: joint(LABELS | SOFT),
+    "kd-first-k": lambda: joint(LABELS | SOFT, "first-k"),
+    "kd-2e-5": lambda: joint(LABELS | SOFT, rate=2e-5),
+    # which layers teach, and how they are compared
+    "last": lambda: joint(LABELS | SOFT | TERMS),
+    "uniform": lambda: joint(LABELS | SOFT | hidden("uniform") | attention()),
+    "uniform-both": lambda: joint(LABELS | SOFT | hidden("uniform") | attention("uniform")),
+    "to-last": lambda: joint(LABELS | SOFT | hidden(EVERY_TO_LAST) | attention()),
+    "random": lambda: joint(LABELS | SOFT | hidden(RANDOM) | attention()),
+    "hidden": lambda: joint(LABELS | SOFT | hidden()),
+    "hidden-100": lambda: joint(LABELS | SOFT | hidden(weight=100) | attention()),
+    "attention": lambda: joint(LABELS | SOFT | attention()),
+    "scores": lambda: joint(LABELS | SOFT | hidden() | attention(distance="mse")),
+    "relations": lambda: joint(LABELS | SOFT | hidden() | relations()),
+    # stages, labels, consistency
+    "no-labels": lambda: joint(SOFT | TERMS),
+    "two-stage": lambda: staged(TERMS, LABELS | SOFT, 0.5),
+    "two-stage-long": lambda: staged(TERMS, LABELS | SOFT, 0.75),
+    "mixup": lambda: joint(SOFT | TERMS, view="mixup"),
+    # the start and the rate
+    "first-k": lambda: joint(LABELS | SOFT | TERMS, "first-k"),
+    "last-k": lambda: joint(LABELS | SOFT | TERMS, "last-k"),
+    "trained-embeddings": lambda: joint(LABELS | SOFT | TERMS, embeddings="copied"),
+    "rate-1e-4": lambda: joint(LABELS | SOFT | TERMS, rate=1e-4),
+    "rate-6e-4": lambda: joint(LABELS | SOFT | TERMS, rate=6e-4),
+    "rate-1e-3": lambda: joint(LABELS | SOFT | TERMS, rate=1e-3),
+}

@@ -1,0 +1,354 @@
+"""The act `compress`: a ladder of students of one teacher, exported and measured beside it, and the one to ship."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from layerstill.acts.distill import distill
+from layerstill.acts.export import export
+from layerstill.acts.inputs import Model, model_at, read_task
+from layerstill.acts.plan import plan
+from layerstill.acts.rows import Contender, measure_rows
+from layerstill.acts.trials import Trial, Trials, run_trials, slice_of
+from layerstill.atomic import read_json, write_json, write_text
+from layerstill.compression.choice import Budget, Choice, choose
+from layerstill.compression.effort import Candidate, Effort, candidates_of, effort_named, ladder_of
+from layerstill.compression.rows import Row
+from layerstill.data.encode import mean_tokens
+from layerstill.data.label_agreement import agree_on_labels
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.families import depth_of
+from layerstill.recipe import Recipe
+from layerstill.reporting.compression import markdown, page
+from layerstill.training.arguments import Options
+from layerstill.training.cache_choice import CacheOptions
+from layerstill.training.length import settled, steps_of
+from layerstill.training.lock import FolderLock
+from layerstill.training.models import fingerprint, load_config, load_tokenizer, require_head
+from layerstill.training.records import task_fingerprint
+from layerstill.training.stages import note
+
+log = logging.getLogger("layerstill")
+
+RECORD = "compress.json"
+"""Settings when it starts; rows, trials and the choice when it is finished."""
+PAGE, README = "compress.html", "README.md"
+MOST_TOKENS = 2_000_000
+"""Tokens that a student of effort `normal` reads in training at most, so that long texts do not take hours."""
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A teacher, its students, and the one to ship."""
+
+    folder: Path
+    rows: list[Row]
+    choice: Choice
+    trials: list[dict[str, Any]]
+    """What competed before the students were trained: `name`, `updates`, `score`."""
+    record: dict[str, Any]
+    """All that `compress.json` holds."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What `compress` will do, decided before anything is trained."""
+
+    teacher: str
+    config: PretrainedConfig
+    task: Task
+    """With its outputs in the teacher's order."""
+    effort: Effort
+    candidates: tuple[Candidate, ...]
+    depths: tuple[int, ...]
+    updates: int
+    """Of every student."""
+    rungs: tuple[int, ...]
+    """Updates of the trials, rung by rung."""
+    options: Options
+    overrides: tuple[str, ...]
+    """Settings that every student's recipe gets."""
+
+    @property
+    def middle(self) -> int:
+        """The depth that trials are made at."""
+        return self.depths[len(self.depths) // 2]
+
+    def recipe(self, candidate: Candidate, updates: int) -> Recipe:
+        """A candidate's recipe with its stages as long as `updates` together say."""
+        recipe = candidate.resolved(self.overrides)
+        examples = len(self.task.splits["train"])
+        recipe, _ = settled(recipe, {"task": examples})
+        natural = sum(steps_of(stage, examples, None) for stage in recipe.stages)
+        # Half a step short, so that rounding up ends at the number.
+        share = (updates - 0.5) / natural
+        return recipe.with_epochs([float(stage.epochs) * share for stage in recipe.stages])
+
+
+def climb_down(
+    teacher: str,
+    task: Task,
+    effort: str = "normal",
+    options: Options = Options(),
+    layers: Sequence[int] | None = None,
+    max_mb: float | None = None,
+) -> Ladder:
+    """Decide what `compress` does; the arguments are the same. Nothing is written and no weights are read.
+
+    UserError for what does not fit together.
+    """
+    spent = effort_named(effort)
+    task = task.with_dev()
+    config = load_config(teacher, task.head)
+    require_head(teacher, config, task.head)
+    task, notices = agree_on_labels(task, config, f"teacher {teacher}")
+    total = depth_of(config)
+    depths = tuple(sorted(set(layers), reverse=True)) if layers else tuple(ladder_of(total))
+    if wrong := [depth for depth in depths if not 1 <= depth <= total]:
+        raise UserError(f"--layers {wrong[0]}: the teacher has {total} layers; choose 1 to {total}")
+    note([*task.notices, *notices])
+    candidates = tuple(candidates_of(spent))
+    updates = _length(candidates[0], task, teacher, config, spent, options)
+    rungs = tuple(max(round(updates * share), 20) for share in spent.rungs)
+    return Ladder(
+        teacher, config, task, spent, candidates, depths, updates, rungs, options, _overrides(config, depths, max_mb)
+    )
+
+
+def _length(
+    candidate: Candidate, task: Task, teacher: str, config: PretrainedConfig, effort: Effort, options: Options
+) -> int:
+    """Updates of a student: what its recipe takes by itself, times the effort, less where texts are long."""
+    train = task.splits["train"]
+    recipe, _ = settled(candidate.resolved(), {"task": len(train)})
+    natural = sum(steps_of(stage, len(train), None) for stage in recipe.stages)
+    tokens = mean_tokens(train, load_tokenizer(teacher, config), options.max_length, task.head)
+    most = MOST_TOKENS / (tokens * recipe.stages[0].batch_size)
+    updates = round(min(natural, most) * effort.length)
+    return max(updates if options.max_steps is None else min(updates, options.max_steps), 1)
+
+
+def _overrides(config: PretrainedConfig, depths: Sequence[int], max_mb: float | None) -> tuple[str, ...]:
+    """A smaller vocabulary where the embeddings alone, a byte a weight, leave little of the size that is allowed."""
+    embeddings = config.vocab_size * config.hidden_size / 1e6
+    if max_mb is not None and embeddings > max_mb / 2:
+        log.info(
+            "note: the embeddings of %d tokens take %.1f MB in int8, so students keep the tokens of the training texts",
+            config.vocab_size,
+            embeddings,
+        )
+        return ("student.vocabulary=train",)
+    return ()
+
+
+def compress(
+    teacher: Model,
+    data: Any,
+    output: str | Path,
+    budget: Budget = Budget(),
+    effort: str = "normal",
+    options: Options = Options(),
+    layers: Sequence[int] | None = None,
+    threads: int = 1,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    labels: Any = None,
+) -> Compression:
+    """Find the smallest, fastest student of `teacher` that keeps its quality, as files that run without PyTorch.
+
+    Short trials on a held-out slice of train choose the start, the learning rate and the recipe; a student of every
+    depth of the ladder is trained with them; teacher and students are exported in 32 and in 8 bits; all are scored
+    once on dev and timed in turns. Running the same thing again resumes what was interrupted.
+
+    Args:
+        teacher: a folder, a hub id, or a loaded model.
+        data: as in `distill`; without a dev split a tenth of train is held out.
+        output: the folder of everything.
+        budget: what the model to ship may cost. It decides which row is named, not what is trained.
+        effort: `quick`, `normal` or `thorough`.
+        options: how to run.
+        layers: depths of the students, instead of the ladder for the teacher's depth.
+        threads: that models are timed with.
+        tokenizer: of a loaded teacher.
+        labels: of a list of texts.
+
+    UserError for everything that does not fit together.
+    """
+    with model_at(teacher, tokenizer) as (place, name):
+        ladder = climb_down(place, read_task(data, place, labels), effort, options, layers, budget.max_mb)
+        folder = Path(output)
+        settings = _settings(ladder, name, threads)
+        there = _open(folder, settings)
+        lock = FolderLock(folder)
+        lock.take()
+        try:
+            if "rows" not in there:
+                there = settings | _carry_out(ladder, folder, threads)
+                write_json(folder / RECORD, there)
+            else:
+                note([f"{folder} already holds this, finished; the budget alone is applied anew"])
+            return _concluded(folder, there, budget)
+        finally:
+            lock.release()
+
+
+def _settings(ladder: Ladder, teacher: str, threads: int) -> dict[str, Any]:
+    return {
+        "teacher": teacher,
+        "teacher_fingerprint": fingerprint(ladder.teacher, ladder.config),
+        "task": ladder.task.name,
+        "data_fingerprint": task_fingerprint(ladder.task),
+        "layers": list(ladder.depths),
+        "updates": ladder.updates,
+        "rungs": list(ladder.rungs),
+        "candidates": [candidate.name for candidate in ladder.candidates],
+        "overrides": list(ladder.overrides),
+        "seed": ladder.options.seed,
+        "max_length": ladder.options.max_length,
+        "precision": ladder.options.precision,
+        "threads": threads,
+    }
+
+
+def _open(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What is known of this in the folder, which is made for it; UserError if it holds anything else."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder}: a file, not a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            there = read_json(folder / RECORD)
+            differing = [key for key in settings if key != "teacher" and there.get(key) != settings[key]]
+        except (OSError, ValueError, AttributeError):
+            raise UserError(f"--output {folder}: not empty, and no folder of compress; choose a new one") from None
+        if differing:
+            key = differing[0]
+            raise UserError(
+                f"--output {folder} holds another compression: {key} is {there.get(key)} there and "
+                f"{settings[key]} here; choose a new folder, or delete that one"
+            )
+        return dict(there)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECORD, settings)
+    return settings
+
+
+def _carry_out(ladder: Ladder, folder: Path, threads: int) -> dict[str, Any]:
+    """Trials, students, exports, rows: what `compress.json` holds of them."""
+    cache = CacheOptions(str(folder / "cache"), ladder.options.cache.budget_gb)
+    options = replace(ladder.options, max_steps=None, cache=cache)
+    candidate, trials = _chosen(ladder, folder, options)
+    recipe = ladder.recipe(candidate, ladder.updates)
+    contenders = [_contender("teacher", ladder.teacher, folder / "teacher-onnx", ladder)]
+    scores: dict[str, float] | None = None
+    for depth in ladder.depths:
+        home = folder / f"{depth}-layers"
+        log.info("student of %d layers, %d updates", depth, ladder.updates)
+        done = distill(ladder.teacher, ladder.task, recipe, depth, home, options, teacher_metrics=scores)
+        scores = done.record.teacher_metrics
+        contenders.append(_contender(f"{depth} layers", str(home), home / "onnx", ladder))
+    log.info("scoring and timing %d models in three forms", len(contenders))
+    rows = measure_rows(contenders, ladder.task, "dev", ladder.options.max_length, threads, folder)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    shutil.rmtree(folder / "trials", ignore_errors=True)
+    return {
+        "chosen": asdict(candidate),
+        "trials": trials,
+        "examples": len(ladder.task.splits["dev"]),
+        "metric": ladder.task.metrics[0],
+        "rows": [row.to_data() for row in rows],
+    }
+
+
+def _chosen(ladder: Ladder, folder: Path, options: Options) -> tuple[Candidate, list[dict[str, Any]]]:
+    """The candidate that the students are trained with, and what the trials gave."""
+    if not ladder.rungs or len(ladder.candidates) == 1:
+        return ladder.candidates[0], []
+    named = {candidate.name: candidate for candidate in ladder.candidates}
+    trials = [Trial(name, ladder.recipe(candidate, ladder.updates), ladder.middle) for name, candidate in named.items()]
+    log.info("%d candidates compete, as students of %d layers", len(trials), ladder.middle)
+    held_out = slice_of(ladder.task, ladder.options.seed)
+    found = run_trials(ladder.teacher, held_out, trials, list(ladder.rungs), folder / "trials", options)
+    log.info("chosen: %s", found.chosen.name)
+    return named[found.chosen.name], _shown(found)
+
+
+def _shown(found: Trials) -> list[dict[str, Any]]:
+    return [
+        {"name": one.trial.name, "updates": one.updates, "score": one.score} for rung in found.rungs for one in rung
+    ]
+
+
+def _contender(name: str, model: str, output: Path, ladder: Ladder) -> Contender:
+    exported = export(model, ladder.task, output, int8=True, max_length=ladder.options.max_length, split="dev")
+    return Contender(name, model, exported)
+
+
+def _concluded(folder: Path, record: dict[str, Any], budget: Budget) -> Compression:
+    """The choice among the rows, written as README and page."""
+    rows = [Row.from_data(row) for row in record["rows"]]
+    choice = choose(rows, budget)
+    title = f"{record['task']}: {record['teacher']}, compressed"
+    how = (
+        f"Scores are {record['metric']} on {record['examples']} texts of dev, times 100; kept is the share of the "
+        f"teacher in PyTorch. Times are for one text and for batches of 32, tokenisation included, {record['threads']} "
+        f"thread{'s' * (record['threads'] != 1)}, on this machine's CPU, all models in turns. 1 MB is 10^6 bytes."
+    )
+    trials = [
+        {**trial, "score": "failed" if trial["score"] is None else f"{100 * trial['score']:.1f}"}
+        for trial in record["trials"]
+    ]
+    write_text(folder / README, markdown(rows, choice, title, how))
+    write_text(folder / PAGE, page(rows, choice, title, how, trials))
+    record |= {
+        "budget": asdict(budget),
+        "ship": choice.row.path if choice.row else None,
+        "verdict": list(choice.sentences),
+    }
+    write_json(folder / RECORD, record)
+    return Compression(folder, rows, choice, record["trials"], record | {"title": title, "how": how})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that `compress` will do."""
+
+    what: str
+    updates: int | None
+    """Optimiser steps; None where nothing is trained."""
+    seconds: float | None
+    """How long it takes here; None where models are too large to be tried."""
+
+
+EXPORT_SECONDS, ROW_SECONDS = 25.0, 12.0
+"""What exporting a model in two forms, and scoring, timing and weighing a row took for small encoders on two cores; it
+hardly depends on the budget of the training."""
+
+
+def foreseen(ladder: Ladder) -> list[Step]:
+    """What `compress` will do and how long it takes on this machine, by a few real optimiser steps of every student."""
+    taken = {depth: _seconds_of(ladder, depth) for depth in ladder.depths}
+    steps = []
+    left = len(ladder.candidates)
+    for updates in ladder.rungs if left > 1 else ():
+        whole = taken[ladder.middle]
+        seconds = None if whole is None else left * updates * whole / ladder.updates
+        steps.append(Step(f"{left} candidates as students of {ladder.middle} layers", left * updates, seconds))
+        left = (left + 1) // 2
+    steps += [Step(f"student of {depth} layers", ladder.updates, taken[depth]) for depth in ladder.depths]
+    models = len(ladder.depths) + 1
+    steps.append(Step(f"export of {models} models, in 32 and in 8 bits", None, models * EXPORT_SECONDS))
+    steps.append(Step(f"scores and times of {3 * models} rows", None, 60 + 3 * models * ROW_SECONDS))
+    return steps
+
+
+def _seconds_of(ladder: Ladder, depth: int) -> float | None:
+    recipe = ladder.recipe(ladder.candidates[0], ladder.updates)
+    stages = plan(ladder.teacher, ladder.task, recipe, depth, replace(ladder.options, max_steps=None)).stages
+    parts = [stage.seconds for stage in stages]
+    return None if None in parts else sum(part for part in parts if part is not None)

@@ -1,0 +1,86 @@
+"""`layerstill compress`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from layerstill.commands.bundled import bundled
+from layerstill.commands.options import RUN, RunOptions, TaskOptions, Verbosity
+from layerstill.errors import UserError
+
+BUDGET = "Budget"
+NOTHING_FITS = 1
+
+
+@bundled
+def compress(
+    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
+    data: TaskOptions,
+    output: Annotated[Path, typer.Option(help="Folder of everything: students, files, the table and the page.")],
+    run: RunOptions,
+    verbosity: Verbosity,
+    max_ms: Annotated[
+        Optional[float], typer.Option(help="Most milliseconds for one text, the median.", rich_help_panel=BUDGET)
+    ] = None,
+    max_mb: Annotated[
+        Optional[float], typer.Option(help="Most megabytes (10^6 bytes) of the file.", rich_help_panel=BUDGET)
+    ] = None,
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            help="Most points (of 100) of the main metric below the teacher. Without --max-ms and --max-mb the fastest "
+            "model within it is named, with them the one that scores best.",
+            rich_help_panel=BUDGET,
+        ),
+    ] = 2.0,
+    effort: Annotated[
+        str, typer.Option(help="`quick`, `normal` or `thorough`: minutes, tens of minutes, hours.", rich_help_panel=RUN)
+    ] = "normal",
+    layers: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Depths of the students: `4,3,2`. Without it a ladder by the teacher's depth.", rich_help_panel=RUN
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that models are timed with.", rich_help_panel=RUN)] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how long it takes here; train nothing.")
+    ] = False,
+) -> None:
+    """Find the smallest, fastest student of a teacher that keeps its quality, as ONNX files beside it.
+
+    Short trials choose how students are trained; a student of every depth is trained, exported and measured; one table
+    has the teacher in PyTorch, in ONNX and in int8 beside them, and one model is named. The same command resumes what
+    was interrupted; another budget is applied without training anew. Exit status 1: no model fits the budget.
+    """
+    quiet = verbosity.setup()
+    from layerstill import acts
+    from layerstill.acts.compress import climb_down
+    from layerstill.compression.choice import Budget
+    from layerstill.reporting.compression import print_rows
+
+    budget = Budget(max_ms, max_mb, max_drop)
+    depths = None if layers is None else _depths(layers)
+    task, options = data.read(), run.read(quiet)
+    if dry_run:
+        from layerstill.acts.compress import foreseen
+        from layerstill.reporting.compression import print_steps
+
+        print_steps(foreseen(climb_down(teacher, task, effort, options, depths, max_mb)), verbosity.json_)
+        return
+    found = acts.compress(teacher, task, output, budget, effort, options, depths, threads)
+    if verbosity.json_:
+        print(json.dumps(found.record, indent=2))
+    else:
+        print_rows(found.rows, found.choice, found.record["title"], found.record["how"])
+    if found.choice.row is None:
+        raise typer.Exit(NOTHING_FITS)
+
+
+def _depths(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) < 4 for part in parts):
+        raise UserError(f"--layers {text}: write numbers of layers, such as 4,3,2")
+    return [int(part) for part in parts]

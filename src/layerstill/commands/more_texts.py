@@ -1,0 +1,113 @@
+"""Options that give a run more to learn from: texts without labels, copies, ready soft labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from layerstill.commands.common import names
+from layerstill.commands.options import DATA, TaskOptions
+from layerstill.errors import UserError
+
+Teacher = Annotated[
+    Optional[str],
+    typer.Argument(
+        help="A fine-tuned model: a folder or a hub id. Without one, --teacher-probabilities say what it said."
+    ),
+]
+UnlabelledFile = Annotated[
+    Optional[str],
+    typer.Option(
+        "--unlabelled",
+        help="More texts, without labels, that join the training examples: the teacher labels them, and terms on gold "
+        "labels pass them over. A file (.txt with one text a line, .tsv .csv .jsonl .parquet, for tokens .conll), or "
+        "`mnli=FOLDER`. Texts of train, dev and test are left out.",
+        rich_help_panel=DATA,
+    ),
+]
+UnlabelledColumns = Annotated[
+    Optional[str],
+    typer.Option(help="One or two text columns of --unlabelled, if not those of the data.", rich_help_panel=DATA),
+]
+Copies = Annotated[
+    Optional[int],
+    typer.Option(
+        "--augment",
+        min=1,
+        help="So many copies of every training example, some words changed, join them without a label.",
+        rich_help_panel=DATA,
+    ),
+]
+AugmentModel = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Masked language model that proposes words for --augment. Without it words of the training texts take "
+        "each other's places, are left out, or stand twice.",
+        rich_help_panel=DATA,
+    ),
+]
+ProbabilityColumns = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Ready soft labels in place of TEACHER, for recipes that compare no more than logits: a column of the "
+        "train file for each label, called after them or in their order, or one column of lists. The student is cut "
+        "from --init-from.",
+        rich_help_panel=DATA,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ExtraOptions:
+    """Texts that join the training examples."""
+
+    unlabelled: UnlabelledFile = None
+    unlabelled_columns: UnlabelledColumns = None
+    augment: Copies = None
+    augment_model: AugmentModel = None
+
+    def read(self, data: TaskOptions) -> dict[str, Any]:
+        """Those arguments of the acts that say so."""
+        return {"unlabelled": self._texts(data), "augment": self._copies()}
+
+    def _texts(self, data: TaskOptions) -> Any:
+        if self.unlabelled is None:
+            if self.unlabelled_columns is not None:
+                raise UserError("--unlabelled-columns: give --unlabelled too, or leave it out")
+            return None
+        from layerstill.data.extra import read_unlabelled
+        from layerstill.data.files import SUFFIXES
+
+        columns = names(self.unlabelled_columns)
+        if not columns and Path(self.unlabelled).suffix in SUFFIXES:
+            columns = names(data.text_columns)
+        return read_unlabelled(self.unlabelled, columns)
+
+    def _copies(self) -> Any:
+        if self.augment is None:
+            if self.augment_model is not None:
+                raise UserError(
+                    "--augment-model: say with --augment how many copies of an example to make, or leave it out"
+                )
+            return None
+        from layerstill.data.copies import Augment
+
+        return Augment(self.augment, self.augment_model)
+
+
+@dataclass(frozen=True)
+class ProbabilityOptions:
+    """Soft labels in place of a teacher."""
+
+    teacher_probabilities: ProbabilityColumns = None
+
+    def read(self, data: TaskOptions, task: Any) -> Any:
+        """The soft labels of the training file, or None."""
+        if self.teacher_probabilities is None:
+            return None
+        from layerstill.data.probabilities import probabilities_file, read_probabilities
+
+        path = probabilities_file(task, data.data, data.dev)
+        columns = names(self.teacher_probabilities)
+        return read_probabilities(path, columns, task, names(data.text_columns), data.label_column)

@@ -1,0 +1,37 @@
+"""What compress tries."""
+
+import pytest
+
+from layerstill.compression.effort import EFFORTS, Candidate, candidates_of, effort_named, ladder_of
+from layerstill.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("layers", "depths"),
+    [(6, [4, 3, 2]), (12, [6, 4, 3]), (24, [12, 8, 6]), (4, [3, 2, 1]), (3, [2, 1]), (2, [1]), (22, [11, 7, 6])],
+)
+def test_the_ladder(layers: int, depths: list[int]) -> None:
+    assert ladder_of(layers) == depths
+
+
+def test_one_layer_has_no_ladder() -> None:
+    with pytest.raises(UserError, match="export --int8"):
+        ladder_of(1)
+
+
+def test_the_recipe_as_it_is_comes_first_and_wins_ties() -> None:
+    for effort in EFFORTS.values():
+        candidates = list(candidates_of(effort))
+        assert len(candidates) == effort.trials == len({c.name for c in candidates})
+        assert candidates[0] == Candidate("best", "spread", 1)
+
+
+def test_a_candidate_changes_start_and_rate() -> None:
+    plain, faster = Candidate("best", "spread", 1).resolved(), Candidate("best", "first-k", 2).resolved()
+    assert faster.stages[0].learning_rate == pytest.approx(2 * plain.stages[0].learning_rate)
+    assert faster.student.initialisation != plain.student.initialisation
+
+
+def test_an_unknown_effort_is_told_the_nearest() -> None:
+    with pytest.raises(UserError, match="normal"):
+        effort_named("norml")
