@@ -76,13 +76,15 @@ class Family:
     """Fields of the configuration whose use is not proven: a model that sets one is refused."""
     call: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Arguments that every forward pass needs."""
+    segments: bool = False
+    """Whether the model reads `token_type_ids`, unless its configuration has one kind of them only."""
     position_offset: bool = False
     """Whether positions are counted from after the padding index, which costs so many positions."""
     widths: Widths | None = None
     """How parameters depend on widths; None where narrower students are not proven."""
 
 
-_ROBERTA = Family("encoder.layer", position_offset=True, widths=Widths())
+_ROBERTA = Family("encoder.layer", segments=True, position_offset=True, widths=Widths())
 _DECODER = Family(
     "layers",
     embeddings=("embed_tokens",),
@@ -92,15 +94,19 @@ _DECODER = Family(
 )
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family("encoder.layer", widths=Widths()),
+    "bert": Family("encoder.layer", segments=True, widths=Widths()),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
     "electra": Family(
-        "encoder.layer", embeddings=("embeddings", "embeddings_project"), widths=Widths(projector="embeddings_project")
+        "encoder.layer",
+        segments=True,
+        embeddings=("embeddings", "embeddings_project"),
+        widths=Widths(projector="embeddings_project"),
     ),
     "albert": Family(
         "encoder.albert_layer_groups",
+        segments=True,
         embeddings=("embeddings", "encoder.embedding_hidden_mapping_in"),
         shared_layers=True,
         widths=Widths(
@@ -139,6 +145,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "deberta-v2": Family(
         "encoder.layer",
+        segments=True,
         head_width="attention_head_size",
         unproven=("conv_kernel_size",),
         embeddings=("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm"),
@@ -192,7 +199,14 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
 def recorder_of(model: PreTrainedModel) -> Recorder:
     """What reads hidden states, q, k and v out of a model of a proven family."""
     family = family_of(model.config)
-    return Recorder(model, layers_of(model), family.projections, family.call, family.scaled_query)
+    reads = inputs_of(model.config)
+    return Recorder(model, layers_of(model), family.projections, family.call, family.scaled_query, reads)
+
+
+def inputs_of(config: PretrainedConfig) -> tuple[str, ...]:
+    """Names of what a model reads of a batch, besides its mask."""
+    segments = family_of(config).segments and getattr(config, "type_vocab_size", 2) > 1
+    return ("input_ids", "token_type_ids") if segments else ("input_ids",)
 
 
 def embeddings_of(model: PreTrainedModel) -> list[nn.Module]:

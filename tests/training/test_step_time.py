@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from layerstill import Options, Recipe
-from layerstill.data.encode import encode
+from layerstill.data.encode import Collator, encode
 from layerstill.heads import Classes
 from layerstill.reporting.plan import duration
 from layerstill.training.plan import make_plan
@@ -30,7 +30,7 @@ def measured(recipe: str, encoded, *sets: str) -> StepTime:
     options = Options(max_length=32, precision="fp32", progress=False)
     loaded = Recipe.load(recipe, sets)
     configs = tiny_config("bert", layers=2), tiny_config("bert", layers=4)
-    return measure_step_seconds(loaded, 0, *configs, encoded, tiny_tokenizer(), Classes(), options)
+    return measure_step_seconds(loaded, 0, *configs, encoded, Collator(tiny_tokenizer(), Classes()), Classes(), options)
 
 
 def test_steps_are_timed_and_nothing_is_drawn_from_the_global_generator(encoded):

@@ -8,29 +8,31 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from layerstill.acts.start import Start, as_student_reads
 from layerstill.data.checks import data_counts, data_notices, supplementary_notices
 from layerstill.data.copies import Augment
-from layerstill.data.encode import Encoded, encode, usable_length
+from layerstill.data.encode import Encoded, usable_length
 from layerstill.data.extra import ExtraTexts, Sieve, Unlabelled, add_unlabelled
 from layerstill.data.label_agreement import FittedSet, agree_on_labels, fit_all
 from layerstill.data.ood import OodSet
 from layerstill.data.probabilities import OPTION, Probabilities
+from layerstill.data.readers import Readers
 from layerstill.data.regimes import other_regime
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.families import depth_of, family_of
+from layerstill.families import family_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.students.vocabulary import Vocabulary, trim_vocabulary
 from layerstill.training.arguments import Options
 from layerstill.training.compiling import refuse_compiling
+from layerstill.training.left_out import without_token_terms
 from layerstill.training.length import settled
-from layerstill.training.misfits import refuse_misfits
+from layerstill.training.misfits import fit, refuse_misfits
 from layerstill.training.models import (
     fingerprint,
     load_config,
     load_tokenizer,
-    refuse_other_tokens,
     require_head,
     special_token_notices,
 )
@@ -48,13 +50,20 @@ class Agreement:
     told: Recipe
     """As it was given."""
     recipe: Recipe
-    """With a number in place of every `epochs: auto`."""
+    """With a number in place of every `epochs: auto`, and without what two tokenizers cannot compare."""
+    left_out: list[str]
+    """What that is, a line each."""
     student_layers: int
     options: Options
-    init_from: str | None
+    start: Start
+    """What the student is made of."""
     source: PretrainedConfig
-    """Of the model that the student is cut from: the teacher's, or that of `init_from`."""
+    """The configuration of that."""
     teacher_tokenizer: PreTrainedTokenizerBase
+    whole_readers: Readers
+    """How both models read texts with all of their tokens."""
+    readers: Readers
+    """How they do it while the student trains, which may have a smaller vocabulary."""
     vocabulary: Vocabulary | None
     """The smaller one of the student, if the recipe asks for one."""
     ood: tuple[OodSet, ...]
@@ -77,8 +86,9 @@ class Agreement:
         if extra is None:
             return self
         more = [*(self.supplementary.texts if self.supplementary else ()), *extra.rows]
-        vocabulary = _student_vocabulary(self.recipe, self.teacher_tokenizer, self.task, self.config, more)
-        joined = replace(self, extra=extra, vocabulary=vocabulary)
+        models = self.config, self.source
+        vocabulary, readers = _student_vocabulary(self.recipe, self.whole_readers, self.task, models, more)
+        joined = replace(self, extra=extra, vocabulary=vocabulary, readers=readers)
         recipe, lengths = settled(self.told, joined.sizes)
         return replace(joined, recipe=recipe, extra=replace(extra, notices=(*extra.notices, *lengths)))
 
@@ -89,14 +99,9 @@ class Agreement:
         return sizes | ({"supplementary": len(self.supplementary.texts)} if self.supplementary else {})
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """What both models' texts are read with."""
-        return self.vocabulary.tokenizer if self.vocabulary else self.teacher_tokenizer
-
-    @property
     def tokens(self) -> list[int] | None:
-        """The teacher's numbers of the student's tokens; None where both have the same."""
-        return self.vocabulary.kept if self.vocabulary else None
+        """The teacher's numbers of the tokens that it is given, if they are a smaller vocabulary's."""
+        return self.vocabulary.kept if self.vocabulary and not self.readers.apart else None
 
     @cached_property
     def teacher_fingerprint(self) -> str:
@@ -119,7 +124,7 @@ class Agreement:
             self.recipe.agree_on_supplementary(self.supplementary is not None)
             assert self.supplementary is not None
             split = self.supplementary.split
-        return encode(split, self.tokenizer, self.options.max_length, self.task.head)
+        return self.readers.encode(split, self.options.max_length, self.task.head)
 
     def settings(self, teacher_name: str) -> dict[str, Any]:
         """What `run.json` keeps of it."""
@@ -129,8 +134,8 @@ class Agreement:
             "teacher": None if ready else teacher_name,
             "teacher_fingerprint": None if ready else self.teacher_fingerprint,
             "student_layers": self.student_layers,
-            "init_from": self.init_from,
-            "init_from_fingerprint": self.init_from and fingerprint(self.init_from, self.source),
+            **self.start.settings(self.source),
+            **({"left_out": self.left_out} if self.left_out else {}),
             "supplementary": self.supplementary and self.supplementary.fingerprint,
             **self._more_settings(),
             "data_checks": self.counts,
@@ -177,7 +182,7 @@ def agree(
     recipe: Recipe,
     student_layers: int | None,
     options: Options = Options(),
-    init_from: str | None = None,
+    start: Start = Start(),
     ood: Sequence[OodSet] = (),
     supplementary: Supplementary | None = None,
     more: More = More(),
@@ -206,23 +211,26 @@ def agree(
     if supplementary is not None:
         supplementary.refuse_words(task)
     fitted = fit_all(ood, task)
-    source = config if init_from is None else load_config(init_from, task.head)
-    if student_layers is None:
-        raise UserError(f"student_layers: say how many layers the student shall have, 1 to {depth_of(source)}")
-    refuse_misfits(recipe, config, source, student_layers, options.seed, task.head)
-    if options.compile:
-        refuse_compiling(config)
+    source = start.config(config, task)
+    depth = start.depth(student_layers, source)
     tokenizer = load_tokenizer(teacher, config)
     usable_length(options.max_length, tokenizer, config)
-    if init_from is not None:
-        refuse_other_tokens(init_from, source, config, tokenizer.get_vocab())
-    vocabulary = _student_vocabulary(recipe, tokenizer, task, config, supplementary.texts if supplementary else ())
+    readers = start.readers(tokenizer, config, source, options.max_length)
+    models = config, source, depth, options.seed, task.head
+    left_out: list[str] = []
+    if readers.apart:
+        recipe, left_out = without_token_terms(recipe, task.head, str(start.student), lambda r: fit(r, *models))
+    refuse_misfits(recipe, *models, start.whose)
+    for model in (config, source) if options.compile else ():
+        refuse_compiling(model)
+    texts = supplementary.texts if supplementary else ()
+    vocabulary, used = _student_vocabulary(recipe, readers, task, (config, source), texts)
     sizes = {"task": len(task.splits["train"])}
     if supplementary is not None:
         sizes["supplementary"] = len(supplementary.texts)
     told, (recipe, lengths) = recipe, settled(recipe, sizes)
     counts = data_counts(task)
-    notices += [*task.notices, *lengths]
+    notices += [*start.notices(source, readers), *left_out, *task.notices, *lengths]
     if supplementary is not None:
         notices += [*supplementary.notices, *supplementary_notices(task, supplementary.texts)]
     notices += [*data_notices(task, counts), *special_token_notices(teacher, config, tokenizer)]
@@ -233,11 +241,14 @@ def agree(
         task=task,
         told=told,
         recipe=recipe,
-        student_layers=student_layers,
+        left_out=left_out,
+        student_layers=depth,
         options=options,
-        init_from=init_from,
+        start=start,
         source=source,
         teacher_tokenizer=tokenizer,
+        whole_readers=readers,
+        readers=used,
         vocabulary=vocabulary,
         ood=tuple(ood),
         fitted=fitted,
@@ -252,14 +263,22 @@ def agree(
 
 def _student_vocabulary(
     recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
+    readers: Readers,
     task: Task,
-    teacher: PretrainedConfig,
+    models: tuple[PretrainedConfig, PretrainedConfig],
     more: Sequence[tuple[str, ...]],
-) -> Vocabulary | None:
-    """The smaller vocabulary that a recipe asks for, of all texts it trains on; None for the teacher's own."""
+) -> tuple[Vocabulary | None, Readers]:
+    """The smaller vocabulary that a recipe asks for, of all texts it trains on, and how both models read with it.
+
+    `models` are the teacher and what the student is made of. None and the same readers if it asks for none.
+    """
     size = recipe.student.vocabulary
     if size is None:
-        return None
+        return None, readers
     texts = [*task.splits["train"].texts, *more]
-    return trim_vocabulary(tokenizer, texts, size, family_of(teacher).position_offset)
+    whole = readers.student if readers.apart else readers.teacher
+    found = trim_vocabulary(whole, texts, size, any(family_of(config).position_offset for config in models))
+    own = found.tokenizer
+    if readers.apart:
+        return found, Readers(own, readers.teacher, apart=True)
+    return found, Readers(as_student_reads(own, *models), own)

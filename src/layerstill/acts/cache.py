@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from layerstill.acts.agree import Agreement, More, agree
 from layerstill.acts.extra import gather
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.acts.start import Start
 from layerstill.data.copies import Augment
-from layerstill.data.encode import Collator
 from layerstill.data.extra import Unlabelled
 from layerstill.data.ood import OodSet
 from layerstill.data.supplementary import Supplementary
@@ -67,6 +67,7 @@ def cache(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
+    student: str | Path | None = None,
     unlabelled: Unlabelled | None = None,
     augment: Augment | None = None,
 ) -> list[Filled]:
@@ -81,7 +82,7 @@ def cache(
     recipe = read_recipe(recipe)
     more = More(unlabelled, augment)
     with model_at(teacher, tokenizer) as (place, _):
-        start = None if init_from is None else str(init_from)
+        start = Start.of(init_from, student)
         task = read_task(data, place, labels)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         agreed = agreed.joined_by(gather(agreed))
@@ -101,12 +102,12 @@ def _fill(agreed: Agreement) -> list[Filled]:
         if stage.data == "supplementary" and agreed.supplementary is None:
             log.info("stage %d: it trains on supplementary texts, which were not given, and is left out", number)
             continue
-        train = agreed.encoded(stage)
+        train = agreed.encoded(stage).for_teacher
         objectives = bind_objectives(stage, student, agreed.config, head, options.seed)
         chosen = choose_cache(objectives, agreed.config, key, train, float("inf"), options.cache, own, arithmetic)
         if chosen is None:
             continue
-        new = chosen.fill(train.dataset, ask, Collator(agreed.tokenizer, head), device, options.progress)
+        new = chosen.fill(train.dataset, ask, agreed.readers.teacher_collator(head), device, options.progress)
         size = sum(path.stat().st_size for path in chosen.folder.glob("shard-*")) / 1e6
         different = len(set(train.dataset["content"]))
         filled.append(Filled(number, str(chosen.contents), chosen.folder, different, new, size))

@@ -12,6 +12,7 @@ from layerstill.acts.extra import gather
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
 from layerstill.acts.rates import Rate, apply_rate, tuned
 from layerstill.acts.rungs import Judge, Train, Trial
+from layerstill.acts.start import Start
 from layerstill.acts.teacher_says import TeacherSays
 from layerstill.data.checks import chance_notices
 from layerstill.data.copies import Augment
@@ -30,7 +31,7 @@ from layerstill.reporting.model_card import card_writer
 from layerstill.result import Result
 from layerstill.students.build import build_student, chosen_layers
 from layerstill.training.arguments import Options, dtype_of
-from layerstill.training.models import adopt_padding, load_fine_tuned, load_for_finetuning, with_weights_in
+from layerstill.training.models import adopt_padding, load_fine_tuned, with_weights_in
 from layerstill.training.reach import reach_notices
 from layerstill.training.records import RunFolder, folder_for
 from layerstill.training.stages import StagedRun, note
@@ -52,6 +53,7 @@ def distill(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
+    student: str | Path | None = None,
     learning_rate: Rate = None,
     unlabelled: Unlabelled | None = None,
     augment: Augment | None = None,
@@ -67,7 +69,7 @@ def distill(
             (text, label), a list of texts with `labels`, a dictionary of these by split, or a path. It is taken for
             what the teacher's head is for.
         recipe: a recipe, the name of a shipped one, or a file.
-        student_layers: how many layers the student has.
+        student_layers: how many layers the student has; with `student`, all of its own unless fewer are asked for.
         output: becomes a plain model folder with a model card and the record of the run. Without it the folder is
             `runs/RECIPE-DIGEST` in the working directory, one for everything that makes a run another.
         options: how to run.
@@ -78,6 +80,9 @@ def distill(
         teacher_metrics: the teacher's scores on dev, if they are known.
         tokenizer: of a loaded teacher; without it the one where the teacher was loaded from.
         labels: of a list of texts.
+        student: the student itself before it is distilled, in place of `init_from`: any model of a proven family, with
+            a depth, widths and a tokenizer of its own. A folder without weights starts from random ones. With other
+            tokens than the teacher's, objectives that compare token by token are left out.
         learning_rate: of every stage, in place of the recipe's; `auto` finds one by short trainings on a slice of the
             training examples, before the student is trained on all of them.
         unlabelled: texts that join the training examples, for everything that learns from more than gold labels.
@@ -91,18 +96,16 @@ def distill(
     recipe.agree_on_supplementary(supplementary is not None)
     more = More(unlabelled, augment, probabilities)
     with model_at(start_of(teacher, init_from, probabilities), tokenizer) as (place, name):
-        start = None if init_from is None else str(init_from)
+        start = Start.of(init_from, student)
         task = read_task(data, place, labels, Classes() if probabilities else None)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         task, recipe = agreed.task, agreed.recipe
         # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
         set_seed(options.seed)  # a source without a head for this task gets a random one
         teacher_model = None if probabilities else load_fine_tuned(place, task.head)
-        source = teacher_model if start is None else load_for_finetuning(start, task)
-        assert source is not None
-        for model in (teacher_model, source):
-            if model is not None:
-                adopt_padding(model, agreed.teacher_tokenizer)
+        if teacher_model is not None:
+            adopt_padding(teacher_model, agreed.teacher_tokenizer)
+        source = start.load(teacher_model, task, agreed.readers.student)
         settings = agreed.settings(name) | ({"learning_rate": "auto"} if learning_rate == "auto" else {})
         with RunFolder(folder_for(output, recipe, settings), settings) as folder:
             if done := folder.finished:
@@ -125,32 +128,34 @@ def distill(
                 taught = recipe.needs_teacher
 
                 def prepare(cut: Task) -> tuple[Train, Judge]:
-                    return trainer_for(place, cut, options, taught, student_layers, start, supplementary)
+                    return trainer_for(
+                        place, cut, options, taught, student_layers, start.init_from, supplementary, start.student
+                    )
 
                 recipe = tuned(recipe, task, options, folder, prepare, sizes.get("supplementary", 0))
             elif recipe.needs_teacher:
                 note(reach_notices(recipe, sizes, options.max_steps))
             set_seed(options.seed)
             depth, spec = agreed.student_layers, recipe.student
-            student = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
-            chosen = chosen_layers(source.config, depth, spec, options.seed)
+            built = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
+            chosen = None if start.fresh else chosen_layers(source.config, depth, spec, options.seed)
             judge = None
             if recipe.needs_teacher:
-                models = teacher_model, student.config, agreed.tokenizer
+                models = teacher_model, built.config, agreed.readers
                 judge = judge_of(recipe, task, *models, options, sizes, folder.path)
             run = StagedRun(
                 folder=folder,
-                student=student,
+                student=built,
                 # After the student was cut from it: the student's weights stay in fp32.
                 teacher=with_weights_in(teacher_model, dtype_of(options.precision))
                 if teacher_model is not None and recipe.needs_teacher
                 else None,
-                tokenizer=agreed.tokenizer,
+                readers=agreed.readers,
                 task=task,
                 recipe=recipe,
                 options=options,
                 teacher_metrics=teacher_metrics,
-                origin={"layers": chosen or "random weights", "from": start or "teacher"},
+                origin={"layers": chosen or "random weights", "from": start.name or "teacher"},
                 teacher_tokens=agreed.tokens,
                 ood=agreed.fitted,
                 supplementary=supplementary,
@@ -170,6 +175,7 @@ def trainer_for(
     student_layers: int | None = None,
     init_from: str | None = None,
     supplementary: Supplementary | None = None,
+    student: str | None = None,
 ) -> tuple[Train, Judge]:
     """What distils a trial on a task with its dev split, and how far the student is from the teacher's logits there, or
     from the gold labels unless it is `taught`.
@@ -181,7 +187,8 @@ def trainer_for(
     def train(trial: Trial, output: Path, how: Options) -> Result:
         layers, start = trial.student_layers or student_layers, trial.init_from or init_from
         known = says.metrics if says is not None else None
-        return distill(teacher, task, trial.recipe, layers, output, how, start, (), supplementary, known)
+        arguments = teacher, task, trial.recipe, layers, output, how, start, (), supplementary, known
+        return distill(*arguments, student=student)
 
     def loss(folder: Path) -> float:
         return loss_of(kept_predictions(folder), task)

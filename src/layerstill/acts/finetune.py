@@ -13,6 +13,7 @@ from layerstill.data.checks import data_counts, data_notices
 from layerstill.data.encode import usable_length
 from layerstill.data.label_agreement import fit_all
 from layerstill.data.ood import OodSet
+from layerstill.data.readers import Readers
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.nearness import kept_predictions, loss_of
@@ -91,7 +92,7 @@ def finetune(
                 folder=folder,
                 student=student,
                 teacher=None,
-                tokenizer=own,
+                readers=Readers(own, own),
                 task=task,
                 recipe=recipe,
                 options=options,

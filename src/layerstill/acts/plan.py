@@ -11,8 +11,9 @@ from layerstill.acts.agree import Agreement, More, agree
 from layerstill.acts.extra import gather, most
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
 from layerstill.acts.rates import Rate, apply_rate, rate_notice
+from layerstill.acts.start import Start
 from layerstill.data.copies import Augment
-from layerstill.data.encode import encode, evenly, mean_tokens
+from layerstill.data.encode import evenly, mean_tokens
 from layerstill.data.extra import Unlabelled
 from layerstill.data.ood import OodSet
 from layerstill.data.probabilities import Probabilities
@@ -39,6 +40,7 @@ def plan(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
+    student: str | Path | None = None,
     learning_rate: Rate = None,
     unlabelled: Unlabelled | None = None,
     augment: Augment | None = None,
@@ -52,11 +54,12 @@ def plan(
     recipe.agree_on_supplementary(supplementary is not None)
     more = More(unlabelled, augment, probabilities)
     with model_at(start_of(teacher, init_from, probabilities), tokenizer) as (place, _):
-        start = None if init_from is None else str(init_from)
+        start = Start.of(init_from, student)
         task = read_task(data, place, labels, Classes() if probabilities else None)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         agreed = agreed.joined_by(gather(agreed, ask_models=False))
-    train, head = agreed.task.splits["train"], agreed.task.head
+    train, head, readers = agreed.task.splits["train"], agreed.task.head, agreed.readers
+    lengths = [mean_tokens(train, own, options.max_length, head) for own in (readers.student, readers.teacher)]
     made = make_plan(
         agreed.recipe,
         agreed.config,
@@ -70,11 +73,15 @@ def plan(
         vocabulary=agreed.vocabulary,
         extra=most(agreed) + (len(agreed.extra.rows) if agreed.extra else 0),
         supplementary=None if supplementary is None else len(supplementary.texts),
-        tokens=mean_tokens(train, agreed.tokenizer, options.max_length, head),
+        tokens=lengths[0],
+        teacher_tokens=lengths[1],
         arithmetic=arithmetic_of(options.precision),
         cache=options.cache,
         ready=probabilities is not None,
     )
+    made = replace(made, source=start.name or "teacher", left_out=agreed.left_out)
+    if start.fresh:
+        made = replace(made, initialisation=None)
     note([*agreed.notices, *(agreed.extra.notices if agreed.extra else ())])
     if most(agreed):
         note([f"--augment-model: its copies are made when the run begins; at most {most(agreed)} are counted here"])
@@ -100,14 +107,14 @@ def _timed(made: Plan, agreed: Agreement) -> Plan:
         split = agreed.task.splits["train"]
         if stage.data == "supplementary" and agreed.supplementary is not None:
             split = agreed.supplementary.split
-        some = encode(evenly(split), agreed.tokenizer, agreed.options.max_length, head)
+        some = agreed.readers.encode(evenly(split), agreed.options.max_length, head)
         taken = measure_step_seconds(
             recipe,
             number,
             student,
             agreed.config,
             some,
-            agreed.tokenizer,
+            agreed.readers.collator(head),
             head,
             agreed.options,
             agreed.tokens,

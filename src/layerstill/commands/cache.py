@@ -55,7 +55,8 @@ def cache(
     sets = ood.read(task, data)
     options = run.read(quiet, CacheOptions(where, cache_budget))
     layers, start, more = recipe.student_layers, recipe.init_from, extra.read(data)
-    found = acts.cache(teacher, task, the_recipe, layers, options, start, sets, texts, **more)
+    arguments = teacher, task, the_recipe, layers, options, start, sets, texts
+    found = acts.cache(*arguments, student=recipe.student, **more)
     if verbosity.json_:
         print(json.dumps([filled.to_data() for filled in found], indent=2))
         return

@@ -49,4 +49,5 @@ def distill(
     options = run.read(quiet, cache)
     layers, start = recipe.student_layers, recipe.init_from
     more = extra.read(data) | {"probabilities": probabilities.read(data, task), "learning_rate": stages.rate}
-    show(acts.distill(teacher, task, the_recipe, layers, output, options, start, sets, texts, **more), verbosity.json_)
+    arguments = teacher, task, the_recipe, layers, output, options, start, sets, texts
+    show(acts.distill(*arguments, student=recipe.student, **more), verbosity.json_)

@@ -125,7 +125,9 @@ Set = Annotated[
         "--set", help="Override anything in the recipe: `--set stages.0.epochs=3`. Repeatable.", rich_help_panel=RECIPE
     ),
 ]
-StudentLayers = Annotated[int, typer.Option(help="Depth of the student.", rich_help_panel=RECIPE)]
+StudentLayers = Annotated[
+    Optional[int], typer.Option(help="Depth of the student; all of --student's without it.", rich_help_panel=RECIPE)
+]
 Init = Annotated[
     Optional[str],
     typer.Option(
@@ -135,6 +137,9 @@ Init = Annotated[
 ]
 InitFrom = Annotated[
     Optional[str], typer.Option(help="Cut the student from this model instead of the teacher.", rich_help_panel=RECIPE)
+]
+Student = Annotated[
+    Optional[str], typer.Option(help="Train this model: its own family, sizes and tokenizer.", rich_help_panel=RECIPE)
 ]
 Epochs = Annotated[
     Optional[str],
@@ -326,10 +331,11 @@ class StageOptions:
 class RecipeOptions:
     """How a student is made of a teacher."""
 
-    student_layers: StudentLayers
+    student_layers: StudentLayers = None
     recipe: RecipeName = "best"
     init: Init = None
     init_from: InitFrom = None
+    student: Student = None
 
     def read(self, stages: StageOptions) -> Any:
         """The recipe with what the command line overrides."""

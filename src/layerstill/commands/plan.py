@@ -49,5 +49,6 @@ def plan(
     options = run.read(quiet, cache)
     layers, start = recipe.student_layers, recipe.init_from
     more = extra.read(data) | {"probabilities": probabilities.read(data, task), "learning_rate": stages.rate}
-    made = acts.plan(teacher, task, the_recipe, layers, options, start, sets, texts, **more)
+    arguments = teacher, task, the_recipe, layers, options, start, sets, texts
+    made = acts.plan(*arguments, student=recipe.student, **more)
     print(json.dumps(plan_data(made), indent=2)) if verbosity.json_ else print_plan(made)

@@ -36,6 +36,13 @@ class Encoded:
     """How many words were cut off with their labels."""
     bare_words: int = 0
     """How many words the tokenizer makes nothing of; each was read as one unknown token."""
+    teacher: "Encoded | None" = None
+    """The same split as the teacher reads it, if that is otherwise."""
+
+    @property
+    def for_teacher(self) -> "Encoded":
+        """What the teacher reads."""
+        return self.teacher or self
 
     def notices(self, name: str, max_length: int) -> list[str]:
         """What happened to the texts of the split `name`, where it is worth a line."""
@@ -56,7 +63,8 @@ class Encoded:
                 f"{self.unknown} of {self.tokens} tokens of the {name} texts are unknown to the tokenizer; "
                 "is it made for these texts?"
             )
-        return notices
+        theirs = [] if self.teacher is None else self.teacher.notices(name, max_length)
+        return notices + [f"in the teacher's tokens, {notice}" for notice in theirs]
 
 
 def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, head: Head) -> Encoded:
@@ -146,25 +154,36 @@ def content_hashes(tokens: Mapping[str, Sequence[Sequence[int]]]) -> list[int]:
     return [int.from_bytes(digest, "big") >> 1 for digest in digests]
 
 
-def allowed_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """How many tokens a model allows, `wanted` where nothing limits them; UserError if they are too few for a text."""
-    limit = getattr(config, "max_position_embeddings", wanted)
+def longest_text(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """The most tokens that a model and its tokenizer allow."""
+    limit = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
     if family_of(config).position_offset:
         limit -= config.pad_token_id + 1  # positions are counted from after the padding index
-    limit = min(limit, tokenizer.model_max_length)
+    return int(min(limit, tokenizer.model_max_length))
+
+
+def allowed_length(
+    wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, whose: str = "the model"
+) -> int:
+    """How many tokens a model allows, `wanted` where nothing limits them; UserError if they are too few for a text."""
+    limit = longest_text(tokenizer, config)
+    if not hasattr(config, "max_position_embeddings"):
+        limit = min(limit, wanted)
     if limit < SHORTEST:
         raise UserError(
-            f"the model allows {limit} tokens, too few for a text; mend max_position_embeddings in its config.json or "
+            f"{whose} allows {limit} tokens, too few for a text; mend max_position_embeddings in its config.json or "
             f"model_max_length ({tokenizer.model_max_length}) in its tokenizer_config.json"
         )
     return limit
 
 
-def usable_length(wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+def usable_length(
+    wanted: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, whose: str = "the model"
+) -> int:
     """`wanted` tokens, if the model has that many positions; UserError with the limit otherwise."""
-    limit = allowed_length(wanted, tokenizer, config)
+    limit = allowed_length(wanted, tokenizer, config, whose)
     if wanted > limit:
-        raise UserError(f"--max-length {wanted}: the model allows {limit} tokens; use {limit} or less")
+        raise UserError(f"--max-length {wanted}: {whose} allows {limit} tokens; use {limit} or less")
     return wanted
 
 

@@ -286,6 +286,7 @@ class Recorder:
         projections: where q, k, v are read if the family's attention bypasses the interface of transformers.
         call: arguments of every forward pass.
         scaled_query: whether attention gets its queries scaled already; they are recorded as they were before.
+        reads: names of what the model reads of a batch, besides its mask.
     """
 
     def __init__(
@@ -295,12 +296,18 @@ class Recorder:
         projections: Projections | None = None,
         call: Mapping[str, Any] = MappingProxyType({}),
         scaled_query: bool = False,
+        reads: Sequence[str] = ("input_ids", "token_type_ids"),
     ) -> None:
         self.model = model
         self.layers = list(layers)
         self.projections = projections
         self.call = dict(call)
         self.scaled_query = scaled_query
+        self.reads = tuple(reads)
+
+    def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What this model reads of a batch, besides its mask."""
+        return {name: batch[name] for name in self.reads if name in batch}
 
     def prepare(self, plan: CapturePlan) -> None:
         """Switch the model to the recording attention function if the plan needs q, k or v, and check the switch."""
@@ -319,7 +326,7 @@ class Recorder:
         mask: Tensor,
         edit_embeddings: Callable[[Tensor], Tensor] | None = None,
     ) -> Captured:
-        """One forward pass on `inputs` under token mask `mask` `(B, N)`.
+        """One forward pass on `inputs` under token mask `mask` `(B, N)`; what the model does not read is left out.
 
         `edit_embeddings` replaces the output of the embedding layer `(B, N, d)`. Stops after the deepest planned
         layer when the plan has no logits.
@@ -330,7 +337,7 @@ class Recorder:
         with ExitStack() as undo:
             running.watch(self.projections, undo)
             try:
-                logits = self.model(**inputs, **self.call, attention_mask=mask.long()).logits
+                logits = self.model(**self.inputs(inputs), **self.call, attention_mask=mask.long()).logits
                 captured.logits = logits if plan.logits else None
             except _DeepEnough:
                 pass

@@ -57,6 +57,11 @@ class Places:
         """Those of some examples."""
         return Places(self.tokens[some], self.positions[some])
 
+    def only(self, examples: Tensor) -> "Places":
+        """Those of the examples `(B,)` that are true; nothing of the others counts."""
+        seen = examples.view(-1, *(1,) * (self.positions.ndim - 1))
+        return Places(self.tokens & examples[:, None], self.positions & seen)
+
     def with_padding(self) -> "Places":
         """The same where padding counts like real tokens; a row without any stays out."""
         return replace(self, tokens=self.examples[:, None].expand_as(self.tokens))

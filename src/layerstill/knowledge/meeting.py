@@ -36,6 +36,8 @@ class Target:
     """In the order of the student's rows."""
     aligner: Aligner | None = None
     share: float = 1.0
+    own: Places | None = None
+    """The places in its own tokens, if it cuts texts otherwise than the student; then no token-by-token map is read."""
     partner: bool = False
     """Whether each example is compared with its partner's tensors (the second half of a mixed target)."""
 
@@ -167,7 +169,8 @@ class Meeting:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read both sides of a group, bring them into one space, join or mix them, and intersect their masks."""
         how = (self.padding, self.distance.reads)
-        own = target.places.flip() if target.partner else target.places
+        own = target.own or target.places
+        own = own.flip() if target.partner else own
         read_s = [self.signal.read(student, layer, target.places, *how) for layer in group.student]
         read_t = [self.signal.read(target.captured, layer, own, *how) for layer in group.teacher]
         if target.partner:

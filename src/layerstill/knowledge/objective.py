@@ -129,6 +129,18 @@ class Objective(Spec):
         """Whether it is fed mixed examples."""
         return self.view is not None and bool(self.view.mixes)
 
+    def aligned_tokens(self, per_token: bool) -> bool:
+        """Whether it compares with the teacher position by position, so that both must cut a text into the same tokens.
+
+        `per_token`: every token has logits, and only the words that both models have count. Then vectors of words meet,
+        other than maps of tokens, padding, and what each model mixes of other tokens.
+        """
+        if self.signal.gold or self.consistent:
+            return False
+        if per_token:
+            return bool(self.signal.maps or self.mixes or self.padding == "included")
+        return bool(self.signal.aligned_tokens)
+
     @property
     def over_batch(self) -> bool:
         """Whether it relates the examples of a batch to each other."""

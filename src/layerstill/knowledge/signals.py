@@ -52,6 +52,11 @@ class Signal(Spec):
         """What has one row of values: an example, a real token, or a place where the head's logits count."""
         return "examples"
 
+    @property
+    def aligned_tokens(self) -> bool:
+        """Whether it is compared position by position, so that both models must cut a text into the same tokens."""
+        return self.maps or self.per == "tokens"
+
     def plan(self, layers: list[int]) -> CapturePlan:
         """What must be captured for these layers."""
         raise TypeError(f"{type(self).__name__} is not a signal by itself")

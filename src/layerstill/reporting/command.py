@@ -33,6 +33,7 @@ def command_of(run: RunRecord) -> str | None:
     if distilled:
         words += ["--recipe", str(run.folder / "recipe.yaml"), "--student-layers", settings.get("student_layers")]
         words += ["--init-from", settings["init_from"]] if settings.get("init_from") else []
+        words += ["--student", settings["student"]] if settings.get("student") else []
         if foreign := foreign_words(settings.get("recipe")):
             remarks.append(f"only in Python: Recipe.load(FILE, words=[...]) with {', '.join(foreign)}")
     else:

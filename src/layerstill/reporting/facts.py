@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
 from layerstill.data.encode import mean_tokens
+from layerstill.data.readers import Readers
 from layerstill.data.tasks import Task
 from layerstill.families import depth_of
 from layerstill.recipe import Recipe
@@ -23,7 +24,7 @@ def judge_of(
     task: Task,
     teacher: PreTrainedModel,
     student: PretrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
+    readers: Readers,
     options: Options,
     sizes: Mapping[str, int],
     folder: Path,
@@ -35,9 +36,10 @@ def judge_of(
     empty where the teacher was not scored.
     """
     parameters, layers = teacher.num_parameters(), depth_of(teacher.config)
-    tokens = mean_tokens(task.splits["train"], tokenizer, options.max_length, task.head)
-    fast = forward_tflop(teacher.config, task.head, layers, tokens)
-    fast /= forward_tflop(student, task.head, depth_of(student), tokens)
+    train, head = task.splits["train"], task.head
+    theirs, ours = (mean_tokens(train, own, options.max_length, head) for own in (readers.teacher, readers.student))
+    fast = forward_tflop(teacher.config, head, layers, theirs)
+    fast /= forward_tflop(student, head, depth_of(student), ours)
 
     def judge(record: Record, logits: Any) -> list[str]:
         metric = task.metrics[0]

@@ -74,6 +74,7 @@ def model_card(result: Record, recipe: Recipe, settings: dict[str, Any], head: H
         own_head=settings.get("head") and _named(settings["head"]),
         auto_class=f"AutoModel{head.architecture}",
         settings=settings,
+        left_out=settings.get("left_out") or [],
         regime=_flat(result.regime),
         ood=list(result.ood.items()),
         recipe_yaml=recipe.to_yaml(),

@@ -50,13 +50,15 @@ def duration(seconds: float) -> str:
 def print_plan(plan: Plan) -> None:
     """Print the plan: models, then for each stage the pairs and what is captured."""
     console = Console(soft_wrap=False)
-    start = f"teacher layers {plan.initialisation}" if plan.initialisation else "random weights"
+    start = f"{plan.source} layers {plan.initialisation}" if plan.initialisation else "random weights"
     start = start if plan.teacher_parameters else start.replace("teacher layers", "layers")
     teacher = f"teacher {plan.teacher_parameters:,} parameters" if plan.teacher_parameters else "no teacher"
     console.print(
         f"{teacher}; student {plan.student_parameters:,} parameters, "
         f"{plan.student_layers} layers from {start}; about {plan.memory_mb:,.0f} MB of memory while training"
     )
+    for line in plan.left_out:
+        console.print(line)
     for number, stage in enumerate(plan.stages, 1):
         steps = f"{stage.steps:,} steps" if stage.steps is not None else "steps depend on the data"
         where = "" if stage.data == "task" else " on supplementary texts"

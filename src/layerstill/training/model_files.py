@@ -10,10 +10,22 @@ from safetensors import safe_open
 from layerstill.errors import UserError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+OTHER_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ckpt", ".onnx", ".gguf", ".ot"}
 
 
-def refuse_folder(name: str) -> None:
-    """UserError for a local folder that holds no model in safetensors, or for a path to nowhere."""
+def is_blank(name: str) -> bool:
+    """Whether a local folder describes a model and holds no weights of any kind."""
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        return False
+    return not any(path.suffix in OTHER_WEIGHTS or path.name == INDEX for path in folder.iterdir())
+
+
+def refuse_folder(name: str, weights: bool = True) -> None:
+    """UserError for a local folder that holds no model in safetensors, or for a path to nowhere.
+
+    Without `weights` a configuration alone will do.
+    """
     folder = Path(name)
     if not name.strip():
         raise UserError("model: the name is empty; give a folder or a hub id")
@@ -28,7 +40,7 @@ def refuse_folder(name: str) -> None:
             f"model {name}: an adapter to another model (adapter_config.json), not a whole one; merge it "
             "(peft's merge_and_unload) and save the model"
         )
-    if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
+    if weights and not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
         pickles = [p.name for p in sorted(folder.glob("*.bin"))]
         hint = f"{pickles[0]} is a pickle, which is never loaded; " if pickles else ""
         raise UserError(
@@ -40,7 +52,7 @@ def refuse_folder(name: str) -> None:
 def held_elements(name: str) -> int | None:
     """Elements in the weight files of a local folder, read from their headers; UserError for a damaged file."""
     folder, held = Path(name), 0
-    if not folder.is_dir():
+    if not folder.is_dir() or is_blank(name):
         return None
     for file in weight_files(folder):
         try:

@@ -20,7 +20,7 @@ from transformers import (
 
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.families import depth_of, family_of
+from layerstill.families import depth_of, family_of, inputs_of
 from layerstill.heads import Classes, Head, head_of
 from layerstill.training.model_files import first_line, held_elements, refuse_folder
 
@@ -31,12 +31,12 @@ DEEPEST = 1000
 SPECIAL = ("bos", "eos", "cls", "sep", "unk", "mask")
 
 
-def load_config(name: str, head: Head | None = None) -> PretrainedConfig:
+def load_config(name: str, head: Head | None = None, weights: bool = True) -> PretrainedConfig:
     """Configuration of a local folder or a hub id; UserError if no model of a proven family can be built from it.
 
-    The model is one with this head, or without one a bare body.
+    The model is one with this head, or without one a bare body. Without `weights` a folder need not hold any.
     """
-    refuse_folder(name)
+    refuse_folder(name, weights)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # a hostile config.json makes transformers raise anything; it is the file that is wrong
@@ -120,7 +120,7 @@ def load_tokenizer(name: str, config: PretrainedConfig) -> PreTrainedTokenizerBa
         tokenizer.pad_token = tokenizer.eos_token
         log.info("note: tokenizer of %s: it has no padding token, its end token %r is used", name, tokenizer.eos_token)
     _refuse_other_padding(name, config, tokenizer)
-    if getattr(config, "type_vocab_size", 2) < 2:
+    if "token_type_ids" not in inputs_of(config):
         tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
     return tokenizer
 
@@ -167,26 +167,22 @@ def special_token_notices(name: str, config: PretrainedConfig, tokenizer: PreTra
     return notices
 
 
-def refuse_other_tokens(name: str, config: PretrainedConfig, teacher: PretrainedConfig, tokens: dict[str, int]) -> None:
-    """UserError unless the model `name` numbers tokens, positions and segments as the teacher does."""
-    theirs = load_tokenizer(name, config).get_vocab()
-    if theirs != tokens:
-        differing = sum(theirs.get(token) != number for token, number in tokens.items())
-        raise UserError(
-            f"--init-from {name}: {differing} of the teacher's {len(tokens)} tokens have another number there; "
-            "the student reads what the teacher reads, so start it from a model with the same tokenizer"
-        )
-    for field in ("max_position_embeddings", "type_vocab_size"):
-        mine, wanted = getattr(config, field, 0), getattr(teacher, field, 0)
-        if mine < wanted:
-            raise UserError(f"--init-from {name}: its {field} is {mine}, less than the teacher's {wanted}")
-
-
 def load_for_finetuning(name: str, task: Task) -> PreTrainedModel:
     """A pre-trained model with a head for the task: its own if it has one with as many outputs, else a new one."""
     config = load_config(name, task.head)
     task.head.describe(config, task.labels)
     return _load(name, config, task.head, new_head=True, start=task.head.start(task.splits["train"].labels))
+
+
+def load_blank(name: str, task: Task) -> PreTrainedModel:
+    """A random model with a head for the task, from a folder that only describes it."""
+    config = load_config(name, task.head, weights=False)
+    task.head.describe(config, task.labels)
+    model: PreTrainedModel = task.head.auto_class.from_config(config)
+    start = task.head.start(task.splits["train"].labels)
+    if start is not None:
+        _start_biases(model, [name for name, _ in model.named_parameters()], start)
+    return model.float()
 
 
 def require_head(name: str, config: PretrainedConfig, head: Head) -> None:

@@ -25,7 +25,6 @@ from layerstill.heads import Head
 from layerstill.knowledge.alignment import Aligner
 from layerstill.knowledge.bound_objective import BoundObjective, Term, shared_maps
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
-from layerstill.knowledge.counting import Places
 from layerstill.knowledge.mappings import layer_name
 from layerstill.knowledge.meeting import Target
 from layerstill.knowledge.objective import Whom
@@ -36,6 +35,7 @@ from layerstill.training.accounting import forward_flops
 from layerstill.training.clock import Clock, Stopwatch
 from layerstill.training.dropout import CheapDropout
 from layerstill.training.ready_logits import ReadyLogits
+from layerstill.training.sides import Side, Sides, refuse_token_terms, sides_of
 from layerstill.training.teacher_cache import TeacherCache
 
 
@@ -138,7 +138,7 @@ class DistillationModule(nn.Module):
 
         `batch` has `input_ids` and `attention_mask` `(B, N)`, perhaps `token_type_ids`, and `labels` as the head has
         them; with a teacher cache also `content`, the hashes under which it knows the examples; with `idle`, its rows
-        are another process's and count nowhere.
+        are another process's and count nowhere. A teacher with another tokenizer reads `teacher_input_ids` and so on.
         A batch may bring its `own_units`, the row of `count_units`, which then is not counted again.
         `units` are the totals of `count_units` over the whole optimiser step (divided by the number of processes,
         whose gradients are averaged); without them the batch is the whole step.
@@ -147,7 +147,7 @@ class DistillationModule(nn.Module):
             _refuse_compiling()
         if not self.training:
             mask = batch["attention_mask"]
-            return {"logits": self.student(**model_inputs(batch), attention_mask=mask).logits}
+            return {"logits": self.student(**self._recorder.inputs(batch), attention_mask=mask).logits}
         terms, logits = self.terms(batch, units)
         clock = self.clock
         loss = sum(
@@ -179,54 +179,49 @@ class DistillationModule(nn.Module):
         self.student.activation_checkpointing_enable(**settings)
 
     def _terms(self, batch: dict[str, Any], units: Tensor | None) -> tuple[dict[str, Term], Tensor | None]:
-        mask = batch["attention_mask"].bool()
-        inputs, places = model_inputs(batch), self._places(batch)
-        counted = self._counted(batch, places)
+        sides = sides_of(batch, self.head)
+        if sides.apart:
+            refuse_token_terms(self.terms_of_stage)
+        counted = self._counted(batch, sides)
         scales = self._scales(counted, units)
-        own = self._own_targets(inputs, mask)
+        own = self._own_targets(sides.student)
         values: dict[str, Term] = {}
         logits = None
         for view in dict.fromkeys(o.spec.view for o in self.terms_of_stage):
             here = [o for o in self.terms_of_stage if o.spec.view == view]
             mixing = self._draw(view)
-            student = self._run(self._recorder, union(o.student_plan for o in here), inputs, mask, mixing)
-            teacher = self._run_teacher(here, inputs, mask, mixing, batch.get("content"))
+            plan = union(o.student_plan for o in here)
+            student = self._run(self._recorder, plan, sides.student.inputs, sides.student.mask, mixing)
+            teacher = self._run_teacher(here, sides, mixing, batch.get("content"))
             # Under mixup a consistency term compares with both partners, so it reads the student's maps twice.
             twice = [o for o in here if o.spec.consistent and mixing is not None]
             student.shared = shared_maps([*here, *twice], "student")
             teacher.shared = shared_maps((o for o in here if not o.spec.consistent), "target")
             logits = student.logits if mixing is None else logits
             # Under autocast products of recorded tensors would be bf16 again: losses are computed in full width.
-            with torch.autocast(mask.device.type, enabled=False):
+            with torch.autocast(sides.student.mask.device.type, enabled=False):
                 for o in here:
                     if o.signal.gold:
                         assert student.logits is not None
-                        labels = self._labels(batch)
+                        labels = self._labels(batch, sides)
                         values[o.name] = o.against_labels(student.logits, _shares(mixing, labels), scales[o.name])
                         continue
-                    targets = self._targets(o, teacher, own, places, mixing)
+                    targets = self._targets(o, teacher, own, sides, mixing)
                     compared = o.compared(self.clock.epoch, self.clock.step)
                     values[o.name] = o.against(
                         student, targets, self._aligner_of(o), compared, scales[o.name], counted[o.name], self.training
                     )
         return {o.name: values[o.name] for o in self.terms_of_stage}, logits
 
-    def _places(self, batch: dict[str, Any]) -> Places:
-        mask, positions = batch["attention_mask"].bool(), self.head.positions(batch)
-        if batch.get("idle"):
-            mask, positions = torch.zeros_like(mask), torch.zeros_like(positions)
-        # Where every token has logits, a token that the head does not count counts nowhere, as padding does not.
-        return Places(positions if self.head.per_token else mask, positions)
-
-    def _labels(self, batch: dict[str, Any]) -> Tensor:
+    def _labels(self, batch: dict[str, Any], sides: Sides) -> Tensor:
         if "labels" not in batch:
             raise UserError("the stage compares with gold labels, and the batch has no `labels`")
         labels: Tensor = batch["labels"]
         # What has no text is no example, whatever label fills its row.
-        examples = self._places(batch).examples.view(-1, *(1,) * (labels.ndim - 1))
+        examples = sides.student.places.examples.view(-1, *(1,) * (labels.ndim - 1))
         return torch.where(examples, labels, self.head.without_labels(labels))
 
-    def _counted(self, batch: dict[str, Any], places: Places) -> dict[str, Tensor]:
+    def _counted(self, batch: dict[str, Any], sides: Sides) -> dict[str, Tensor]:
         """The units of each objective on a batch, `(targets, comparisons)` float64."""
         if "own_units" in batch:
             return self._by_objective(batch["own_units"])
@@ -234,9 +229,10 @@ class DistillationModule(nn.Module):
         for o in self.terms_of_stage:
             targets = self._targets_of(o)
             if o.signal.gold:
-                each = self.head.labelled(self._labels(batch)).sum(dtype=torch.float64)
+                each = self.head.labelled(self._labels(batch, sides)).sum(dtype=torch.float64)
                 counted[o.name] = each.expand(targets, 1)
                 continue
+            places = sides.student.places if o.spec.consistent else sides.met
             seen = [places | places.flip()] if o.spec.mixes else [places]
             if targets > 1:
                 seen = [places, places.flip()]
@@ -257,11 +253,11 @@ class DistillationModule(nn.Module):
     def count_units(self, batch: dict[str, Any]) -> Tensor:
         """How many of each objective's units (examples, tokens, labels, ...) a batch holds, for every target and every
         group of layers, in one row (float64)."""
-        return torch.cat([count.flatten() for count in self._counted(batch, self._places(batch)).values()])
+        return torch.cat([count.flatten() for count in self._counted(batch, sides_of(batch, self.head)).values()])
 
     def weight_of(self, batch: dict[str, Any]) -> Tensor:
         """`(objectives,)` float64: how much a batch weighs in each objective's mean over several batches."""
-        counts = self._counted(batch, self._places(batch))
+        counts = self._counted(batch, sides_of(batch, self.head))
         examples = batch["attention_mask"].any(1).sum(dtype=torch.float64)
         over_batch = {o.name for o in self.terms_of_stage if o.spec.over_batch}
         return torch.stack([examples if n in over_batch else count.mean() for n, count in counts.items()])
@@ -310,7 +306,8 @@ class DistillationModule(nn.Module):
             self.train()
             terms = self._tried(batch)
             # A batch may have nothing that a term counts, labels say, which is no fault of the term.
-            empty = {name for name, count in self._counted(batch, self._places(batch)).items() if not count.any()}
+            counted = self._counted(batch, sides_of(batch, self.head))
+            empty = {name for name, count in counted.items() if not count.any()}
             for name, term in terms.items():
                 value = term.value.item()
                 if (value == 0 and name not in empty) or value != value or abs(value) == float("inf"):
@@ -366,28 +363,29 @@ class DistillationModule(nn.Module):
         return recorder.run(plan, inputs, mixing.mask(mask), mixing.embeddings)
 
     def _run_teacher(
-        self,
-        objectives: list[BoundObjective],
-        inputs: dict[str, Tensor],
-        mask: Tensor,
-        mixing: Mixing | None,
-        content: list[int] | None,
+        self, objectives: list[BoundObjective], sides: Sides, mixing: Mixing | None, content: list[int] | None
     ) -> Captured:
-        plan = union(o.target_plan for o in objectives if not o.spec.consistent)
-        if plan and self.cache is not None and mixing is None:
-            assert content is not None
-            with self.teacher_time:
-                return self.cache.read(content, mask)
-        if not plan or self._teacher_recorder is None:
-            return Captured(mask)
+        plan, side = union(o.target_plan for o in objectives if not o.spec.consistent), sides.teacher
+        read = plan and self.cache is not None and mixing is None
+        if not plan or (self._teacher_recorder is None and not read):
+            return Captured(side.mask)
         with self.teacher_time:
-            return self.ask_teacher(plan, inputs, mask, mixing)
+            if read:
+                assert self.cache is not None
+                assert content is not None
+                captured = self.cache.read(content, side.mask)
+            else:
+                captured = self.ask_teacher(plan, side.inputs, side.mask, mixing)
+        return sides.met_by(captured)
 
     @torch.no_grad()
     def ask_teacher(
         self, plan: CapturePlan, inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None = None
     ) -> Captured:
-        """What a plan asks for of the teacher, run on the student's tokens under mask `(B, N)`."""
+        """What a plan asks for of the teacher, run on `inputs` under mask `(B, N)`.
+
+        Their tokens are the teacher's own, or the student's where these are some of them.
+        """
         # no_grad and not inference_mode: tensors of the latter cannot be saved for the backward pass of a trained
         # teacher-side map.
         assert self._teacher_recorder is not None
@@ -399,7 +397,7 @@ class DistillationModule(nn.Module):
         return self._run(self._teacher_recorder, plan, inputs, mask, mixing)
 
     @torch.no_grad()
-    def _own_targets(self, inputs: dict[str, Tensor], mask: Tensor) -> dict[Whom, Captured]:
+    def _own_targets(self, side: Side) -> dict[Whom, Captured]:
         """The student's (and its average's) tensors on the clean input, for consistency terms."""
         found: dict[Whom, Captured] = {}
         consistent = [o for o in self.terms_of_stage if o.spec.consistent]
@@ -409,7 +407,7 @@ class DistillationModule(nn.Module):
             if whom.average is not None:
                 assert self.average is not None
                 recorder = recorder_of(self.average["student"])  # type: ignore[arg-type]  # a PreTrainedModel
-            found[whom] = self._run(recorder, union(o.target_plan for o in readers), inputs, mask, None)
+            found[whom] = self._run(recorder, union(o.target_plan for o in readers), side.inputs, side.mask, None)
             twice = [o for o in readers if o.spec.mixes]
             found[whom].shared = shared_maps([*readers, *twice], "target")
         return found
@@ -419,14 +417,14 @@ class DistillationModule(nn.Module):
         objective: BoundObjective,
         teacher: Captured,
         own: dict[Whom, Captured],
-        places: Places,
+        sides: Sides,
         mixing: Mixing | None,
     ) -> list[Target]:
         """The teacher's tensors, or the student's on the clean input: under mixup both partners' count there, with
         shares lambda and 1 - lambda."""
         if not objective.spec.consistent:
-            return [Target(teacher, places if mixing is None else places | places.flip())]
-        captured = own[objective.spec.target]
+            return [sides.target(teacher, mixing is not None)]
+        places, captured = sides.student.places, own[objective.spec.target]
         aligner = self._aligner_of(objective, objective.spec.target.average is not None)
         if mixing is None:
             return [Target(captured, places, aligner)]
@@ -461,11 +459,6 @@ def _shortened(batch: dict[str, Any]) -> dict[str, Any]:
     one.pop("own_units", None)
     mask: Tensor = batch["attention_mask"][:1]
     return one | {"attention_mask": mask * (mask.cumsum(1) <= (mask.sum(1, keepdim=True) + 1) // 2)}
-
-
-def model_inputs(batch: dict[str, Any]) -> dict[str, Tensor]:
-    """What models read of a batch, besides its mask."""
-    return {name: batch[name] for name in ("input_ids", "token_type_ids") if name in batch}
 
 
 def union(plans: Iterable[CapturePlan]) -> CapturePlan:

@@ -1,6 +1,6 @@
 """What a distillation would do, worked out from configurations alone: nothing is trained and no weights are read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -83,6 +83,10 @@ class Plan:
     stages: list[StagePlan]
     memory_mb: float
     """Weights of both models, gradients, Adam's two moments, activations of the student, captured tensors."""
+    source: str = "teacher"
+    """What the student is cut from."""
+    left_out: list[str] = field(default_factory=list)
+    """Objectives that two tokenizers leave out, a line each with the reason."""
 
 
 def make_plan(
@@ -100,6 +104,7 @@ def make_plan(
     tokens: float | None = None,
     arithmetic: Arithmetic = "bf16",
     cache: CacheOptions | None = None,
+    teacher_tokens: float | None = None,
     extra: int = 0,
     ready: bool = False,
 ) -> Plan:
@@ -107,8 +112,9 @@ def make_plan(
 
     `vocabulary` is what the student keeps of the teacher's tokens; `examples` and `supplementary` are how many examples
     and supplementary texts there are, `tokens` how many an example has in the mean, `arithmetic` what training
-    multiplies in, `cache` what is asked of a teacher cache; `extra` is how many texts without labels join the examples,
-    and `ready` says that the teacher's logits are there and no teacher is. UserError for what `distill` would refuse.
+    multiplies in, `cache` what is asked of a teacher cache; `teacher_tokens` are like `tokens` where the teacher has
+    others, `extra` is how many texts without labels join the examples, and `ready` says that the teacher's logits are
+    there and no teacher is. UserError for what `distill` would refuse.
     """
     refuse_misfits(recipe, teacher, source, depth, seed, head)
     chosen = chosen_layers(source, depth, recipe.student, seed)
@@ -125,7 +131,8 @@ def make_plan(
         rows = max(stage.batch_size // stage.accumulation, 1)
         work = None
         if steps is not None and size is not None and tokens is not None and stage.data == "task" and not ready:
-            work = _Work(head, steps * stage.batch_size, size, tokens, arithmetic, cache or CacheOptions())
+            seen, lengths = steps * stage.batch_size, (tokens, teacher_tokens or tokens)
+            work = _Work(head, seen, size, *lengths, arithmetic, cache or CacheOptions())
         planned = _plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work)
         stages.append(replace(planned, teacher_depth=0) if ready else planned)
     teacher_parameters, student_parameters = 0 if ready else _count(teacher, head), _count(student, head)
@@ -185,6 +192,7 @@ class _Work:
     seen: int
     examples: int
     tokens: float
+    teacher_tokens: float
     arithmetic: Arithmetic
     cache: CacheOptions
 
@@ -192,7 +200,7 @@ class _Work:
         self, objectives: list[BoundObjective], student: PretrainedConfig, teacher: PretrainedConfig, depth: int
     ) -> tuple[float, float, float | None, float | None, str]:
         """TFLOP of student, live teacher and cached teacher, the cache's size in GB, and why there is none."""
-        each = forward_tflop(teacher, self.head, depth, self.tokens)
+        each = forward_tflop(teacher, self.head, depth, self.teacher_tokens)
         # A backward pass takes two forward passes' operations; a consistency target is a forward pass of its own.
         passes = 3 + any(o.spec.consistent for o in objectives)
         used = passes * self.seen * forward_tflop(student, self.head, depth_of(student), self.tokens), self.seen * each
@@ -203,8 +211,8 @@ class _Work:
         if contents is None:
             return *used, None, None, ""
         shape = shape_of(teacher)
-        size = contents.bytes_per_example(self.tokens, shape.width, shape.inner, teacher.num_labels, self.arithmetic)
-        size *= self.examples / 1e9
+        widths = shape.width, shape.inner, teacher.num_labels
+        size = contents.bytes_per_example(self.teacher_tokens, *widths, self.arithmetic) * self.examples / 1e9
         if size > self.cache.budget_gb:
             return *used, None, None, f"it takes {size:.3g} GB, and --cache-budget is {self.cache.budget_gb:g}"
         return *used, self.examples * each, size, ""

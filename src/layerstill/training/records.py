@@ -30,7 +30,7 @@ from layerstill.training.lock import LOCK_FILE, FolderLock
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
 """What a study told the run, written before it begins."""
-PLACES = {"teacher", "model", "init_from", "augment_model", "data_checks", "tuning"}
+PLACES = {"teacher", "model", "init_from", "student", "augment_model", "data_checks", "tuning"}
 """Settings that make no run another: a model is what its fingerprint says, under whatever path it was given, and what
 tuning found follows from the others."""
 RUNS = Path("runs")

@@ -9,18 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
 
 from layerstill.atomic import write_json, write_tensors, write_text
-from layerstill.data.encode import Collator, Encoded, encode
+from layerstill.data.encode import Encoded
 from layerstill.data.extra import ExtraTexts
 from layerstill.data.label_agreement import FittedSet
 from layerstill.data.probabilities import Probabilities
+from layerstill.data.readers import Readers
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Split, Task
 from layerstill.evaluation.noise import recall_of_noise
@@ -56,7 +52,7 @@ class StagedRun:
     folder: RunFolder
     student: PreTrainedModel
     teacher: PreTrainedModel | None
-    tokenizer: PreTrainedTokenizerBase
+    readers: Readers
     task: Task
     recipe: Recipe
     options: Options
@@ -82,7 +78,7 @@ class StagedRun:
         splits = {self._data_of(stage): self._split_of(stage) for stage in self.recipe.stages}
         splits["dev"] = self.task.splits["dev"]
         limit = self.options.max_length
-        encoded = {name: encode(split, self.tokenizer, limit, self.task.head) for name, split in splits.items()}
+        encoded = {name: self.readers.encode(split, limit, self.task.head) for name, split in splits.items()}
         note([notice for name, split in encoded.items() for notice in split.notices(name, limit)])
         for number, stage in enumerate(self.recipe.stages, 1):
             done = self.folder.checkpoints / f"stage-{number}-done"
@@ -120,7 +116,7 @@ class StagedRun:
         record = self._record()  # refuses a student whose outputs are not finite, before it is saved
         self.student.requires_grad_(True)
         self.student.save_pretrained(self.folder.path)
-        self.tokenizer.save_pretrained(self.folder.path)
+        self.readers.student.save_pretrained(self.folder.path)
         if self.describe is not None:
             self.describe(Result(record, self.folder.path))
         self.folder.finish(record)
@@ -151,8 +147,8 @@ class StagedRun:
             train_dataset=train.dataset,
             eval_dataset=dev.dataset.select(np.argsort(dev.dataset["length"])[::-1]),
             compile_layers=self.options.compile,
-            data_collator=Collator(self.tokenizer, self.task.head),
-            processing_class=self.tokenizer,
+            data_collator=self.readers.collator(self.task.head),
+            processing_class=self.readers.student,
             compute_metrics=self._metrics,
             callbacks=[
                 self.folder.metrics_log(number, step),
@@ -179,13 +175,14 @@ class StagedRun:
         self, module: DistillationModule, stage: Stage, train: Encoded, teacher: PreTrainedModel
     ) -> tuple[TeacherCache | None, float]:
         """The cache that the stage reads, if any, and how many seconds filling it took."""
-        steps = steps_of(stage, len(train.dataset), self.options.max_steps)
+        examples, train = len(train.dataset), train.for_teacher
+        steps = steps_of(stage, examples, self.options.max_steps)
         cache = choose_cache(
             module.terms_of_stage,
             teacher.config,
             cache_key(self.folder.settings["teacher_fingerprint"], self.teacher_tokens),
             train,
-            steps * stage.batch_size / len(train.dataset),
+            steps * stage.batch_size / examples,
             self.options.cache,
             self.folder.teacher_cache,
             arithmetic_of(self.options.precision),
@@ -197,7 +194,7 @@ class StagedRun:
                 cache.fill(
                     train.dataset,
                     module.to(device).ask_teacher,
-                    Collator(self.tokenizer, self.task.head),
+                    self.readers.teacher_collator(self.task.head),
                     torch.device(device),
                     self.options.progress,
                 )
@@ -227,12 +224,13 @@ class StagedRun:
         """The record of the regime, and under label noise what the student made of the wrong labels."""
         if not self.task.clean_labels:
             return self.task.regime
-        student = recall_of_noise(self.student, self.tokenizer, self.task, self.options.max_length)
+        student = recall_of_noise(self.student, self.readers.student, self.task, self.options.max_length)
         return self.task.regime | {"student": student}
 
     def _record(self) -> Record:
         limit, gold = self.options.max_length, self.task.gold("dev")
-        metrics, logits = evaluate_split(self.student, self.tokenizer, self.task, "dev", limit)
+        tokenizer = self.readers.student
+        metrics, logits = evaluate_split(self.student, tokenizer, self.task, "dev", limit)
         tensors = prediction_tensors(logits, self.task.splits["dev"], self.task.head)
         tensors |= contribution_tensors(logits, self.task, "dev")
         write_tensors(self.folder.path / PREDICTIONS_FILE, tensors)
@@ -257,7 +255,7 @@ class StagedRun:
             teacher_metrics=self.teacher_metrics,
             verdict=[],
             regime=self._regime(),
-            ood=score_ood(self.student, self.tokenizer, self.task, self.ood, limit, logits, gold),
+            ood=score_ood(self.student, tokenizer, self.task, self.ood, limit, logits, gold),
             supplementary=self.supplementary.record() if self.supplementary else None,
             tuning=self.folder.kept("tuning"),
             unlabelled=self.extra.unlabelled if self.extra else None,

@@ -1,13 +1,14 @@
 """What an optimiser step takes on this machine: a few real ones, on models of the right shapes with random weights."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
 import torch
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
-from layerstill.data.encode import Collator, Encoded
+from layerstill.data.encode import Encoded
 from layerstill.data.order import LengthBuckets
 from layerstill.heads import Head
 from layerstill.recipe import Recipe
@@ -44,7 +45,7 @@ def measure_step_seconds(
     student: PretrainedConfig,
     teacher: PretrainedConfig,
     train: Encoded,
-    tokenizer: PreTrainedTokenizerBase,
+    collate: Callable[[list[dict]], dict],
     head: Head,
     options: Options,
     teacher_tokens: list[int] | None = None,
@@ -56,7 +57,7 @@ def measure_step_seconds(
         number: of the stage, from 0.
         student, teacher: the two architectures; weights are random, which takes as long.
         train: examples of the stage, or a sample of them.
-        tokenizer, head, options, teacher_tokens: as training has them.
+        collate, head, options, teacher_tokens: as training has them.
 
     One step before is not counted. The global random generator stays as it is.
     """
@@ -68,7 +69,7 @@ def measure_step_seconds(
         set_trainable(models[0], recipe.student)
         taught = with_weights_in(models[1], dtype_of(options.precision)) if recipe.needs_teacher else None
         module = DistillationModule(models[0], taught, stage, options.seed, head, teacher_tokens).to(device).train()
-        batches = _batches(train, stage.batch_size // stage.accumulation, Collator(tokenizer, head), device, options)
+        batches = _batches(train, stage.batch_size // stage.accumulation, collate, device, options)
         optimiser = _optimiser(module, models[0])
         _step(module, optimiser, batches[len(batches) // 2], options)
         times = []
@@ -82,7 +83,7 @@ def measure_step_seconds(
 
 
 def _batches(
-    train: Encoded, rows: int, collate: Collator, device: torch.device, options: Options
+    train: Encoded, rows: int, collate: Callable[[list[dict]], dict], device: torch.device, options: Options
 ) -> list[dict[str, object]]:
     """Batches as training makes them: short ones, middle ones and long ones."""
     order = list(LengthBuckets(train.dataset["length"], rows, options.seed))
