@@ -781,7 +781,7 @@ def test_what_is_odd_but_not_wrong_is_said(name, text, notes, place, call):
 )  # fmt: skip
 def test_harmless_oddities_are_read(content, place, call):
     (place / "data" / "train.csv").write_bytes(content)
-    status, _, err = call(PLAN)
+    status, _, err = call(f"{PLAN} --learning-rate 0.01")
     assert (status, err) == (0, "")
 
 

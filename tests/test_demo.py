@@ -5,8 +5,10 @@ import json
 import pytest
 
 from layerstill import demo, demo_model
+from layerstill.compression.choice import choose
 from layerstill.errors import UserError
 from layerstill.recipe import Recipe
+from tests.compression.test_choice import INT8, TEACHER, THREE
 
 
 def test_the_base_model_is_taken_only_with_the_right_checksum(tmp_path, monkeypatch):
@@ -27,22 +29,15 @@ def test_the_package_of_the_demo_extra_has_the_model(monkeypatch):
 
 def test_the_demos_settings_fit_its_recipes():
     Recipe.load("finetune", demo.TEACHER_SETTINGS)
-    for name, settings in demo.RECIPES.items():
-        recipe = Recipe.load(name, (*demo.STUDENT_SETTINGS, *settings))
-        assert recipe.student.embeddings == "frozen"
+    control, best = (Recipe.load(name, settings) for name, settings in demo.STUDENTS.items())
+    assert control.student == best.student
+    ours, theirs = control.stages[0], best.stages[0]
+    assert (ours.epochs, ours.batch_size, ours.learning_rate) == (theirs.epochs, theirs.batch_size, theirs.learning_rate)
 
 
 def test_the_table_says_what_the_rows_say(capsys):
-    row = {
-        "recipe": "kd",
-        "layers": 3,
-        "parameters": 17_394_442,
-        "test_accuracy": 0.654,
-        "agreement_with_teacher": 0.71,
-        "latency_ms": 7.04,
-        "latency_ratio": 1.85,
-    }
-    demo.print_demo([row])
+    rows = [TEACHER, INT8, THREE]
+    demo.print_demo(rows, choose(rows, demo.BUDGET))
     out = capsys.readouterr().out
-    for words in ("kd", "17.4 M", "65.4%", "71.0%", "7.0 ms", "1.85x"):
+    for words in ("3 layers", "98.2 %", "4.0 ms", "17.4 MB", "<- this one", "Ship 3-layers/onnx/model.int8.onnx"):
         assert words in out

@@ -18,9 +18,9 @@ def demo(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """The whole story on a small task, in minutes: fine-tune a teacher, distil it three ways, compare."""
+    """The whole story on a small task, in minutes: fine-tune a teacher, distil it, export both, compare."""
     setup(quiet or json_)
     from layerstill.demo import print_demo, run_demo
 
-    rows = run_demo(output, seed, progress=not (quiet or json_))
-    print(json.dumps(rows, indent=2)) if json_ else print_demo(rows)
+    rows, choice = run_demo(output, seed, progress=not (quiet or json_))
+    print(json.dumps([row.to_data() for row in rows], indent=2)) if json_ else print_demo(rows, choice)
