@@ -260,7 +260,8 @@ MISTAKES = [
         "plan {p}/teacher --task classification --data {p}/data --student-layers 2 --max-length 4000",
         "the model allows 64 tokens",
     ),
-    ("distill", "Missing argument"),
+    ("evaluate", "Missing argument"),
+    ("distill", "Missing option"),
     ("sing", "No such command 'sing'"),
 ]
 

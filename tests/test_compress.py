@@ -104,7 +104,9 @@ def test_an_interrupted_one_goes_on(home, done, tmp_path, call):
     first = done[0]
     shutil.copytree(home / "out", tmp_path / "out")
     record = json.loads((tmp_path / "out" / RECORD).read_text("utf-8"))
-    settings = {key: record[key] for key in record if key not in {"rows", "trials", "chosen", "examples", "metric"}}
+    settings = {
+        key: record[key] for key in record if key not in {"rows", "trials", "chosen", "examples", "metric", "verdicts"}
+    }
     (tmp_path / "out" / RECORD).write_text(json.dumps(settings), "utf-8")
     shutil.rmtree(tmp_path / "out" / "2-layers")
     given = [word if word != str(home / "out") else str(tmp_path / "out") for word in words(home, "--json")]

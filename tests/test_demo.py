@@ -32,7 +32,11 @@ def test_the_demos_settings_fit_its_recipes():
     control, best = (Recipe.load(name, settings) for name, settings in demo.STUDENTS.items())
     assert control.student == best.student
     ours, theirs = control.stages[0], best.stages[0]
-    assert (ours.epochs, ours.batch_size, ours.learning_rate) == (theirs.epochs, theirs.batch_size, theirs.learning_rate)
+    assert (ours.epochs, ours.batch_size, ours.learning_rate) == (
+        theirs.epochs,
+        theirs.batch_size,
+        theirs.learning_rate,
+    )
 
 
 def test_the_table_says_what_the_rows_say(capsys):

@@ -36,7 +36,7 @@ CONTROL_SETTINGS = (
 )
 STUDENTS = {"finetune": CONTROL_SETTINGS, "best": ()}
 HOW = (
-    "Scores are accuracy on 240 test messages that nothing was chosen by, one seed; kept is the share of the teacher in "
+    "Scores are accuracy on 240 test messages that decided nothing, one seed; kept is the share of the teacher in "
     "PyTorch. Times are for one message and for batches of 32, tokenisation included, one thread, all models in turns. "
     "`finetune` is the control: the same start and as many updates, without a teacher."
 )

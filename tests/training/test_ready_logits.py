@@ -73,6 +73,7 @@ def short(*overrides: str, recipe: str = "kd") -> Recipe:
 
 def words(place, output, more: str, data: str = "data") -> str:
     line = f"distill --task classification --data {place}/{data} --max-length 32 --student-layers 2 --precision fp32"
+    line += "" if "--recipe" in more else " --recipe kd"
     return f"{line} --epochs 2 --batch-size 8 --learning-rate 1e-3 {more} --output {output}"
 
 

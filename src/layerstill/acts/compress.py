@@ -256,11 +256,13 @@ def _carry_out(ladder: Ladder, folder: Path, threads: int) -> dict[str, Any]:
     recipe = ladder.recipe(candidate, ladder.updates)
     contenders = [_contender("teacher", ladder.teacher, folder / "teacher-onnx", ladder)]
     scores: dict[str, float] | None = None
+    verdicts = {}
     for depth in ladder.depths:
         home = folder / f"{depth}-layers"
         log.info("student of %d layers, %d updates", depth, ladder.updates)
         done = distill(ladder.teacher, ladder.task, recipe, depth, home, options, teacher_metrics=scores)
         scores = done.record.teacher_metrics
+        verdicts[f"{depth} layers"] = done.record.verdict
         contenders.append(_contender(f"{depth} layers", str(home), home / "onnx", ladder))
     log.info("scoring and timing %d models in three forms", len(contenders))
     rows = measure_rows(contenders, ladder.task, "dev", ladder.options.max_length, threads, folder)
@@ -271,6 +273,7 @@ def _carry_out(ladder: Ladder, folder: Path, threads: int) -> dict[str, Any]:
         "trials": trials,
         "examples": len(ladder.task.splits["dev"]),
         "metric": ladder.task.metrics[0],
+        "verdicts": verdicts,
         "rows": [row.to_data() for row in rows],
     }
 
@@ -303,6 +306,7 @@ def _concluded(folder: Path, record: dict[str, Any], budget: Budget) -> Compress
     """The choice among the rows, written as README and page."""
     rows = [Row.from_data(row) for row in record["rows"]]
     choice = choose(rows, budget)
+    choice = replace(choice, sentences=(*choice.sentences, *_advice(choice, rows, record["verdicts"])))
     title = f"{record['task']}: {record['teacher']}, compressed"
     how = (
         f"Scores are {record['metric']} on {record['examples']} texts of dev, times 100; kept is the share of the "
@@ -322,6 +326,14 @@ def _concluded(folder: Path, record: dict[str, Any], budget: Budget) -> Compress
     }
     write_json(folder / RECORD, record)
     return Compression(folder, rows, choice, record["trials"], record | {"title": title, "how": how})
+
+
+def _advice(choice: Choice, rows: Sequence[Row], verdicts: dict[str, list[str]]) -> list[str]:
+    """The one change most likely to help the student that is named, or the deepest; and who has learnt one answer."""
+    collapsed = [f"{m}: {lines[0]}" for m, lines in verdicts.items() if lines and lines[0].startswith("WARNING")]
+    named = choice.row.model if choice.row and not choice.row.is_teacher else next(iter(verdicts), "")
+    lines = verdicts.get(named) or []
+    return [*(f"{named}: {line}" for line in lines[-1:]), *collapsed]
 
 
 @dataclass(frozen=True)

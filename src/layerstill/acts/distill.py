@@ -140,7 +140,7 @@ def distill(
             built = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
             chosen = None if start.fresh else chosen_layers(source.config, depth, spec, options.seed)
             judge = None
-            if recipe.needs_teacher:
+            if teacher_model is not None and recipe.needs_teacher:
                 models = teacher_model, built.config, agreed.readers
                 judge = judge_of(recipe, task, *models, options, sizes, folder.path)
             run = StagedRun(
