@@ -167,7 +167,7 @@ def allowed_length(
 ) -> int:
     """How many tokens a model allows, `wanted` where nothing limits them; UserError if they are too few for a text."""
     limit = longest_text(tokenizer, config)
-    if not hasattr(config, "max_position_embeddings"):
+    if getattr(config, "max_position_embeddings", None) is None:
         limit = min(limit, wanted)
     if limit < SHORTEST:
         raise UserError(
