@@ -282,3 +282,39 @@ def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(place, tmp_path):
     finally:
         forks.close()
     assert record(tmp_path / "again") == record(tmp_path / "whole")
+
+
+def test_best_leaves_out_what_compares_tokens_also_with_texts_without_labels_and_rates_that_are_tried(
+    place, call, tmp_path
+):
+    (tmp_path / "more.txt").write_text("good film indeed\nbad plot and film\n", "utf-8")
+    more = f"--unlabelled {tmp_path}/more.txt --augment 1 --learning-rate auto --set student.vocabulary=train"
+    line = words(place, "other", f"{more} --output {tmp_path}/s").replace(
+        "--epochs 2 -q", "--epochs auto --max-steps 4"
+    )
+    status, _, err = call(line)
+    assert status == 0, err
+    assert err.count("is left out, because it compares token by token") == 2
+    assert "learning rate" in err
+    run = json.loads((tmp_path / "s" / "run.json").read_text("utf-8"))
+    (stage,) = run["recipe"]["stages"]
+    assert sorted(stage["objectives"]) == ["soft targets", "task"]
+    assert stage["epochs"] == 30
+    assert run["tuning"]["learning_rate"] in [c["learning_rate"] for c in run["tuning"]["rungs"][0]["candidates"]]
+    assert len(scores(tmp_path / "s")["verdict"]) >= 2
+    assert scores(tmp_path / "s")["unlabelled"]["examples"] == 2
+
+
+def test_random_embeddings_are_trained_though_best_freezes_them(place, call, tmp_path):
+    save_other(tmp_path / "blank", layers=2)
+    (tmp_path / "blank" / "model.safetensors").unlink()
+    line = words(place, "other", f"--max-steps 4 --learning-rate 1e-2 --output {tmp_path}").replace(" -q", "")
+    moved = {}
+    for student in (f"{place}/other", f"{tmp_path}/blank"):
+        run = tmp_path / f"run-{len(moved)}"
+        told = line.replace(f"--student {place}/other", f"--student {student}").replace(f"--output {tmp_path}", "")
+        status, _, err = call(f"{told} --output {run}")
+        assert status == 0, err
+        assert ("its embeddings are random, so they are trained" in err) is student.endswith("blank")
+        moved[student] = json.loads((run / "run.json").read_text("utf-8"))["recipe"]["student"]["embeddings"]
+    assert list(moved.values()) == ["frozen", "copied"]

@@ -73,8 +73,7 @@ def short(*overrides: str, recipe: str = "kd") -> Recipe:
 
 def words(place, output, more: str, data: str = "data") -> str:
     line = f"distill --task classification --data {place}/{data} --max-length 32 --student-layers 2 --precision fp32"
-    line += "" if "--recipe" in more else " --recipe kd"
-    return f"{line} --epochs 2 --batch-size 8 --learning-rate 1e-3 {more} --output {output}"
+    return f"{line} --recipe kd --epochs 2 --batch-size 8 --learning-rate 1e-3 {more} --output {output}"
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -161,6 +160,24 @@ def test_a_stopped_run_goes_on_and_other_probabilities_are_another_run(place, ta
         run(tmp_path / "s", changed)
 
 
+@pytest.mark.parametrize("blank", [False, True])
+def test_the_student_may_be_a_model_of_its_own_and_needs_no_weights(blank, place, task, call, tmp_path):
+    save_tiny(tmp_path / "own", "distilbert", layers=3)
+    if blank:
+        (tmp_path / "own" / "model.safetensors").unlink()
+    more = f"--student {tmp_path}/own --teacher-probabilities listed"
+    status, _, err = call(words(place, tmp_path / "s", more).replace("--student-layers 2 ", ""))
+    assert status == 0, err
+    assert ("starts from random ones" in err) is blank
+    result = json.loads((tmp_path / "s" / "result.json").read_text("utf-8"))
+    started = "random weights" if blank else [1, 2, 3]
+    assert result["student"]["init"] == {"layers": started, "from": str(tmp_path / "own")}
+    assert (result["teacher"], result["verdict"]) == (None, [])
+    found = read_probabilities(place / "data" / "train.jsonl", ["listed"], task)
+    made = plan(None, task, short(), None, QUIET, student=tmp_path / "own", probabilities=found)
+    assert (made.teacher_parameters, made.student_layers, made.stages[0].teacher_seconds) == (0, 3, 0)
+
+
 def test_a_plan_has_no_teacher(place, task):
     found = read_probabilities(place / "data" / "train.jsonl", ["listed"], task)
     made = plan(None, task, short(), 2, QUIET, place / "teacher", probabilities=found)
@@ -177,6 +194,7 @@ REFUSED = [
         "--init-from {p}/teacher",
         "TEACHER: give the model that teaches; or its soft labels with --teacher-probabilities",
     ),
+    ("{i} --teacher-probabilities listed --learning-rate auto", "--learning-rate auto: rates are tried with a teacher"),
     ("{p}/teacher --teacher-probabilities listed", "they take the place of a teacher, and there is"),
     ("{i} --teacher-probabilities listed --recipe finetune", "recipe finetune looks at no teacher"),
     ("{i} --teacher-probabilities listed --recipe minilm", "the terms 'attention', 'values' of recipe minilm"),

@@ -19,7 +19,7 @@ from layerstill.data.probabilities import OPTION, Probabilities
 from layerstill.data.readers import Readers
 from layerstill.data.regimes import other_regime
 from layerstill.data.supplementary import Supplementary
-from layerstill.data.tasks import Task
+from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
 from layerstill.families import family_of
 from layerstill.recipe import Recipe, Stage
@@ -48,11 +48,11 @@ class Agreement:
     task: Task
     """With its outputs in the teacher's order."""
     told: Recipe
-    """As it was given."""
+    """As it was given, without what two tokenizers cannot compare."""
     recipe: Recipe
-    """With a number in place of every `epochs: auto`, and without what two tokenizers cannot compare."""
+    """The same with a number in place of every `epochs: auto`."""
     left_out: list[str]
-    """What that is, a line each."""
+    """What two tokenizers cannot compare, a line each."""
     student_layers: int
     options: Options
     start: Start
@@ -115,16 +115,19 @@ class Agreement:
             return None
         return fingerprint(self.augment.model, load_config(self.augment.model))
 
-    def encoded(self, stage: Stage) -> Encoded:
-        """What a stage trains on, as token ids; UserError for supplementary texts that nobody gave."""
-        split = self.task.splits["train"]
-        if self.extra is not None and stage.takes_unlabelled:
-            split = self.extra.joined(self.task)
+    def split(self, stage: Stage) -> Split:
+        """What a stage trains on; UserError for supplementary texts that nobody gave."""
         if stage.data == "supplementary":
             self.recipe.agree_on_supplementary(self.supplementary is not None)
             assert self.supplementary is not None
-            split = self.supplementary.split
-        return self.readers.encode(split, self.options.max_length, self.task.head)
+            return self.supplementary.split
+        if self.extra is not None and stage.takes_unlabelled:
+            return self.extra.joined(self.task)
+        return self.task.splits["train"]
+
+    def encoded(self, stage: Stage) -> Encoded:
+        """The same as token ids."""
+        return self.readers.encode(self.split(stage), self.options.max_length, self.task.head)
 
     def settings(self, teacher_name: str) -> dict[str, Any]:
         """What `run.json` keeps of it."""
@@ -189,13 +192,13 @@ def agree(
 ) -> Agreement:
     """Bring together what `distill` is given; the arguments are the same, and `more` has its last ones.
 
-    With probabilities in place of a teacher, `teacher` is the model of `init_from`. Nothing is written and no weights
+    With probabilities in place of a teacher, `teacher` is the model of `start`. Nothing is written and no weights
     are read. UserError for the first thing that does not fit.
     """
     if supplementary is not None:
         recipe.agree_on_supplementary(True)
     task = task.with_dev()
-    config = load_config(teacher, task.head)
+    config = load_config(teacher, task.head, weights=more.probabilities is None or not start.fresh)
     more.refuse(recipe)
     notices: list[str] = []
     if more.probabilities is None:
@@ -212,6 +215,7 @@ def agree(
         supplementary.refuse_words(task)
     fitted = fit_all(ood, task)
     source = start.config(config, task)
+    recipe, trained = start.taught_by(recipe)
     depth = start.depth(student_layers, source)
     tokenizer = load_tokenizer(teacher, config)
     usable_length(options.max_length, tokenizer, config)
@@ -220,6 +224,7 @@ def agree(
     left_out: list[str] = []
     if readers.apart:
         recipe, left_out = without_token_terms(recipe, task.head, str(start.student), lambda r: fit(r, *models))
+        more.refuse(recipe)
     refuse_misfits(recipe, *models, start.whose)
     for model in (config, source) if options.compile else ():
         refuse_compiling(model)
@@ -230,7 +235,7 @@ def agree(
         sizes["supplementary"] = len(supplementary.texts)
     told, (recipe, lengths) = recipe, settled(recipe, sizes)
     counts = data_counts(task)
-    notices += [*start.notices(source, readers), *left_out, *task.notices, *lengths]
+    notices += [*start.notices(source, readers), *trained, *left_out, *task.notices, *lengths]
     if supplementary is not None:
         notices += [*supplementary.notices, *supplementary_notices(task, supplementary.texts)]
     notices += [*data_notices(task, counts), *special_token_notices(teacher, config, tokenizer)]

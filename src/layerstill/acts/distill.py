@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from layerstill.acts.agree import More, agree
 from layerstill.acts.extra import gather
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
-from layerstill.acts.rates import Rate, apply_rate, tuned
+from layerstill.acts.rates import Rate, apply_rate, refuse_untaught, tuned
 from layerstill.acts.rungs import Judge, Train, Trial
 from layerstill.acts.start import Start
 from layerstill.acts.teacher_says import TeacherSays
@@ -21,7 +21,6 @@ from layerstill.data.ood import OodSet
 from layerstill.data.probabilities import Probabilities
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
-from layerstill.errors import UserError
 from layerstill.evaluation.nearness import kept_predictions, loss_of
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.heads import Classes
@@ -88,15 +87,15 @@ def distill(
         unlabelled: texts that join the training examples, for everything that learns from more than gold labels.
         augment: copies of the training examples that do so.
         probabilities: what a teacher that is not here said of the training examples. The student is then cut from
-            `init_from`, and no term may look at more of a teacher than its logits.
+            `init_from`, or is `student`, and no term may look at more of a teacher than its logits.
 
     UserError for everything that does not fit together.
     """
     recipe = apply_rate(read_recipe(recipe), learning_rate)
     recipe.agree_on_supplementary(supplementary is not None)
-    more = More(unlabelled, augment, probabilities)
-    with model_at(start_of(teacher, init_from, probabilities), tokenizer) as (place, name):
-        start = Start.of(init_from, student)
+    refuse_untaught(learning_rate, probabilities)
+    more, start = More(unlabelled, augment, probabilities), Start.of(init_from, student)
+    with model_at(start_of(teacher, start.name, probabilities), tokenizer) as (place, name):
         task = read_task(data, place, labels, Classes() if probabilities else None)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         task, recipe = agreed.task, agreed.recipe
@@ -105,7 +104,7 @@ def distill(
         teacher_model = None if probabilities else load_fine_tuned(place, task.head)
         if teacher_model is not None:
             adopt_padding(teacher_model, agreed.teacher_tokenizer)
-        source = start.load(teacher_model, task, agreed.readers.student)
+        source = start.load(teacher_model, task, agreed.whole_readers.student)
         settings = agreed.settings(name) | ({"learning_rate": "auto"} if learning_rate == "auto" else {})
         with RunFolder(folder_for(output, recipe, settings), settings) as folder:
             if done := folder.finished:
@@ -120,11 +119,6 @@ def distill(
             elif teacher_metrics is None:
                 teacher_metrics = _score_teacher(teacher_model, agreed.teacher_tokenizer, task, options)
             if learning_rate == "auto":
-                if teacher_model is None:
-                    raise UserError(
-                        "--learning-rate auto: rates are tried with a teacher, and --teacher-probabilities has none; "
-                        "give a number, such as 3e-4"
-                    )
                 taught = recipe.needs_teacher
 
                 def prepare(cut: Task) -> tuple[Train, Judge]:

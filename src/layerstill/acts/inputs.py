@@ -54,8 +54,8 @@ def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
         raise UserError(f"{error}; give the loaded model's with tokenizer=...") from None
 
 
-def start_of(teacher: Model | None, init_from: str | Path | None, probabilities: Probabilities | None) -> Model:
-    """The teacher, or with probabilities in its place the model that the student is cut from.
+def start_of(teacher: Model | None, start: str | None, probabilities: Probabilities | None) -> Model:
+    """The teacher, or with probabilities in its place the model that the student is made of.
 
     UserError unless there is exactly one of the two, and such a model.
     """
@@ -71,9 +71,12 @@ def start_of(teacher: Model | None, init_from: str | Path | None, probabilities:
             f"{OPTION}: they take the place of a teacher, and there is {teacher!s:.60}; leave it out, and name the "
             "model that the student is cut from with --init-from"
         )
-    if init_from is None:
-        raise UserError(f"{OPTION}: without a teacher, name the model that the student is cut from with --init-from")
-    return init_from
+    if start is None:
+        raise UserError(
+            f"{OPTION}: without a teacher, name the model that the student is cut from with --init-from, or the "
+            "student itself with --student"
+        )
+    return start
 
 
 def read_task(data: Any, model: str, labels: Any = None, head: Head | None = None, hold_out: bool = True) -> Task:

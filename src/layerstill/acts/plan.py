@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from layerstill.acts.agree import Agreement, More, agree
 from layerstill.acts.extra import gather, most
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
-from layerstill.acts.rates import Rate, apply_rate, rate_notice
+from layerstill.acts.rates import Rate, apply_rate, rate_notice, refuse_untaught
 from layerstill.acts.start import Start
 from layerstill.data.copies import Augment
 from layerstill.data.encode import evenly, mean_tokens
@@ -25,7 +25,7 @@ from layerstill.training.arguments import Options, arithmetic_of
 from layerstill.training.plan import Plan, make_plan
 from layerstill.training.reach import reach_notices
 from layerstill.training.stages import note
-from layerstill.training.step_time import fits_in_memory, measure_step_seconds
+from layerstill.training.step_time import StepTime, fits_in_memory, measure_step_seconds
 
 
 def plan(
@@ -52,9 +52,9 @@ def plan(
     """
     recipe = apply_rate(read_recipe(recipe), learning_rate)
     recipe.agree_on_supplementary(supplementary is not None)
-    more = More(unlabelled, augment, probabilities)
-    with model_at(start_of(teacher, init_from, probabilities), tokenizer) as (place, _):
-        start = Start.of(init_from, student)
+    refuse_untaught(learning_rate, probabilities)
+    more, start = More(unlabelled, augment, probabilities), Start.of(init_from, student)
+    with model_at(start_of(teacher, start.name, probabilities), tokenizer) as (place, _):
         task = read_task(data, place, labels, Classes() if probabilities else None)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         agreed = agreed.joined_by(gather(agreed, ask_models=False))
@@ -86,7 +86,7 @@ def plan(
     if most(agreed):
         note([f"--augment-model: its copies are made when the run begins; at most {most(agreed)} are counted here"])
     sizes = agreed.sizes
-    if learning_rate != "auto" and recipe.needs_teacher:
+    if learning_rate != "auto" and agreed.recipe.needs_teacher:
         note(reach_notices(agreed.recipe, sizes, options.max_steps))
     made = _timed(made, agreed)
     if learning_rate == "auto":
@@ -104,9 +104,7 @@ def _timed(made: Plan, agreed: Agreement) -> Plan:
         agreed.vocabulary.renumber(student)
     stages = []
     for number, (stage, planned) in enumerate(zip(recipe.stages, made.stages, strict=True)):
-        split = agreed.task.splits["train"]
-        if stage.data == "supplementary" and agreed.supplementary is not None:
-            split = agreed.supplementary.split
+        split = agreed.split(stage)
         some = agreed.readers.encode(evenly(split), agreed.options.max_length, head)
         taken = measure_step_seconds(
             recipe,
@@ -119,6 +117,8 @@ def _timed(made: Plan, agreed: Agreement) -> Plan:
             agreed.options,
             agreed.tokens,
         )
+        if agreed.probabilities is not None:
+            taken = StepTime(taken.step - taken.teacher, 0.0)  # no teacher runs
         assert planned.steps is not None
         stages.append(planned.timed(taken, planned.steps * stage.batch_size / len(split)))
     return replace(made, stages=stages)

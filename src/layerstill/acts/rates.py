@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from layerstill.acts.rungs import Judge, Train, Trial, Trials, climb
+from layerstill.data.probabilities import OPTION, Probabilities
 from layerstill.data.slices import slice_of
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
@@ -33,6 +34,14 @@ def apply_rate(recipe: Recipe, rate: Rate) -> Recipe:
     if isinstance(rate, str) and rate != "auto":
         raise UserError(f"learning_rate {rate!r}: give a number, or auto")
     return recipe if rate is None or rate == "auto" else recipe.limited(None, None, rate)
+
+
+def refuse_untaught(rate: Rate, probabilities: Probabilities | None) -> None:
+    """UserError for rates that would be tried where probabilities take the place of a teacher."""
+    if rate == "auto" and probabilities is not None:
+        raise UserError(
+            f"--learning-rate auto: rates are tried with a teacher, and {OPTION} has none; give a number, such as 3e-4"
+        )
 
 
 def rungs_for(recipe: Recipe, sizes: dict[str, int], max_steps: int | None) -> list[int]:

@@ -12,6 +12,7 @@ from layerstill.data.readers import Readers
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import depth_of, inputs_of
+from layerstill.recipe import Recipe
 from layerstill.training.model_files import is_blank
 from layerstill.training.models import (
     adopt_padding,
@@ -68,15 +69,24 @@ class Start:
         task.head.describe(config, task.labels)
         return config
 
+    def taught_by(self, recipe: Recipe) -> tuple[Recipe, list[str]]:
+        """The recipe, in which embeddings that would be random are not frozen, and a notice if that changed it."""
+        if not self.fresh or recipe.student.embeddings != "frozen":
+            return recipe, []
+        spec = recipe.student.model_copy(update={"embeddings": "copied"})
+        said = f"--student {self.student}: its embeddings are random, so they are trained, which recipe {recipe.name} "
+        return recipe.model_copy(update={"student": spec}), [f"{said}would not do"]
+
     def depth(self, asked: int | None, source: PretrainedConfig) -> int:
         """How many layers the student has: those of `--student` unless fewer are asked for."""
         if asked is None and self.student is None:
             raise UserError(f"student_layers: say how many layers the student shall have, 1 to {depth_of(source)}")
         return depth_of(source) if asked is None else asked
 
-    def load(self, teacher: PreTrainedModel, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    def load(self, teacher: PreTrainedModel | None, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The model, with a head for the task; random weights come from torch's global generator."""
         if self.name is None:
+            assert teacher is not None
             return teacher
         model = load_blank(self.name, task) if self.fresh else load_for_finetuning(self.name, task)
         adopt_padding(model, tokenizer)

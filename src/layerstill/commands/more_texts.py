@@ -52,7 +52,7 @@ ProbabilityColumns = Annotated[
     typer.Option(
         help="Ready soft labels in place of TEACHER, for recipes that compare no more than logits: a column of the "
         "train file for each label, called after them or in their order, or one column of lists. The student is cut "
-        "from --init-from.",
+        "from --init-from, or is that of --student.",
         rich_help_panel=DATA,
     ),
 ]
