@@ -7,7 +7,8 @@ import pytest
 
 import layerstill
 from layerstill import Options, UserError
-from layerstill.acts.compress import RECORD, climb_down
+from layerstill.acts.compress import RECORD
+from layerstill.acts.ladder import climb_down
 from layerstill.compression.choice import Budget
 from layerstill.data.tasks import Task
 from layerstill.export.session import OnnxModel
@@ -123,7 +124,7 @@ def test_a_dry_run_says_what_it_will_do_and_writes_nothing(home, tmp_path, call)
     given[given.index("quick")] = "normal"
     status, out, _ = call(given)
     assert status == 0
-    assert "6 candidates as students of 2 layers" in out
+    assert "6 candidates, each as a student of 2 layers" in out
     assert "student of 2 layers, 4 updates" in out
     assert "in all about" in out
     assert not (tmp_path / "out").exists()
@@ -144,8 +145,8 @@ def test_trials_choose_how_all_students_are_trained(home, tmp_path):
 def test_the_ladder_is_decided_before_anything_is_trained(home):
     task = Task.from_files("classification", home / "data")
     ladder = climb_down(str(home / "teacher"), task, "normal", options())
-    assert ladder.depths == (2, 1)
-    recipe = ladder.recipe(ladder.candidates[0], 37)
+    assert [(one.name, one.folder) for one in ladder.students] == [("2 layers", "2-layers"), ("1 layer", "1-layers")]
+    recipe = ladder.recipe(ladder.candidates[0], 37, ladder.middle)
     steps = -(-len(task.splits["train"]) // recipe.stages[0].batch_size)
     assert 36 < recipe.stages[0].epochs * steps <= 37
     with pytest.raises(UserError, match="--layers 4: the teacher has 3 layers"):

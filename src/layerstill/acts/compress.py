@@ -7,30 +7,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from layerstill.acts.distill import distill
 from layerstill.acts.export import export
 from layerstill.acts.inputs import Model, model_at, read_task
-from layerstill.acts.plan import plan
+from layerstill.acts.ladder import Ladder, climb_down
 from layerstill.acts.rows import Contender, measure_rows
 from layerstill.acts.trials import Trial, Trials, run_trials, slice_of
 from layerstill.atomic import read_json, write_json, write_text
 from layerstill.compression.choice import Budget, Choice, choose
-from layerstill.compression.effort import Candidate, Effort, candidates_of, effort_named, ladder_of
+from layerstill.compression.effort import Candidate
 from layerstill.compression.rows import Row
-from layerstill.data.encode import mean_tokens
-from layerstill.data.label_agreement import agree_on_labels
-from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.families import depth_of
-from layerstill.recipe import Recipe
 from layerstill.reporting.compression import markdown, page
 from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
-from layerstill.training.length import settled, steps_of
 from layerstill.training.lock import FolderLock
-from layerstill.training.models import fingerprint, load_config, load_tokenizer, require_head
+from layerstill.training.models import fingerprint
 from layerstill.training.records import task_fingerprint
 from layerstill.training.stages import note
 
@@ -39,8 +33,6 @@ log = logging.getLogger("layerstill")
 RECORD = "compress.json"
 """Settings when it starts; rows, trials and the choice when it is finished."""
 PAGE, README = "compress.html", "README.md"
-MOST_TOKENS = 2_000_000
-"""Tokens that a student of effort `normal` reads in training at most, so that long texts do not take hours."""
 
 
 @dataclass(frozen=True)
@@ -56,97 +48,6 @@ class Compression:
     """All that `compress.json` holds."""
 
 
-@dataclass(frozen=True)
-class Ladder:
-    """What `compress` will do, decided before anything is trained."""
-
-    teacher: str
-    config: PretrainedConfig
-    task: Task
-    """With its outputs in the teacher's order."""
-    effort: Effort
-    candidates: tuple[Candidate, ...]
-    depths: tuple[int, ...]
-    updates: int
-    """Of every student."""
-    rungs: tuple[int, ...]
-    """Updates of the trials, rung by rung."""
-    options: Options
-    overrides: tuple[str, ...]
-    """Settings that every student's recipe gets."""
-
-    @property
-    def middle(self) -> int:
-        """The depth that trials are made at."""
-        return self.depths[len(self.depths) // 2]
-
-    def recipe(self, candidate: Candidate, updates: int) -> Recipe:
-        """A candidate's recipe with its stages as long as `updates` together say."""
-        recipe = candidate.resolved(self.overrides)
-        examples = len(self.task.splits["train"])
-        recipe, _ = settled(recipe, {"task": examples})
-        natural = sum(steps_of(stage, examples, None) for stage in recipe.stages)
-        # Half a step short, so that rounding up ends at the number.
-        share = (updates - 0.5) / natural
-        return recipe.with_epochs([float(stage.epochs) * share for stage in recipe.stages])
-
-
-def climb_down(
-    teacher: str,
-    task: Task,
-    effort: str = "normal",
-    options: Options = Options(),
-    layers: Sequence[int] | None = None,
-    max_mb: float | None = None,
-) -> Ladder:
-    """Decide what `compress` does; the arguments are the same. Nothing is written and no weights are read.
-
-    UserError for what does not fit together.
-    """
-    spent = effort_named(effort)
-    task = task.with_dev()
-    config = load_config(teacher, task.head)
-    require_head(teacher, config, task.head)
-    task, notices = agree_on_labels(task, config, f"teacher {teacher}")
-    total = depth_of(config)
-    depths = tuple(sorted(set(layers), reverse=True)) if layers else tuple(ladder_of(total))
-    if wrong := [depth for depth in depths if not 1 <= depth <= total]:
-        raise UserError(f"--layers {wrong[0]}: the teacher has {total} layers; choose 1 to {total}")
-    note([*task.notices, *notices])
-    candidates = tuple(candidates_of(spent))
-    updates = _length(candidates[0], task, teacher, config, spent, options)
-    rungs = tuple(max(round(updates * share), 20) for share in spent.rungs)
-    return Ladder(
-        teacher, config, task, spent, candidates, depths, updates, rungs, options, _overrides(config, depths, max_mb)
-    )
-
-
-def _length(
-    candidate: Candidate, task: Task, teacher: str, config: PretrainedConfig, effort: Effort, options: Options
-) -> int:
-    """Updates of a student: what its recipe takes by itself, times the effort, less where texts are long."""
-    train = task.splits["train"]
-    recipe, _ = settled(candidate.resolved(), {"task": len(train)})
-    natural = sum(steps_of(stage, len(train), None) for stage in recipe.stages)
-    tokens = mean_tokens(train, load_tokenizer(teacher, config), options.max_length, task.head)
-    most = MOST_TOKENS / (tokens * recipe.stages[0].batch_size)
-    updates = round(min(natural, most) * effort.length)
-    return max(updates if options.max_steps is None else min(updates, options.max_steps), 1)
-
-
-def _overrides(config: PretrainedConfig, depths: Sequence[int], max_mb: float | None) -> tuple[str, ...]:
-    """A smaller vocabulary where the embeddings alone, a byte a weight, leave little of the size that is allowed."""
-    embeddings = config.vocab_size * config.hidden_size / 1e6
-    if max_mb is not None and embeddings > max_mb / 2:
-        log.info(
-            "note: the embeddings of %d tokens take %.1f MB in int8, so students keep the tokens of the training texts",
-            config.vocab_size,
-            embeddings,
-        )
-        return ("student.vocabulary=train",)
-    return ()
-
-
 def compress(
     teacher: Model,
     data: Any,
@@ -156,6 +57,7 @@ def compress(
     options: Options = Options(),
     layers: Sequence[int] | None = None,
     threads: int = 1,
+    student: str | Path | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
@@ -175,13 +77,15 @@ def compress(
         options: how to run.
         layers: depths of the students, instead of the ladder for the teacher's depth.
         threads: that models are timed with.
+        student: a model that is trained as a student as it is, beside the ladder: a small public encoder, say.
         tokenizer: of a loaded teacher.
         labels: of a list of texts.
 
     UserError for everything that does not fit together.
     """
     with model_at(teacher, tokenizer) as (place, name):
-        ladder = climb_down(place, read_task(data, place, labels), effort, options, layers, budget.max_mb)
+        named = None if student is None else str(student)
+        ladder = climb_down(place, read_task(data, place, labels), effort, options, layers, budget.max_mb, named)
         folder = Path(output)
         # Another budget alone must not ask for other students than those that are there.
         ladder = replace(ladder, overrides=_overrides_in(folder, ladder.overrides))
@@ -206,7 +110,7 @@ def _settings(ladder: Ladder, teacher: str, threads: int) -> dict[str, Any]:
         "teacher_fingerprint": fingerprint(ladder.teacher, ladder.config),
         "task": ladder.task.name,
         "data_fingerprint": task_fingerprint(ladder.task),
-        "layers": list(ladder.depths),
+        "students": {one.name: one.to_data() for one in ladder.students},
         "updates": ladder.updates,
         "rungs": list(ladder.rungs),
         "candidates": [candidate.name for candidate in ladder.candidates],
@@ -253,17 +157,19 @@ def _carry_out(ladder: Ladder, folder: Path, threads: int) -> dict[str, Any]:
     cache = CacheOptions(str(folder / "cache"), ladder.options.cache.budget_gb)
     options = replace(ladder.options, max_steps=None, cache=cache)
     candidate, trials = _chosen(ladder, folder, options)
-    recipe = ladder.recipe(candidate, ladder.updates)
     contenders = [_contender("teacher", ladder.teacher, folder / "teacher-onnx", ladder)]
     scores: dict[str, float] | None = None
     verdicts = {}
-    for depth in ladder.depths:
-        home = folder / f"{depth}-layers"
-        log.info("student of %d layers, %d updates", depth, ladder.updates)
-        done = distill(ladder.teacher, ladder.task, recipe, depth, home, options, teacher_metrics=scores)
+    for one in ladder.students:
+        home = folder / one.folder
+        log.info("%s, %d updates", one.what, ladder.updates)
+        recipe = ladder.recipe(candidate, ladder.updates, one)
+        done = distill(
+            ladder.teacher, ladder.task, recipe, one.layers, home, options, teacher_metrics=scores, student=one.model
+        )
         scores = done.record.teacher_metrics
-        verdicts[f"{depth} layers"] = done.record.verdict
-        contenders.append(_contender(f"{depth} layers", str(home), home / "onnx", ladder))
+        verdicts[one.name] = done.record.verdict
+        contenders.append(_contender(one.name, str(home), home / "onnx", ladder))
     log.info("scoring and timing %d models in three forms", len(contenders))
     rows = measure_rows(contenders, ladder.task, "dev", ladder.options.max_length, threads, folder)
     shutil.rmtree(folder / "cache", ignore_errors=True)
@@ -283,8 +189,12 @@ def _chosen(ladder: Ladder, folder: Path, options: Options) -> tuple[Candidate, 
     if not ladder.rungs or len(ladder.candidates) == 1:
         return ladder.candidates[0], []
     named = {candidate.name: candidate for candidate in ladder.candidates}
-    trials = [Trial(name, ladder.recipe(candidate, ladder.updates), ladder.middle) for name, candidate in named.items()]
-    log.info("%d candidates compete, as students of %d layers", len(trials), ladder.middle)
+    middle = ladder.middle
+    trials = [
+        Trial(name, ladder.recipe(candidate, ladder.updates, middle), middle.layers)
+        for name, candidate in named.items()
+    ]
+    log.info("%d candidates compete, each as a %s", len(trials), middle.what)
     held_out = slice_of(ladder.task, ladder.options.seed)
     found = run_trials(ladder.teacher, held_out, trials, list(ladder.rungs), folder / "trials", options)
     log.info("chosen: %s", found.chosen.name)
@@ -334,43 +244,3 @@ def _advice(choice: Choice, rows: Sequence[Row], verdicts: dict[str, list[str]])
     named = choice.row.model if choice.row and not choice.row.is_teacher else next(iter(verdicts), "")
     lines = verdicts.get(named) or []
     return [*(f"{named}: {line}" for line in lines[-1:]), *collapsed]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that `compress` will do."""
-
-    what: str
-    updates: int | None
-    """Optimiser steps; None where nothing is trained."""
-    seconds: float | None
-    """How long it takes here; None where models are too large to be tried."""
-
-
-EXPORT_SECONDS, ROW_SECONDS = 25.0, 12.0
-"""What exporting a model in two forms, and scoring, timing and weighing a row took for small encoders on two cores; it
-hardly depends on the budget of the training."""
-
-
-def foreseen(ladder: Ladder) -> list[Step]:
-    """What `compress` will do and how long it takes on this machine, by a few real optimiser steps of every student."""
-    taken = {depth: _seconds_of(ladder, depth) for depth in ladder.depths}
-    steps = []
-    left = len(ladder.candidates)
-    for updates in ladder.rungs if left > 1 else ():
-        whole = taken[ladder.middle]
-        seconds = None if whole is None else left * updates * whole / ladder.updates
-        steps.append(Step(f"{left} candidates as students of {ladder.middle} layers", left * updates, seconds))
-        left = (left + 1) // 2
-    steps += [Step(f"student of {depth} layers", ladder.updates, taken[depth]) for depth in ladder.depths]
-    models = len(ladder.depths) + 1
-    steps.append(Step(f"export of {models} models, in 32 and in 8 bits", None, models * EXPORT_SECONDS))
-    steps.append(Step(f"scores and times of {3 * models} rows", None, 60 + 3 * models * ROW_SECONDS))
-    return steps
-
-
-def _seconds_of(ladder: Ladder, depth: int) -> float | None:
-    recipe = ladder.recipe(ladder.candidates[0], ladder.updates)
-    stages = plan(ladder.teacher, ladder.task, recipe, depth, replace(ladder.options, max_steps=None)).stages
-    parts = [stage.seconds for stage in stages]
-    return None if None in parts else sum(part for part in parts if part is not None)

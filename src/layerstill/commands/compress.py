@@ -44,6 +44,12 @@ def compress(
             help="Depths of the students: `4,3,2`. Without it a ladder by the teacher's depth.", rich_help_panel=RUN
         ),
     ] = None,
+    student: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Train this model as one more student, as it is: a small public encoder, say.", rich_help_panel=RUN
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that models are timed with.", rich_help_panel=RUN)] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and how long it takes here; train nothing.")
@@ -57,7 +63,7 @@ def compress(
     """
     quiet = verbosity.setup()
     from layerstill import acts
-    from layerstill.acts.compress import climb_down
+    from layerstill.acts.ladder import climb_down, foreseen
     from layerstill.compression.choice import Budget
     from layerstill.reporting.compression import print_rows
 
@@ -65,12 +71,11 @@ def compress(
     depths = None if layers is None else _depths(layers)
     task, options = data.read(), run.read(quiet)
     if dry_run:
-        from layerstill.acts.compress import foreseen
         from layerstill.reporting.compression import print_steps
 
-        print_steps(foreseen(climb_down(teacher, task, effort, options, depths, max_mb)), verbosity.json_)
+        print_steps(foreseen(climb_down(teacher, task, effort, options, depths, max_mb, student)), verbosity.json_)
         return
-    found = acts.compress(teacher, task, output, budget, effort, options, depths, threads)
+    found = acts.compress(teacher, task, output, budget, effort, options, depths, threads, student)
     if verbosity.json_:
         print(json.dumps(found.record, indent=2))
     else:

@@ -1,0 +1,212 @@
+"""What `compress` will do, decided before anything is trained: which students, how they start, for how long."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from layerstill.acts.plan import plan
+from layerstill.compression.effort import Candidate, Effort, candidates_of, effort_named, ladder_of
+from layerstill.data.encode import mean_tokens
+from layerstill.data.label_agreement import agree_on_labels
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError
+from layerstill.families import depth_of, family_of
+from layerstill.recipe import Recipe
+from layerstill.training.arguments import Options
+from layerstill.training.length import settled, steps_of
+from layerstill.training.models import fingerprint, load_config, load_tokenizer, require_head
+from layerstill.training.stages import note
+
+log = logging.getLogger("layerstill")
+
+MOST_TOKENS = 2_000_000
+"""Tokens that a student of effort `normal` reads in training at most, so that long texts do not take hours."""
+EXPORT_SECONDS, ROW_SECONDS, TIMING_SECONDS = 12.0, 7.0, 40.0
+"""What exporting a model in two forms, scoring and weighing a row, and timing all rows took for a small encoder on two
+cores: none of it depends on how long students train."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A student to be trained."""
+
+    name: str
+    """In the table."""
+    folder: str
+    layers: int | None
+    """None for a model that is trained as it is."""
+    overrides: tuple[str, ...] = ()
+    """Settings of its recipe besides those of all students."""
+    model: str | None = None
+    """What it starts as, if it is not cut from the teacher."""
+    model_fingerprint: str | None = None
+
+    @property
+    def what(self) -> str:
+        """For the log."""
+        return f"student of {self.name}" if self.model is None else f"student {self.name}"
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data."""
+        return json_like(asdict(self))
+
+
+def json_like(data: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as lists, as JSON gives them back."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """All of it."""
+
+    teacher: str
+    config: PretrainedConfig
+    task: Task
+    """With its outputs in the teacher's order."""
+    effort: Effort
+    candidates: tuple[Candidate, ...]
+    students: tuple[Planned, ...]
+    updates: int
+    """Of every student."""
+    rungs: tuple[int, ...]
+    """Updates of the trials, rung by rung."""
+    options: Options
+    overrides: tuple[str, ...]
+    """Settings that every student's recipe gets."""
+
+    @property
+    def middle(self) -> Planned:
+        """The student that trials are made as: of middle depth."""
+        cut = [one for one in self.students if one.model is None and not one.overrides]
+        return cut[len(cut) // 2]
+
+    def recipe(self, candidate: Candidate, updates: int, student: Planned) -> Recipe:
+        """A candidate's recipe for a student, with its stages as long as `updates` together say."""
+        start = () if student.model is None else ("student.initialisation=first-k",)  # it keeps all its layers
+        recipe = candidate.resolved((*self.overrides, *student.overrides, *start))
+        examples = len(self.task.splits["train"])
+        recipe, _ = settled(recipe, {"task": examples})
+        natural = sum(steps_of(stage, examples, None) for stage in recipe.stages)
+        # Half a step short, so that rounding up ends at the number.
+        share = (updates - 0.5) / natural
+        return recipe.with_epochs([float(stage.epochs) * share for stage in recipe.stages])
+
+
+def climb_down(
+    teacher: str,
+    task: Task,
+    effort: str = "normal",
+    options: Options = Options(),
+    layers: Sequence[int] | None = None,
+    max_mb: float | None = None,
+    student: str | None = None,
+) -> Ladder:
+    """Decide what `compress` does; the arguments are the same. Nothing is written and no weights are read.
+
+    UserError for what does not fit together.
+    """
+    spent = effort_named(effort)
+    task = task.with_dev()
+    config = load_config(teacher, task.head)
+    require_head(teacher, config, task.head)
+    task, notices = agree_on_labels(task, config, f"teacher {teacher}")
+    total = depth_of(config)
+    depths = sorted(set(layers), reverse=True) if layers else ladder_of(total)
+    if wrong := [depth for depth in depths if not 1 <= depth <= total]:
+        raise UserError(f"--layers {wrong[0]}: the teacher has {total} layers; choose 1 to {total}")
+    note([*task.notices, *notices])
+    students = [Planned(f"{depth} layer{'s' * (depth > 1)}", f"{depth}-layers", depth) for depth in depths]
+    students += _narrower(config, depths[len(depths) // 2]) if spent.narrower else []
+    if student is not None:
+        students.append(_named(student, task))
+    candidates = tuple(candidates_of(spent))
+    updates = _length(candidates[0], task, teacher, config, spent, options)
+    rungs = tuple(max(round(updates * share), 20) for share in spent.rungs)
+    overrides = _overrides(config, max_mb)
+    return Ladder(teacher, config, task, spent, candidates, tuple(students), updates, rungs, options, overrides)
+
+
+def _narrower(config: PretrainedConfig, depth: int) -> list[Planned]:
+    """A student of half the width, where the family can be narrowed."""
+    if family_of(config).widths is None or config.hidden_size % 4:
+        return []
+    settings = [f"hidden_size={config.hidden_size // 2}", "narrowing=svd"]
+    inner = family_of(config).widths
+    if inner is not None and (units := getattr(config, inner.intermediate, None)):
+        settings.append(f"intermediate_size={units // 2}")
+    name = f"{depth} layers, half width"
+    return [Planned(name, f"{depth}-layers-half-width", depth, tuple(f"student.{one}" for one in settings))]
+
+
+def _named(student: str, task: Task) -> Planned:
+    config = load_config(student, task.head)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(student).name) or "student"
+    return Planned(name, f"student-{name}", None, model=student, model_fingerprint=fingerprint(student, config))
+
+
+def _length(
+    candidate: Candidate, task: Task, teacher: str, config: PretrainedConfig, effort: Effort, options: Options
+) -> int:
+    """Updates of a student: what its recipe takes by itself, less where texts are long, times the effort."""
+    train = task.splits["train"]
+    recipe, _ = settled(candidate.resolved(), {"task": len(train)})
+    natural = sum(steps_of(stage, len(train), None) for stage in recipe.stages)
+    tokens = mean_tokens(train, load_tokenizer(teacher, config), options.max_length, task.head)
+    most = MOST_TOKENS / (tokens * recipe.stages[0].batch_size)
+    updates = round(min(natural, most) * effort.length)
+    return max(updates if options.max_steps is None else min(updates, options.max_steps), 1)
+
+
+def _overrides(config: PretrainedConfig, max_mb: float | None) -> tuple[str, ...]:
+    """A smaller vocabulary where the embeddings alone, a byte a weight, leave little of the size that is allowed."""
+    embeddings = config.vocab_size * config.hidden_size / 1e6
+    if max_mb is not None and embeddings > max_mb / 2:
+        log.info(
+            "note: the embeddings of %d tokens take %.1f MB in int8, so students keep the tokens of the training texts",
+            config.vocab_size,
+            embeddings,
+        )
+        return ("student.vocabulary=train",)
+    return ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that `compress` will do."""
+
+    what: str
+    updates: int | None
+    """Optimiser steps; None where nothing is trained."""
+    seconds: float | None
+    """How long it takes here; None where models are too large to be tried."""
+
+
+def foreseen(ladder: Ladder) -> list[Step]:
+    """What `compress` will do and how long it takes on this machine, by a few real optimiser steps of every student."""
+    taken = {one.name: _seconds_of(ladder, one) for one in ladder.students}
+    steps = []
+    left = len(ladder.candidates)
+    for updates in ladder.rungs if left > 1 else ():
+        whole = taken[ladder.middle.name]
+        seconds = None if whole is None else left * updates * whole / ladder.updates
+        steps.append(Step(f"{left} candidates, each as a {ladder.middle.what}", left * updates, seconds))
+        left = (left + 1) // 2
+    steps += [Step(one.what, ladder.updates, taken[one.name]) for one in ladder.students]
+    models = len(ladder.students) + 1
+    steps.append(Step(f"export of {models} models, in 32 and in 8 bits", None, models * EXPORT_SECONDS))
+    steps.append(Step(f"scores and times of {3 * models} rows", None, TIMING_SECONDS + 3 * models * ROW_SECONDS))
+    return steps
+
+
+def _seconds_of(ladder: Ladder, one: Planned) -> float | None:
+    recipe = ladder.recipe(ladder.candidates[0], ladder.updates, one)
+    options = replace(ladder.options, max_steps=None)
+    stages = plan(ladder.teacher, ladder.task, recipe, one.layers, options, student=one.model).stages
+    parts = [stage.seconds for stage in stages]
+    return None if None in parts else sum(part for part in parts if part is not None)
