@@ -1,0 +1,1 @@
+"""What `layerstill compress` keeps of MiniLM teachers on nine tasks."""

@@ -1,0 +1,106 @@
+"""What `layerstill compress` keeps of MiniLM teachers on nine tasks, with no option but the data's.
+
+    python -m benchmarks.bars run --shared DATA --output runs/bars
+    python -m benchmarks.bars table --output runs/bars
+
+`DATA` holds the public sets (GLUE, TREC, Banking77, AG_News, GoEmotions, NER/WNUT-17). Every step is one command
+of layerstill; what is finished is kept, so the script can be stopped and started again. `table` prints Markdown and
+writes the records it was made from to benchmarks/results/bars.json.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.bars.tasks import TASKS, prepare
+
+RESULTS = Path(__file__).parents[1] / "results" / "bars.json"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fine-tune a teacher and compress it, task by task."""
+    from layerstill.demo_model import find_base_model
+
+    prepare(args.shared, args.output / "data")
+    for name in args.tasks:
+        place = {"data": args.output / "data", "shared": args.shared}
+        options = [word.format(**place) for word in TASKS[name].options]
+        teacher = args.output / "teachers" / name
+        _call("finetune", find_base_model(), *options, *TASKS[name].teacher, "--output", teacher, "--quiet")
+        for seed in args.seeds:
+            folder = args.output / f"{name}-{seed}"
+            begun = time.monotonic()
+            new = not (folder / "seconds.txt").exists()
+            _call("compress", teacher, *options, "--seed", seed, "--effort", args.effort, "--output", folder)
+            if new:
+                (folder / "seconds.txt").write_text(f"{time.monotonic() - begun:.0f}\n", "utf-8")
+
+
+def _call(*words: Any) -> None:
+    done = subprocess.run([sys.executable, "-m", "layerstill", *map(str, words)], env=os.environ, check=False)
+    if done.returncode not in (0, 1):  # 1: nothing fits the budget, which the table says as well
+        raise SystemExit(done.returncode)
+
+
+def table(args: argparse.Namespace) -> None:
+    """Percent kept by every student in int8, how fast it is against the teacher in int8, and how long it all took."""
+    records = {}
+    for path in sorted(args.output.glob("*/compress.json")):
+        record = json.loads(path.read_text("utf-8"))
+        if "rows" in record:
+            seconds = path.parent / "seconds.txt"
+            wanted = ("task", "seed", "updates", "chosen", "trials", "metric", "examples", "rows", "ship", "threads")
+            kept = {key: record[key] for key in wanted}
+            records[path.parent.name] = kept | {"seconds": int(seconds.read_text()) if seconds.exists() else None}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
+    print_table(records)
+    print(f"records: {RESULTS}", file=sys.stderr)
+
+
+def print_table(records: dict[str, Any]) -> None:
+    """The table in Markdown."""
+    models = list(
+        dict.fromkeys(row["model"] for r in records.values() for row in r["rows"] if row["model"] != "teacher")
+    )
+    heads = [f"{model}: kept, int8 kept, speed-up" for model in models]
+    print(f"| task, seed | teacher | int8 teacher kept, ms | {' | '.join(heads)} | updates | seconds |")
+    print("|---|---|---|" + "---|" * (len(heads) + 2))
+    kept: dict[str, list[float]] = {model: [] for model in models}
+    for name, record in records.items():
+        rows = {(row["model"], row["form"]): row for row in record["rows"]}
+        teacher, int8 = rows["teacher", "torch"], rows["teacher", "int8"]
+        cells = [f"{100 * teacher['score']:.1f}", f"{int8['kept']:.1f}, {int8['p50_ms']:.1f}"]
+        for model in models:
+            if (model, "torch") not in rows:
+                cells.append("")
+                continue
+            torch, small = rows[model, "torch"], rows[model, "int8"]
+            kept[model].append(torch["kept"])
+            cells.append(f"{torch['kept']:.1f}, {small['kept']:.1f}, {int8['p50_ms'] / small['p50_ms']:.1f}x")
+        print(f"| {name} | {' | '.join(cells)} | {record['updates']} | {record['seconds'] or ''} |")
+    means = [f"{fmean(values):.1f} (least {min(values):.1f})" for values in kept.values() if values]
+    print(f"| mean kept | | | {' | '.join(means)} | | |")
+
+
+def main() -> None:
+    """Parse and do."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("act", choices=["run", "table"])
+    parser.add_argument("--shared", type=Path, help="folder of the public sets")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--effort", default="normal")
+    args = parser.parse_args()
+    {"run": run, "table": table}[args.act](args)
+
+
+if __name__ == "__main__":
+    main()
