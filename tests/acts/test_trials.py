@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from layerstill import Options, Recipe, Split, Task, UserError
-from layerstill.acts.trials import Trial, run_trials, slice_of
+from layerstill.acts.rungs import ranks_of
+from layerstill.acts.trials import Trial, Tried, run_trials, slice_of
 from layerstill.training.cache_choice import CacheOptions
 from tests.tiny import save_tiny, write_csv
 
@@ -73,7 +74,8 @@ def test_the_better_half_goes_on_and_a_second_call_trains_nothing(place, tmp_pat
     assert first[2].score is None
     assert "learning rate" in str(first[2].error).lower()
     assert [t.trial.name for t in last] == ["1e-06", "0.001"]
-    assert found.chosen == max(last, key=lambda t: t.rank).trial == found.best[0].trial
+    ranks = ranks_of(last, len(cut.splits["dev"]))
+    assert found.chosen == last[ranks.index(max(r for r in ranks if r is not None))].trial
     assert all(t.distance > 0 for t in last)
     files = {path: path.read_bytes() for path in tmp_path.glob("*.json")}
     assert len(files) == 5
@@ -93,6 +95,17 @@ def test_another_seed_or_another_slice_is_another_training(place, tmp_path):
     run_trials(teacher, slice_of(task), some, [2], tmp_path, replace(OPTIONS, seed=1))
     run_trials(teacher, slice_of(task, 1), some, [2], tmp_path, OPTIONS)
     assert len(list(tmp_path.glob("*.json"))) == 3
+
+
+def test_scores_within_a_standard_error_are_decided_by_the_distance():
+    def tried(score, distance):
+        return Tried(Trial("", Recipe.load("kd")), 4, score, distance, 1.0)
+
+    near, far, low, failed = tried(0.79, 0.1), tried(0.80, 0.3), tried(0.60, 0.01), tried(None, None)
+    ranks = ranks_of([near, far, low, failed], examples=100)  # 0.8 has a standard error of 0.04 there
+    assert ranks[0] > ranks[1] > ranks[2]
+    assert ranks[3] is None
+    assert ranks_of([near, far], examples=100_000)[1] > ranks_of([near, far], examples=100_000)[0]
 
 
 def test_equal_scores_are_decided_by_the_distance_to_the_teacher(place, tmp_path):

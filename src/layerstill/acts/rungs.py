@@ -7,6 +7,7 @@ the same candidates trains only what is missing.
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -53,10 +54,20 @@ class Tried:
     error: str | None = None
     """Why there is no score."""
 
-    @property
-    def rank(self) -> tuple[float, float] | None:
-        """Higher is better."""
-        return None if self.score is None else (self.score, -(self.distance or 0.0))
+
+def ranks_of(tried: Sequence[Tried], examples: int) -> list[tuple[float, float] | None]:
+    """What a rung's candidates are ordered by, higher is better; None for one that could not be trained.
+
+    Scores that differ by less than the standard error of the best, on so many `examples`, count as equal: a slice is
+    small. Of these the one nearer to what it should say is better, which is measured on every logit.
+    """
+    scores = [one.score for one in tried if one.score is not None]
+    if not scores:
+        return [None] * len(tried)
+    best = max(scores)
+    share = min(max(best, 0.0), 1.0)
+    near = best - math.sqrt(share * (1 - share) / max(examples, 1))
+    return [None if t.score is None else (min(t.score, near), -(t.distance or 0.0)) for t in tried]
 
 
 @dataclass(frozen=True)
@@ -67,13 +78,6 @@ class Trials:
     rungs: list[list[Tried]]
     seconds: float
     """Of all trainings, those of earlier calls included."""
-
-    @property
-    def best(self) -> list[Tried]:
-        """The last rung, the best first."""
-        return sorted(
-            (t for t in self.rungs[-1] if t.rank is not None), key=lambda t: t.rank or (0.0, 0.0), reverse=True
-        )
 
     def record(self) -> list[dict[str, Any]]:
         """Plain data: each rung with its updates, and the candidates with their scores."""
@@ -106,7 +110,7 @@ def climb(
     """Train every trial for the first rung's updates, the better half for the next rung's, and so on.
 
     Args:
-        trials: the candidates. Of equal ones, the first wins.
+        trials: the candidates, ordered by `ranks_of`. Of equal ones, the first wins.
         rungs: optimiser steps of all stages together, rising. Each training starts anew, because a learning-rate
             schedule is as long as its run.
         task: what they are trained on; its dev split decides.
@@ -132,7 +136,7 @@ def climb(
         done.append(tried)
         if all(one.score is None for one in tried):
             raise UserError(f"none of the {len(tried)} candidates can be trained: {tried[0].error}")
-        left = [left[i] for i in survivors([one.rank for one in tried], last=number == len(rungs) - 1)]
+        left = [left[i] for i in survivors(ranks_of(tried, len(task.splits["dev"])), last=number == len(rungs) - 1)]
     return Trials(left[0], done, sum(one.seconds for rung in done for one in rung))
 
 
