@@ -94,6 +94,8 @@ def test_another_compression_in_the_folder_is_refused(home, done, call):
     status, _, err = call([*words(home), "--seed", "5"])
     assert status == 2
     assert "seed is 0 there and 5 here" in err
+    status, _, err = call([*words(home)[:-2], "--output", str(home / "out"), "--effort", "normal"])
+    assert status == 2
     status, _, err = call([word if word != str(home / "out") else str(home / "data") for word in words(home)])
     assert status == 2
     assert "not empty" in err

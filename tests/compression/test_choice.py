@@ -8,14 +8,18 @@ from layerstill.compression.choice import Budget, choose
 from layerstill.compression.rows import Row
 from layerstill.errors import UserError
 
-TEACHER = Row("teacher", "torch", 6, 22_700_000, 0.873, 100.0, None, 1.0, 20.6, 30.0, 90.0, 90.9, 200.0, True, "", "t")
+TEACHER = Row(
+    "teacher", "torch", 6, 22_700_000, 0.873, 100.0, None, 1.0, 20.6, 30.0, 90.0, 90.9, 200.0, True, True, "", "t"
+)
 ONNX = replace(TEACHER, form="onnx", p50_ms=15.0, path="t/model.onnx")
 INT8 = replace(TEACHER, form="int8", p50_ms=7.8, disk_mb=23.0, path="t/model.int8.onnx")
 
 
 def student(layers: int, score: float, ms: float, mb: float, **more: object) -> Row:
     kept = 100 * score / TEACHER.score
-    row = replace(INT8, model=f"{layers} layers", layers=layers, score=score, kept=kept, p50_ms=ms, disk_mb=mb)
+    row = replace(
+        INT8, model=f"{layers} layers", teaches=False, layers=layers, score=score, kept=kept, p50_ms=ms, disk_mb=mb
+    )
     return replace(row, path=f"{layers}-layers/onnx/model.int8.onnx", **more)
 
 
@@ -71,3 +75,26 @@ def test_a_student_worse_and_no_faster_than_the_quantised_teacher_is_called_that
 def test_a_budget_of_nothing_is_refused(budget: dict) -> None:
     with pytest.raises(UserError, match="--max-"):
         Budget(**budget)
+
+
+def test_a_student_that_says_one_thing_is_never_named() -> None:
+    assert choose(ROWS, Budget(), collapsed={"3 layers"}).row is FOUR
+
+
+def test_a_teacher_that_is_not_quantised_is_not_called_so() -> None:
+    broken = replace(INT8, score=0.5)
+    bad = [replace(row, score=0.7) for row in (FOUR, THREE, TWO)]
+    found = choose([TEACHER, ONNX, broken, *bad], Budget())
+    assert found.row is ONNX
+    assert "The teacher as an ONNX file is the better buy" in found.sentences[1]
+
+
+def test_no_number_is_no_small_loss() -> None:
+    nothing = replace(THREE, score=float("nan"))
+    assert choose([TEACHER, ONNX, INT8, nothing], Budget()).row is INT8
+
+
+def test_an_interval_that_reaches_below_what_is_allowed_is_said() -> None:
+    wide, narrow = replace(THREE, interval=(80.0, 110.0)), replace(THREE, interval=(98.0, 99.0))
+    assert "anything from 80.0 to 110.0 %" in choose([TEACHER, ONNX, INT8, wide], Budget()).sentences[0]
+    assert "anything" not in choose([TEACHER, ONNX, INT8, narrow], Budget()).sentences[0]

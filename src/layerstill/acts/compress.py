@@ -32,6 +32,11 @@ log = logging.getLogger("layerstill")
 
 RECORD = "compress.json"
 """Settings when it starts; rows, trials and the choice when it is finished."""
+ENOUGH = 98.0
+"""Percent of the teacher from which on nothing needs to change."""
+RENEWED = {"teacher", "threads", "students"}
+"""Settings that may differ from those of a finished folder: its students stay, what is new is trained, and all are
+measured again."""
 PAGE, README = "compress.html", "README.md"
 
 
@@ -94,9 +99,11 @@ def compress(
         lock = FolderLock(folder)
         lock.take()
         try:
-            if "rows" not in there:
-                there = settings | _carry_out(ladder, folder, threads)
+            if "rows" not in there or any(there[key] != settings[key] for key in RENEWED - {"teacher"}):
+                there = settings | _carry_out(ladder, folder, threads, there | settings)
                 write_json(folder / RECORD, there)
+                for part in ("cache", "trials"):  # once nothing needs them any more
+                    shutil.rmtree(folder / part, ignore_errors=True)
             else:
                 note([f"{folder} already holds this, finished; the budget alone is applied anew"])
             return _concluded(folder, there, budget)
@@ -110,6 +117,7 @@ def _settings(ladder: Ladder, teacher: str, threads: int) -> dict[str, Any]:
         "teacher_fingerprint": fingerprint(ladder.teacher, ladder.config),
         "task": ladder.task.name,
         "data_fingerprint": task_fingerprint(ladder.task),
+        "effort": ladder.effort_name,
         "students": {one.name: one.to_data() for one in ladder.students},
         "updates": ladder.updates,
         "rungs": list(ladder.rungs),
@@ -137,7 +145,7 @@ def _open(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if folder.is_dir() and any(folder.iterdir()):
         try:
             there = read_json(folder / RECORD)
-            differing = [key for key in settings if key != "teacher" and there.get(key) != settings[key]]
+            differing = [key for key in settings if key not in RENEWED and there.get(key) != settings[key]]
         except (OSError, ValueError, AttributeError):
             raise UserError(f"--output {folder}: not empty, and no folder of compress; choose a new one") from None
         if differing:
@@ -152,12 +160,16 @@ def _open(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _carry_out(ladder: Ladder, folder: Path, threads: int) -> dict[str, Any]:
-    """Trials, students, exports, rows: what `compress.json` holds of them."""
+def _carry_out(ladder: Ladder, folder: Path, threads: int, there: dict[str, Any]) -> dict[str, Any]:
+    """Trials, students, exports, rows: what `compress.json` holds of them. `there` is what it holds already."""
     cache = CacheOptions(str(folder / "cache"), ladder.options.cache.budget_gb)
     options = replace(ladder.options, max_steps=None, cache=cache)
-    candidate, trials = _chosen(ladder, folder, options)
-    contenders = [_contender("teacher", ladder.teacher, folder / "teacher-onnx", ladder)]
+    if "chosen" in there:
+        candidate, trials = Candidate(**there["chosen"]), there["trials"]
+    else:
+        candidate, trials = _chosen(ladder, folder, options)
+        write_json(folder / RECORD, there | {"chosen": asdict(candidate), "trials": trials})
+    contenders = [replace(_contender("teacher", ladder.teacher, folder / "teacher-onnx", ladder), teaches=True)]
     scores: dict[str, float] | None = None
     verdicts = {}
     for one in ladder.students:
@@ -172,8 +184,6 @@ def _carry_out(ladder: Ladder, folder: Path, threads: int) -> dict[str, Any]:
         contenders.append(_contender(one.name, str(home), home / "onnx", ladder))
     log.info("scoring and timing %d models in three forms", len(contenders))
     rows = measure_rows(contenders, ladder.task, "dev", ladder.options.max_length, threads, folder)
-    shutil.rmtree(folder / "cache", ignore_errors=True)
-    shutil.rmtree(folder / "trials", ignore_errors=True)
     return {
         "chosen": asdict(candidate),
         "trials": trials,
@@ -208,15 +218,19 @@ def _shown(found: Trials) -> list[dict[str, Any]]:
 
 
 def _contender(name: str, model: str, output: Path, ladder: Ladder) -> Contender:
-    exported = export(model, ladder.task, output, int8=True, max_length=ladder.options.max_length, split="dev")
+    dev = len(ladder.task.splits["dev"])
+    most = max(1.0, 250 / dev)  # a few texts of a small split are more than a point
+    length = ladder.options.max_length
+    exported = export(model, ladder.task, output, int8=True, max_drop=most, max_length=length, split="dev")
     return Contender(name, model, exported)
 
 
 def _concluded(folder: Path, record: dict[str, Any], budget: Budget) -> Compression:
     """The choice among the rows, written as README and page."""
     rows = [Row.from_data(row) for row in record["rows"]]
-    choice = choose(rows, budget)
-    choice = replace(choice, sentences=(*choice.sentences, *_advice(choice, rows, record["verdicts"])))
+    choice = choose(rows, budget, collapsed_in(record["verdicts"]))
+    advice = _advice(choice, rows, record["verdicts"], record["effort"])
+    choice = replace(choice, sentences=(*choice.sentences, *advice))
     title = f"{record['task']}: {record['teacher']}, compressed"
     how = (
         f"Scores are {record['metric']} on {record['examples']} texts of dev, times 100; kept is the share of the "
@@ -238,9 +252,22 @@ def _concluded(folder: Path, record: dict[str, Any], budget: Budget) -> Compress
     return Compression(folder, rows, choice, record["trials"], record | {"title": title, "how": how})
 
 
-def _advice(choice: Choice, rows: Sequence[Row], verdicts: dict[str, list[str]]) -> list[str]:
-    """The one change most likely to help the student that is named, or the deepest; and who has learnt one answer."""
-    collapsed = [f"{m}: {lines[0]}" for m, lines in verdicts.items() if lines and lines[0].startswith("WARNING")]
-    named = choice.row.model if choice.row and not choice.row.is_teacher else next(iter(verdicts), "")
-    lines = verdicts.get(named) or []
-    return [*(f"{named}: {line}" for line in lines[-1:]), *collapsed]
+def _advice(choice: Choice, rows: Sequence[Row], verdicts: dict[str, list[str]], effort: str) -> list[str]:
+    """The one change most likely to help the students, and who has learnt one answer."""
+    warnings = [f"{model}: {verdicts[model][0]}" for model in sorted(collapsed_in(verdicts))]
+    kept = [row.kept for row in rows if not row.teaches and row.form == "torch" and row.kept is not None]
+    if choice.row is not None and not choice.row.teaches and (choice.row.kept or 0) >= ENOUGH:
+        return [*warnings, "Nothing needs to change: it keeps the teacher."]
+    if effort != "thorough" and kept and max(kept) < ENOUGH:
+        return [
+            *warnings,
+            "Most likely to help: --effort thorough in another folder, which trains longer.",
+        ]
+    if choice.row is None or choice.row.teaches:
+        return [*warnings, "Most likely to help: deeper students, such as --layers with one more layer."]
+    return [*warnings, "Most likely to help: more texts in train; the teacher labels them by --unlabelled in distill."]
+
+
+def collapsed_in(verdicts: dict[str, list[str]]) -> set[str]:
+    """Names of the students whose verdict warns that they say one thing of everything."""
+    return {model for model, lines in verdicts.items() if lines and lines[0].startswith("WARNING")}

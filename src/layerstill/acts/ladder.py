@@ -9,7 +9,9 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from layerstill.acts.agree import agree
 from layerstill.acts.plan import plan
+from layerstill.acts.start import Start
 from layerstill.compression.effort import Candidate, Effort, candidates_of, effort_named, ladder_of
 from layerstill.data.encode import mean_tokens
 from layerstill.data.label_agreement import agree_on_labels
@@ -49,7 +51,7 @@ class Planned:
     @property
     def what(self) -> str:
         """For the log."""
-        return f"student of {self.name}" if self.model is None else f"student {self.name}"
+        return f"student of {self.name}" if self.model is None else self.name
 
     def to_data(self) -> dict[str, Any]:
         """Plain data."""
@@ -69,7 +71,7 @@ class Ladder:
     config: PretrainedConfig
     task: Task
     """With its outputs in the teacher's order."""
-    effort: Effort
+    effort_name: str
     candidates: tuple[Candidate, ...]
     students: tuple[Planned, ...]
     updates: int
@@ -127,9 +129,24 @@ def climb_down(
         students.append(_named(student, task))
     candidates = tuple(candidates_of(spent))
     updates = _length(candidates[0], task, teacher, config, spent, options)
-    rungs = tuple(max(round(updates * share), 20) for share in spent.rungs)
+    rungs = tuple(sorted({min(max(round(updates * share), 20), updates) for share in spent.rungs}))
     overrides = _overrides(config, max_mb)
-    return Ladder(teacher, config, task, spent, candidates, tuple(students), updates, rungs, options, overrides)
+    made = Ladder(teacher, config, task, effort, candidates, tuple(students), updates, rungs, options, overrides)
+    return replace(made, students=tuple(one for one in students if _fits(made, one)))
+
+
+def _fits(ladder: Ladder, one: Planned) -> bool:
+    """Whether a student can be trained; UserError where the user asked for it, before hours are spent on others."""
+    start = Start.of(None, one.model)
+    for candidate in ladder.candidates:
+        recipe = ladder.recipe(candidate, ladder.updates, one)
+        try:
+            agree(ladder.teacher, ladder.task, recipe, one.layers, ladder.options, start)
+        except UserError:
+            if not one.overrides:
+                raise
+            return False  # a narrower one, which was our idea
+    return True
 
 
 def _narrower(config: PretrainedConfig, depth: int) -> list[Planned]:
@@ -140,14 +157,16 @@ def _narrower(config: PretrainedConfig, depth: int) -> list[Planned]:
     inner = family_of(config).widths
     if inner is not None and (units := getattr(config, inner.intermediate, None)):
         settings.append(f"intermediate_size={units // 2}")
-    name = f"{depth} layers, half width"
+    name = f"{depth} layer{'s' * (depth > 1)}, half width"
     return [Planned(name, f"{depth}-layers-half-width", depth, tuple(f"student.{one}" for one in settings))]
 
 
 def _named(student: str, task: Task) -> Planned:
     config = load_config(student, task.head)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(student).name) or "student"
-    return Planned(name, f"student-{name}", None, model=student, model_fingerprint=fingerprint(student, config))
+    return Planned(
+        f"student {name}", f"student-{name}", None, model=student, model_fingerprint=fingerprint(student, config)
+    )
 
 
 def _length(
@@ -165,7 +184,7 @@ def _length(
 
 def _overrides(config: PretrainedConfig, max_mb: float | None) -> tuple[str, ...]:
     """A smaller vocabulary where the embeddings alone, a byte a weight, leave little of the size that is allowed."""
-    embeddings = config.vocab_size * config.hidden_size / 1e6
+    embeddings = config.vocab_size * getattr(config, "embedding_size", config.hidden_size) / 1e6
     if max_mb is not None and embeddings > max_mb / 2:
         log.info(
             "note: the embeddings of %d tokens take %.1f MB in int8, so students keep the tokens of the training texts",

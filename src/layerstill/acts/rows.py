@@ -30,6 +30,8 @@ class Contender:
     """`teacher`, or `3 layers`."""
     folder: str
     export: Export
+    teaches: bool = False
+    """Whether it is the teacher."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ def measure_rows(
     measured = [one for contender in contenders for one in _forms_of(contender, task, split, max_length, threads)]
     runners, sizes = {}, {}
     texts = task.splits[split].texts
-    for one in measured:
-        key = f"{one.of.name}, {one.form}"
+    for number, one in enumerate(measured):
+        key = str(number)
         runners[key] = _runner(one, max_length, threads)
-        sizes[key] = _sizes(one, max_length, texts[0])
+        sizes[key] = _sizes(one, max_length, texts[0], threads)
     speeds = measure_speed(runners, texts, threads=threads)
     reference = _Reference.of(measured[0].logits, task, split)
     return [
@@ -87,11 +89,11 @@ def _runner(one: _Measured, max_length: int, threads: int) -> Runner:
     return OnnxModel(one.of.export.folder, one.file.path.name, threads)
 
 
-def _sizes(one: _Measured, max_length: int, text: tuple[str, ...]) -> tuple[float | None, float]:
+def _sizes(one: _Measured, max_length: int, text: tuple[str, ...], threads: int) -> tuple[float | None, float]:
     """On disk and in memory, in MB."""
     if one.file is None:
         return weights_mb(one.of.folder), memory_mb(load_runner, (one.of.folder, max_length), text)
-    return one.file.mb, memory_mb(OnnxModel, (str(one.of.export.folder), one.file.path.name, 1), text)
+    return one.file.mb, memory_mb(OnnxModel, (str(one.of.export.folder), one.file.path.name, threads), text)
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,16 @@ class _Reference:
             parameters=one.parameters,
             score=score,
             kept=kept_percent(score, self.score),
-            interval=kept_interval(adds, self.adds, score),
+            interval=kept_interval(adds, self.adds),
             agreement=agreement_of(self.task.head.decide(one.logits), self.decided),
             p50_ms=speed.p50_ms,
             p99_ms=speed.p99_ms,
             texts_per_second=speed.texts_per_second,
             disk_mb=speed.disk_mb or 0.0,
             memory_mb=speed.memory_mb,
-            fit=one.file is None or one.file.fit,
+            # A loss in 8 bits is part of the score; what an unfit file in 32 bits says is not the model's.
+            fit=one.file is None or one.file.fit or one.form == FORM_OF[INT8],
+            teaches=one.of.teaches,
             note=_note(one.file),
             path=str(place.relative_to(home)) if place.is_relative_to(home) else str(place),
         )

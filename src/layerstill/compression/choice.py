@@ -1,6 +1,6 @@
 """Which row of the table to ship: the budget decides, and the quantised teacher is always among those that may win."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from layerstill.compression.rows import Row
@@ -36,7 +36,8 @@ class Budget:
             found.append(f"{row.p50_ms:.1f} ms of {self.max_ms:g}")
         if self.max_mb is not None and row.disk_mb > self.max_mb:
             found.append(f"{row.disk_mb:.1f} MB of {self.max_mb:g}")
-        if (drop := drop_of(row, teacher)) > self.max_drop:
+        drop = drop_of(row, teacher)
+        if not drop <= self.max_drop:  # so that no number is no small one
             found.append(f"{drop:.1f} points below the teacher, {self.max_drop:g} allowed")
         return found
 
@@ -65,18 +66,19 @@ def drop_of(row: Row, teacher: Row) -> float:
 
 def teacher_row(rows: Sequence[Row], form: str = "torch") -> Row | None:
     """The teacher in a form, if it was measured."""
-    return next((row for row in rows if row.is_teacher and row.form == form), None)
+    return next((row for row in rows if row.teaches and row.form == form), None)
 
 
-def choose(rows: Sequence[Row], budget: Budget) -> Choice:
+def choose(rows: Sequence[Row], budget: Budget, collapsed: Collection[str] = ()) -> Choice:
     """The best row within the budget.
 
     With a limit on time or size that is the row that scores best, without one the fastest that loses no more than
-    `max_drop`. Rows in PyTorch are there to compare with: what is shipped is a file.
+    `max_drop`. Rows in PyTorch are there to compare with: what is shipped is a file. Models that are `collapsed`, that
+    say one thing of everything, are never named.
     """
     teacher = teacher_row(rows)
     assert teacher is not None
-    files = [row for row in rows if row.form != "torch"]
+    files = [row for row in rows if row.form != "torch" and row.model not in collapsed]
     fitting = [row for row in files if not budget.misses(row, teacher)]
     if not fitting:
         return Choice(None, _nothing(files, teacher, budget))
@@ -89,26 +91,38 @@ def choose(rows: Sequence[Row], budget: Budget) -> Choice:
 
 
 def _sentences(row: Row, files: Sequence[Row], teacher: Row, budget: Budget) -> tuple[str, ...]:
-    said = f"Ship {row.path}: {row.name}, {_described(row, teacher)}."
+    said = f"Ship {row.path}: {row.name}. {_described(row, teacher)}.{_unsure(row, teacher, budget)}"
+    students = [r for r in files if not r.teaches]
+    if row.teaches:
+        what = "The quantised teacher" if row.form == "int8" else "The teacher as an ONNX file"
+        nearest = min(students, key=lambda r: (budget.excess(r, teacher), drop_of(r, teacher)), default=None)
+        why = f" The student that comes nearest is {nearest.name}: {_described(nearest, teacher)}." if nearest else ""
+        return said, f"{what} is the better buy here: no student does better within the budget.{why}"
     int8 = teacher_row(files, "int8")
     if int8 is None:
         return (said,)
-    if row.is_teacher:
-        students = [r for r in files if not r.is_teacher and r.fit]
-        nearest = min(students, key=lambda r: drop_of(r, teacher) - budget.max_drop, default=None)
-        why = f" The student that comes nearest is {nearest.name}: {_described(nearest, teacher)}." if nearest else ""
-        return said, f"The quantised teacher is the better buy here: no student beats it within the budget.{why}"
     faster, smaller = int8.p50_ms / row.p50_ms, int8.disk_mb / row.disk_mb
     against = f"{faster:.1f} times as fast as the quantised teacher and {smaller:.1f} times smaller"
     if row.score < int8.score and faster <= 1:
         against += "; the quantised teacher scores more and is no slower, so it is the better buy unless size decides"
-    return said, f"It is {against}; the quantised teacher keeps {int8.kept:.1f} % at {int8.p50_ms:.1f} ms."
+    return said, f"It is {against}; the quantised teacher keeps {int8.percent} at {int8.p50_ms:.1f} ms."
+
+
+def _unsure(row: Row, teacher: Row, budget: Budget) -> str:
+    """A warning where dev is too small to tell whether the row loses more than is allowed."""
+    if row.interval is None or row.teaches:
+        return ""
+    allowed = 100 * (1 - budget.max_drop / 100 / max(teacher.score, 1e-12))
+    if row.interval[0] >= allowed:
+        return ""
+    return f" On so few texts it may keep anything from {row.interval[0]:.1f} to {row.interval[1]:.1f} %."
 
 
 def _described(row: Row, teacher: Row) -> str:
     size = f"{row.disk_mb:.1f} MB ({teacher.disk_mb / row.disk_mb:.1f} times smaller)"
     speed = f"{row.p50_ms:.1f} ms a text ({teacher.p50_ms / row.p50_ms:.1f} times as fast)"
-    return f"it keeps {row.kept:.1f} % of the teacher at {speed} and {size}"
+    score = f"scores {100 * row.score:.1f}" if row.kept is None else f"keeps {row.percent} of the teacher"
+    return f"It {score} at {speed} and {size}"
 
 
 def _nothing(files: Sequence[Row], teacher: Row, budget: Budget) -> tuple[str, ...]:

@@ -24,8 +24,8 @@ class Row:
     parameters: int
     score: float
     """The task's main metric."""
-    kept: float
-    """The score as a share of the teacher's in PyTorch, in percent."""
+    kept: float | None
+    """The score as a share of the teacher's in PyTorch, in percent; None where the teacher has nothing to keep."""
     interval: tuple[float, float] | None
     """Of `kept`, 95 %, over examples; None where a metric does not say what each example adds."""
     agreement: float | None
@@ -37,6 +37,8 @@ class Row:
     memory_mb: float | None
     fit: bool
     """Whether the file says what the model says, within the loss that export allows."""
+    teaches: bool
+    """Whether it is the teacher."""
     note: str
     """Why it is not, or which layers stayed in 32 bits."""
     path: str
@@ -48,9 +50,9 @@ class Row:
         return f"{self.model}, {self.form}"
 
     @property
-    def is_teacher(self) -> bool:
-        """Whether nothing was distilled."""
-        return self.model == "teacher"
+    def percent(self) -> str:
+        """What is kept, for a reader."""
+        return "–" if self.kept is None else f"{self.kept:.1f} %"
 
     def to_data(self) -> dict[str, Any]:
         """Plain data."""
@@ -63,14 +65,12 @@ class Row:
         return cls(**{**data, "interval": None if interval is None else tuple(interval)})
 
 
-def kept_percent(score: float, teacher: float) -> float:
-    """A score as a share of the teacher's, in percent; 100 where the teacher has nothing to keep."""
-    return 100 * (score / teacher) if teacher > 0 else 100.0
+def kept_percent(score: float, teacher: float) -> float | None:
+    """A score as a share of the teacher's, in percent; None where the teacher has nothing to keep."""
+    return 100 * (score / teacher) if teacher > 0 else None
 
 
-def kept_interval(
-    adds: np.ndarray | None, teacher: np.ndarray | None, score: float, seed: int = 0
-) -> tuple[float, float] | None:
+def kept_interval(adds: np.ndarray | None, teacher: np.ndarray | None, seed: int = 0) -> tuple[float, float] | None:
     """A 95 % bootstrap interval over examples for `kept_percent`.
 
     `adds` and `teacher` `(n,)` are what each example adds to the metric of either model, in the same order, so the
@@ -79,8 +79,9 @@ def kept_interval(
     if adds is None or teacher is None or len(adds) < 2 or teacher.mean() <= 0:
         return None
     rng = np.random.default_rng(named_seed(seed, "compress"))
-    drawn = rng.integers(0, len(adds), (RESAMPLES, len(adds)))
-    ours, theirs = adds[drawn].mean(1), teacher[drawn].mean(1)
-    ratios = 100 * ours / np.maximum(theirs, 1e-12)
+    ratios = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):  # one at a time: all together would take gigabytes where dev is large
+        drawn = rng.integers(0, len(adds), len(adds))
+        ratios[number] = 100 * adds[drawn].mean() / max(teacher[drawn].mean(), 1e-12)
     low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

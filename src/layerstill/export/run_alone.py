@@ -23,7 +23,7 @@ def main() -> None:
     for text in given or sys.stdin.read().splitlines():
         words = [" " * (i > 0) + word for i, word in enumerate(text.split())]
         tagged = kind == "tokens"
-        read = tokenizer.encode(words, is_pretokenized=True) if tagged else tokenizer.encode(*text.split("\t"))
+        read = tokenizer.encode(words, is_pretokenized=True) if tagged else tokenizer.encode(*text.split("\t", 1))
         columns = {"input_ids": read.ids, "token_type_ids": read.type_ids, "attention_mask": read.attention_mask}
         inputs = {one.name: np.array([columns[one.name]], dtype=np.int64) for one in session.get_inputs()}
         logits = session.run(None, inputs)[0][0]

@@ -17,6 +17,8 @@ from layerstill.reporting.plan import duration
 from layerstill.reporting.summary import plain
 
 COLUMNS = ("model", "form", "score", "kept", "95 % interval", "one text", "p99", "texts/s", "on disk", "in memory", "")
+WIDE, ONLY_WIDE = 122, {"95 % interval", "p99", "texts/s", "in memory"}
+"""Columns of a terminal that shows all of the table, and what narrower ones leave out; the files have it all."""
 WIDTH, HEIGHT, LEFT, BELOW = 720, 360, 56, 44
 """Of the picture, in pixels, and the room for its axes."""
 
@@ -29,7 +31,7 @@ def cells_of(row: Row, chosen: Row | None) -> list[str]:
         row.model,
         row.form,
         f"{100 * row.score:.1f}",
-        f"{row.kept:.1f} %",
+        row.percent,
         interval,
         f"{row.p50_ms:.1f} ms",
         f"{row.p99_ms:.1f} ms",
@@ -42,16 +44,18 @@ def cells_of(row: Row, chosen: Row | None) -> list[str]:
 
 def print_rows(rows: Sequence[Row], choice: Choice, title: str, how: str) -> None:
     """The table, how it was measured, and what to ship, on standard output."""
+    console = Console(width=None if Console().is_terminal else 130)
+    shown = [i for i, name in enumerate(COLUMNS) if console.width >= WIDE or name not in ONLY_WIDE]
     table = Table(title=plain(title), title_justify="left")
-    for number, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
+    for number in shown:
+        table.add_column(COLUMNS[number], justify="left" if number < 2 else "right", no_wrap=True)
     last = None
     for row in rows:
         if last is not None and row.model != last:
             table.add_section()
         last = row.model
-        table.add_row(*map(plain, cells_of(row, choice.row)), style="bold" if row == choice.row else None)
-    console = Console(width=None if Console().is_terminal else 130)
+        cells = cells_of(row, choice.row)
+        table.add_row(*(plain(cells[i]) for i in shown), style="bold" if row == choice.row else None)
     console.print(table)
     console.print(plain(how), soft_wrap=True)
     for note in notes_of(rows):
@@ -81,7 +85,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
 
 def markdown(rows: Sequence[Row], choice: Choice, title: str, how: str) -> str:
     """The same as Markdown, for the README of the folder."""
-    lines = [f"# {title}", "", *choice.sentences, "", f"| {' | '.join(COLUMNS[:-1])} | |"]
+    lines = [f"# {title}", "", "\n\n".join(choice.sentences), "", f"| {' | '.join(COLUMNS[:-1])} | |"]
     lines.append("|" + "---|" * len(COLUMNS))
     lines += [f"| {' | '.join(cells_of(row, choice.row))} |" for row in rows]
     lines += ["", how, "", *(f"- {note}" for note in notes_of(rows))]
@@ -111,16 +115,16 @@ def page(rows: Sequence[Row], choice: Choice, title: str, how: str, trials: Sequ
 def picture_of(rows: Sequence[Row], chosen: Row | None) -> dict[str, Any]:
     """Where everything stands in the picture: milliseconds to the right from 0, percent kept upwards, in pixels."""
     most = max(row.p50_ms for row in rows) * 1.1
-    lowest = min(min(row.kept for row in rows), 97.0) - 1
-    highest = max(max(row.kept for row in rows), 100.0) + 1
+    shares = [row.kept for row in rows if row.kept is not None]
+    lowest, highest = min([*shares, 97.0]) - 1, max([*shares, 100.0]) + 1
     wide, high = WIDTH - LEFT - 90, HEIGHT - BELOW - 16
 
     def place(row: Row) -> tuple[float, float]:
         x = LEFT + wide * row.p50_ms / most
-        return round(x, 1), round(16 + high * (highest - row.kept) / (highest - lowest), 1)
+        return round(x, 1), round(16 + high * (highest - (row.kept or 0.0)) / (highest - lowest), 1)
 
     points: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda r: r.p50_ms):
+    for row in sorted((row for row in rows if row.kept is not None), key=lambda r: r.p50_ms):
         x, y = place(row)
         label = y + 4.0
         while any(abs(label - p["label"]) < 13 and abs(x - p["x"]) < 120 for p in points):
