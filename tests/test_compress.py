@@ -137,9 +137,9 @@ def test_trials_choose_how_all_students_are_trained(home, tmp_path):
     found = layerstill.compress(
         home / "teacher", task, tmp_path / "out", Budget(max_drop=100), "normal", options(max_steps=2), layers=[1]
     )
-    assert len(found.trials) == 6 + 3
+    assert [trial["updates"] for trial in found.trials] == [2] * 6, "no trial is longer than a student's training"
     assert found.record["chosen"]["recipe"] == "best"
-    names = [trial["name"] for trial in found.trials[6:]]
+    names = [trial["name"] for trial in found.trials]
     chosen = found.record["chosen"]
     assert f"{chosen['recipe']}, {chosen['start']}, rate x{chosen['rate']:g}" in names
 
@@ -153,3 +153,26 @@ def test_the_ladder_is_decided_before_anything_is_trained(home):
     assert 36 < recipe.stages[0].epochs * steps <= 37
     with pytest.raises(UserError, match="--layers 4: the teacher has 3 layers"):
         climb_down(str(home / "teacher"), task, "normal", options(), [4])
+
+
+def test_another_student_is_added_to_a_finished_folder_and_the_others_stay(home, done, tmp_path, call):
+    """Its name is the teacher's, which must not make it one."""
+    shutil.copytree(home / "out", tmp_path / "out")
+    before = (tmp_path / "out" / "2-layers" / "model.safetensors").stat().st_mtime_ns
+    save_tiny(tmp_path / "teacher", layers=1, width=24)
+    given = [word if word != str(home / "out") else str(tmp_path / "out") for word in words(home, "--json")]
+    status, out, err = call([*given, "--student", str(tmp_path / "teacher"), "--max-drop", "100"])
+    assert status == 0, err
+    rows = json.loads(out)["rows"]
+    assert list(dict.fromkeys(row["model"] for row in rows)) == ["teacher", "2 layers", "student teacher"]
+    assert [row["teaches"] for row in rows] == [True] * 3 + [False] * 6
+    assert (tmp_path / "out" / "2-layers" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_student_that_cannot_be_trained_is_refused_before_anything_is(home, tmp_path, call):
+    save_tiny(tmp_path / "short", layers=1, positions=8)
+    given = [word if word != str(home / "out") else str(tmp_path / "out") for word in words(home)]
+    status, _, err = call([*given, "--student", str(tmp_path / "short")])
+    assert status == 2
+    assert "allows 8 tokens" in err
+    assert not (tmp_path / "out").exists()

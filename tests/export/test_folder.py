@@ -129,3 +129,22 @@ def test_without_onnxruntime_there_is_a_line_that_says_what_to_install(place, tm
         export(place / "m", place / "data", tmp_path / "o")
     assert INSTALL in str(error.value)
     assert layerstill.export is export
+
+
+def test_nobodys_files_are_deleted(place, tmp_path, call):
+    """Neither what a user put beside an export, nor what a link leads to."""
+    words = f"export {place}/m --data {place}/data --max-drop 100 --output {tmp_path}/o"
+    assert call(words)[0] == 0
+    (tmp_path / "o" / "NOTES.txt").write_text("mine")
+    status, _, err = call(f"{words} --int8")
+    assert status == 2
+    assert "NOTES.txt in it is no file of an export" in err
+    assert (tmp_path / "o" / "NOTES.txt").read_text() == "mine"
+    (tmp_path / "o" / "NOTES.txt").unlink()
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "thesis.txt").write_text("years")
+    (tmp_path / ".o.part").symlink_to(tmp_path / "victim")
+    status, _, err = call(f"{words} --int8")
+    assert status == 2
+    assert ".o.part: something stands where an export is built" in err
+    assert (tmp_path / "victim" / "thesis.txt").read_text() == "years"

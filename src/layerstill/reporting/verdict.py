@@ -162,7 +162,7 @@ def _too_few_texts(facts: Facts) -> str:
         return ""
     return (
         f"Most likely to help are more texts: the {facts.train_examples:,} training examples are learnt by heart; "
-        "layerstill augment makes more of them."
+        "--unlabelled FILE adds texts that the teacher labels."
     )
 
 
