@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from benchmarks.bars import __main__ as bars
+from benchmarks.best import __main__ as best
 from benchmarks.claims.records import Records
 from benchmarks.claims.tables import against
 from benchmarks.speed import compare
@@ -101,3 +103,29 @@ def test_the_speed_tables_are_those_of_the_records(capsys):
     assert len(tables) == len(records)
     for made in tables:
         assert made.strip() in evidence
+
+
+def test_the_tables_of_the_default_recipe_and_of_compress_are_those_of_their_records():
+    text = (ROOT / "docs" / "evidence.md").read_text("utf-8")
+    for name, lines_of in (("best", best.lines_of), ("bars", bars.lines_of)):
+        records = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+        assert "\n".join(lines_of(records)) in text
+
+
+def test_the_readmes_first_table_is_a_row_of_the_record():
+    records = json.loads((ROOT / "benchmarks" / "results" / "bars.json").read_text("utf-8"))
+    rows = [row for record in records.values() for row in record["rows"]]
+    text = (ROOT / "README.md").read_text("utf-8")
+    lines = [line.split("|")[1:-1] for line in text.splitlines() if re.match(r"\| (teacher|\d layers), ", line)]
+    assert len(lines) >= 6
+    for cells in lines:
+        name, score, kept, ms, mb = (cell.strip() for cell in cells)
+        model, form = name.split(", ")
+        assert any(
+            (row["model"], row["form"]) == (model, form)
+            and f"{100 * row['score']:.1f}" == score
+            and f"{row['kept']:.1f} %" == kept
+            and f"{row['p50_ms']:.1f} ms" == ms
+            and f"{row['disk_mb']:.1f} MB" == mb
+            for row in rows
+        ), name

@@ -57,36 +57,34 @@ def table(args: argparse.Namespace) -> None:
             seconds = path.parent / "seconds.txt"
             wanted = ("task", "seed", "updates", "chosen", "trials", "metric", "examples", "rows", "ship", "threads")
             kept = {key: record[key] for key in wanted}
+            kept["rows"] = [{key: value for key, value in row.items() if key != "path"} for row in record["rows"]]
             records[path.parent.name] = kept | {"seconds": int(seconds.read_text()) if seconds.exists() else None}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
-    print_table(records)
+    print("\n".join(lines_of(records)))
     print(f"records: {RESULTS}", file=sys.stderr)
 
 
-def print_table(records: dict[str, Any]) -> None:
+def lines_of(records: dict[str, Any]) -> list[str]:
     """The table in Markdown."""
-    models = list(
-        dict.fromkeys(row["model"] for r in records.values() for row in r["rows"] if row["model"] != "teacher")
-    )
-    heads = [f"{model}: kept, int8 kept, speed-up" for model in models]
-    print(f"| task, seed | teacher | int8 teacher kept, ms | {' | '.join(heads)} | updates | seconds |")
-    print("|---|---|---|" + "---|" * (len(heads) + 2))
+    named = (row["model"] for record in records.values() for row in record["rows"])
+    models = [name for name in dict.fromkeys(named) if name != "teacher"]
+    heads = [f"{model}: kept, in int8, speed-up" for model in models]
+    lines = [f"| task-seed | teacher | its int8: kept, ms | {' | '.join(heads)} | updates | start, rate | seconds |"]
+    lines.append("|---|---|---|" + "---|" * (len(heads) + 3))
     kept: dict[str, list[float]] = {model: [] for model in models}
     for name, record in records.items():
         rows = {(row["model"], row["form"]): row for row in record["rows"]}
         teacher, int8 = rows["teacher", "torch"], rows["teacher", "int8"]
         cells = [f"{100 * teacher['score']:.1f}", f"{int8['kept']:.1f}, {int8['p50_ms']:.1f}"]
         for model in models:
-            if (model, "torch") not in rows:
-                cells.append("")
-                continue
             torch, small = rows[model, "torch"], rows[model, "int8"]
             kept[model].append(torch["kept"])
             cells.append(f"{torch['kept']:.1f}, {small['kept']:.1f}, {int8['p50_ms'] / small['p50_ms']:.1f}x")
-        print(f"| {name} | {' | '.join(cells)} | {record['updates']} | {record['seconds'] or ''} |")
-    means = [f"{fmean(values):.1f} (least {min(values):.1f})" for values in kept.values() if values]
-    print(f"| mean kept | | | {' | '.join(means)} | | |")
+        chosen = f"{record['chosen']['start']}, x{record['chosen']['rate']:g}"
+        lines.append(f"| {name} | {' | '.join(cells)} | {record['updates']} | {chosen} | {record['seconds'] or ''} |")
+    means = [f"{fmean(values):.1f} (least {min(values):.1f})" for values in kept.values()]
+    return [*lines, f"| mean kept | | | {' | '.join(means)} | | | |"]
 
 
 def main() -> None:

@@ -62,8 +62,7 @@ def recipe_of(name: str, updates: int, examples: int) -> Any:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Mean share of the teacher's score by candidate, budget and task."""
-    kept: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Print the table of finished runs, and keep the scores that it was made from."""
     records = []
     for path in sorted(p for folder in args.folders for p in folder.glob("*/result.json")):
         record = json.loads(path.read_text("utf-8"))
@@ -74,18 +73,25 @@ def table(args: argparse.Namespace) -> None:
         who = {"task": task, "candidate": name, "layers": int(layers), "updates": int(updates), "seed": int(seed)}
         seconds = record["train"]["seconds"]
         records.append(who | {"metric": metric, "score": score, "teacher": teacher, "seconds": seconds})
+    print("\n".join(lines_of(records)))
+    if args.record:
+        args.record.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
+
+
+def lines_of(records: list[dict[str, Any]]) -> list[str]:
+    """In Markdown the mean share of the teacher's score, in percent, by candidate, budget and task."""
+    kept: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     teachers = {r["task"]: r["teacher"] for r in records if r["teacher"]}
     for r in records:
         budget = f"{r['layers']} layers, {r['updates']}"
         kept[budget, r["candidate"]][r["task"]].append(100 * r["score"] / teachers[r["task"]])
     tasks = sorted(teachers)
-    print(f"| layers, updates | candidate | {' | '.join(tasks)} | mean |\n|---|---|{'---|' * (len(tasks) + 1)}")
+    lines = [f"| layers, updates | candidate | {' | '.join(tasks)} |", f"|---|---|{'---|' * len(tasks)}"]
     rows = [(budget, name, {t: fmean(v) for t, v in by_task.items()}) for (budget, name), by_task in kept.items()]
     for budget, name, by_task in sorted(rows, key=lambda row: (row[0], -fmean(row[2].values()))):
         cells = " | ".join(f"{by_task[t]:.1f}" if t in by_task else "" for t in tasks)
-        print(f"| {budget} | `{name}` | {cells} | {fmean(by_task.values()):.1f} |")
-    if args.record:
-        args.record.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
+        lines.append(f"| {budget} | `{name}` | {cells} |")
+    return lines
 
 
 def main() -> None:
