@@ -1,11 +1,13 @@
 """`--learning-rate auto`: what is tried, what is chosen, that it is kept, and that the run is the one it would be."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from layerstill import Options, Recipe, UserError, distill
 from layerstill.acts.rates import RATES, rate_line, rungs_for
+from layerstill.acts.rungs import ranks_of
 from layerstill.training.records import RunFolder
 from tests.tiny import save_tiny, write_csv
 from tests.training.forks import Forks, record
@@ -34,6 +36,8 @@ def test_the_line_says_what_was_chosen_among_how_many_and_the_next_best():
     ]
     found = {"learning_rate": 2e-4, "held_out": 545, "rungs": [{"candidates": tried}, {"candidates": last}]}
     assert rate_line(found) == "learning rate 2e-4 (of 6 tried on 545 held-out texts; 83.1, next best 82.4 at 4e-4)"
+    next(c for c in last if c["learning_rate"] == 4e-4)["score"] = 0.835
+    assert "83.1, nearer to what it should say than 83.5 at 4e-4)" in rate_line(found)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +66,9 @@ def test_the_run_is_what_the_chosen_rate_gives_and_the_choice_is_recorded(call, 
     (rung,) = tuning["rungs"]
     assert (rung["updates"], tuning["held_out"], tuning["metric"]) == (10, 20, "accuracy")
     assert [c["learning_rate"] for c in rung["candidates"]] == [*RATES]
-    best = max(rung["candidates"], key=lambda c: (c["score"], -c["distance"]))
-    assert tuning["learning_rate"] == best["learning_rate"]
+    ranks = ranks_of([SimpleNamespace(**candidate) for candidate in rung["candidates"]], tuning["held_out"])
+    best = max(range(len(ranks)), key=lambda i: ranks[i])
+    assert tuning["learning_rate"] == rung["candidates"][best]["learning_rate"]
     assert json.loads((tmp_path / "auto" / "run.json").read_text("utf-8"))["tuning"] == tuning
     assert Recipe.load(tmp_path / "auto" / "recipe.yaml").stages[0].learning_rate == tuning["learning_rate"]
     assert not (tmp_path / "auto" / "tuning").exists()

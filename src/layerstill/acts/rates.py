@@ -148,7 +148,9 @@ def rate_line(record: dict[str, Any]) -> str:
     found += f"{100 * scores[chosen]:.1f}"
     if others:
         second = max(others, key=lambda c: (c["score"], -c["distance"]))
-        found += f", next best {100 * second['score']:.1f} at {_short(second['learning_rate'])}"
+        other = f"{100 * second['score']:.1f} at {_short(second['learning_rate'])}"
+        better = second["score"] > scores[chosen]  # by less than a standard error, or it had been chosen
+        found += f", nearer to what it should say than {other}" if better else f", next best {other}"
     return f"{found})"
 
 
