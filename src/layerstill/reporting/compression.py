@@ -17,7 +17,7 @@ from layerstill.reporting.plan import duration
 from layerstill.reporting.summary import plain
 
 COLUMNS = ("model", "form", "score", "kept", "95 % interval", "one text", "p99", "texts/s", "on disk", "in memory", "")
-WIDE, ONLY_WIDE = 122, {"95 % interval", "p99", "texts/s", "in memory"}
+WIDE, ONLY_WIDE = 140, {"95 % interval", "p99", "texts/s", "in memory"}
 """Columns of a terminal that shows all of the table, and what narrower ones leave out; the files have it all."""
 WIDTH, HEIGHT, LEFT, BELOW = 720, 360, 56, 44
 """Of the picture, in pixels, and the room for its axes."""
@@ -44,7 +44,7 @@ def cells_of(row: Row, chosen: Row | None) -> list[str]:
 
 def print_rows(rows: Sequence[Row], choice: Choice, title: str, how: str) -> None:
     """The table, how it was measured, and what to ship, on standard output."""
-    console = Console(width=None if Console().is_terminal else 130)
+    console = Console(width=None if Console().is_terminal else 150)
     shown = [i for i, name in enumerate(COLUMNS) if console.width >= WIDE or name not in ONLY_WIDE]
     table = Table(title=plain(title), title_justify="left")
     for number in shown:
