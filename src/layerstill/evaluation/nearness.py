@@ -47,4 +47,8 @@ def _rows(said: dict[str, Tensor]) -> list[Tensor]:
 def _alike(first: list[Tensor], second: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Both joined; of a sentence that was cut, no more than both have."""
     least = [min(len(one), len(other)) for one, other in zip(first, second, strict=True)]
-    return tuple(torch.cat([row[:n] for row, n in zip(rows, least, strict=True)]) for rows in (first, second))  # type: ignore[return-value]
+
+    def joined(rows: list[Tensor]) -> Tensor:
+        return torch.cat([row[:n] for row, n in zip(rows, least, strict=True)])
+
+    return joined(first), joined(second)
