@@ -16,7 +16,7 @@ from layerstill.acts.ladder import Ladder, climb_down
 from layerstill.acts.rows import Contender, measure_rows
 from layerstill.acts.trials import Trial, Trials, run_trials, slice_of
 from layerstill.atomic import read_json, write_json, write_text
-from layerstill.compression.choice import Budget, Choice, choose
+from layerstill.compression.choice import Budget, Choice, choose, outdone
 from layerstill.compression.effort import Candidate
 from layerstill.compression.rows import Row
 from layerstill.errors import UserError
@@ -254,7 +254,7 @@ def _concluded(folder: Path, record: dict[str, Any], budget: Budget) -> Compress
 
 def _advice(choice: Choice, rows: Sequence[Row], verdicts: dict[str, list[str]], effort: str) -> list[str]:
     """The one change most likely to help the students, and who has learnt one answer."""
-    warnings = [f"{model}: {verdicts[model][0]}" for model in sorted(collapsed_in(verdicts))]
+    warnings = [f"{model}: {verdicts[model][0]}" for model in sorted(collapsed_in(verdicts))] + outdone(rows)
     kept = [row.kept for row in rows if not row.teaches and row.form == "torch" and row.kept is not None]
     if choice.row is not None and not choice.row.teaches and (choice.row.kept or 0) >= ENOUGH:
         return [*warnings, "Nothing needs to change: it keeps the teacher."]

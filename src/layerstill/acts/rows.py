@@ -55,7 +55,7 @@ def measure_rows(
     `task` has its outputs in the models' order. Models are scored on the whole `split` and timed on a sample of its
     texts, all in turns. Paths in the rows are relative to `home` where they lie below it.
     """
-    measured = [one for contender in contenders for one in _forms_of(contender, task, split, max_length, threads)]
+    measured = [one for contender in contenders for one in _forms_of(contender, task, split, max_length)]
     runners, sizes = {}, {}
     texts = task.splits[split].texts
     for number, one in enumerate(measured):
@@ -70,14 +70,15 @@ def measure_rows(
     ]
 
 
-def _forms_of(contender: Contender, task: Task, split: str, max_length: int, threads: int) -> list[_Measured]:
+def _forms_of(contender: Contender, task: Task, split: str, max_length: int) -> list[_Measured]:
+    """Every form with its answers, which all cores work out: only times are taken with the threads asked for."""
     model = load_fine_tuned(contender.folder, task.head)
     tokenizer = load_tokenizer(contender.folder, model.config)
     layers, parameters = depth_of(model.config), model.num_parameters()
     logits = predict(model, tokenizer, task.splits[split], max_length, task.head)
     found = [_Measured(contender, "torch", logits, None, layers, parameters)]
     for kind, file in contender.export.files.items():
-        run = OnnxModel(contender.export.folder, file.path.name, threads)
+        run = OnnxModel(contender.export.folder, file.path.name)
         logits = run.logits(task.splits[split].texts)
         found.append(_Measured(contender, FORM_OF[kind], logits, file, layers, parameters))
     return found

@@ -90,6 +90,24 @@ def choose(rows: Sequence[Row], budget: Budget, collapsed: Collection[str] = ())
     return Choice(chosen, _sentences(chosen, files, teacher, budget))
 
 
+def outdone(rows: Sequence[Row]) -> list[str]:
+    """A warning for every student that the quantised teacher beats: it scores more and is no slower than any of the
+    student's files."""
+    int8 = teacher_row(rows, "int8")
+    if int8 is None:
+        return []
+    said = []
+    for model in dict.fromkeys(row.model for row in rows if not row.teaches):
+        files = [row for row in rows if row.model == model and row.form != "torch"]
+        if files and all(int8.score > row.score and int8.p50_ms <= row.p50_ms for row in files):
+            best = min(files, key=lambda row: row.p50_ms)
+            said.append(
+                f"WARNING: {model}: the quantised teacher scores more ({100 * int8.score:.1f}, this {100 * best.score:.1f}) "
+                f"and is no slower ({int8.p50_ms:.1f} ms, this {best.p50_ms:.1f})."
+            )
+    return said
+
+
 def _sentences(row: Row, files: Sequence[Row], teacher: Row, budget: Budget) -> tuple[str, ...]:
     said = f"Ship {row.path}: {row.name}. {_described(row, teacher)}.{_unsure(row, teacher, budget)}"
     students = [r for r in files if not r.teaches]

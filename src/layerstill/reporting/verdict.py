@@ -24,14 +24,6 @@ BY_HEART = 0.1
 
 
 @dataclass(frozen=True)
-class Quantised:
-    """The teacher in int8: its score and milliseconds for one text."""
-
-    score: float
-    milliseconds: float
-
-
-@dataclass(frozen=True)
 class Facts:
     """What a verdict is made of."""
 
@@ -62,10 +54,6 @@ class Facts:
     """Each of its objectives' values, likewise."""
     one_answer: str = ""
     """What the student says of nearly everything, as heads say it; empty if it does not."""
-    milliseconds: tuple[float, float] | None = None
-    """Measured for one text: the student's and the teacher's, on the same machine in turns."""
-    quantised: Quantised | None = None
-    """The teacher in int8, if it was measured along with `milliseconds`."""
 
 
 def verdict(facts: Facts) -> list[str]:
@@ -85,35 +73,18 @@ def kept_sentence(facts: Facts) -> str:
     scores = f"{facts.student:.4f} of {facts.teacher:.4f} on {facts.examples:,} examples"
     kept = f"of the teacher's {facts.metric} ({scores})"
     kept = f"It keeps {100 * share:.1f} % {kept}" if share is not None else f"Nothing can be kept {kept}"
-    if facts.milliseconds:
-        mine, theirs = facts.milliseconds
-        speed = f"takes {mine:.1f} ms for a text in place of {theirs:.1f} ({theirs / mine:.1f} times as fast)"
-    else:
-        speed = f"is about {facts.times_as_fast:.1f} times as fast, by the operations of its layers"
+    speed = f"is about {facts.times_as_fast:.1f} times as fast, by the operations of its layers"
     sizes = f"{facts.parameters / 1e6:.1f} of {facts.teacher_parameters / 1e6:.1f} million parameters"
     return f"{kept}, {speed}, and has {sizes} and {facts.layers} of {facts.teacher_layers} layers."
 
 
 def change_sentence(facts: Facts) -> str:
     """The one change most likely to help: the first of the rules that applies."""
-    rules = (_quantised_is_better, _needs_nothing, _rate_is_wrong, _too_short, _too_few_texts, _too_shallow)
+    rules = (_needs_nothing, _rate_is_wrong, _too_short, _too_few_texts, _too_shallow)
     return next((said for rule in rules if (said := rule(facts))), _OTHERWISE)
 
 
 _OTHERWISE = "What may still help: another seed, or --recipe best --learning-rate auto."
-
-
-def _quantised_is_better(facts: Facts) -> str:
-    better = facts.quantised
-    if better is None or facts.milliseconds is None:
-        return ""
-    mine = facts.milliseconds[0]
-    if better.milliseconds > mine or better.score <= facts.student:
-        return ""
-    return (
-        f"The teacher in int8 is the better buy: it scores {better.score:.4f} at {better.milliseconds:.1f} ms, and "
-        f"this student {facts.student:.4f} at {mine:.1f} ms."
-    )
 
 
 def _needs_nothing(facts: Facts) -> str:
