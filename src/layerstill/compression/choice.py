@@ -101,10 +101,9 @@ def outdone(rows: Sequence[Row]) -> list[str]:
         files = [row for row in rows if row.model == model and row.form != "torch"]
         if files and all(int8.score > row.score and int8.p50_ms <= row.p50_ms for row in files):
             best = min(files, key=lambda row: row.p50_ms)
-            said.append(
-                f"WARNING: {model}: the quantised teacher scores more ({100 * int8.score:.1f}, this {100 * best.score:.1f}) "
-                f"and is no slower ({int8.p50_ms:.1f} ms, this {best.p50_ms:.1f})."
-            )
+            scores = f"{100 * int8.score:.1f}, this {100 * best.score:.1f}"
+            times = f"{int8.p50_ms:.1f} ms, this {best.p50_ms:.1f}"
+            said.append(f"WARNING: {model}: the quantised teacher scores more ({scores}) and is no slower ({times}).")
     return said
 
 
