@@ -31,7 +31,7 @@ CONTROL_SETTINGS = (
     "student.initialisation=spread",
     "student.embeddings=frozen",
     "stages.0.epochs=auto",
-    "stages.0.batch_size=32",
+    "stages.0.batch_size=16",
     "stages.0.learning_rate=3e-4",
 )
 STUDENTS = {"finetune": CONTROL_SETTINGS, "best": ()}

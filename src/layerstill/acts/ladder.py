@@ -28,9 +28,11 @@ log = logging.getLogger("layerstill")
 
 MOST_TOKENS = 2_000_000
 """Tokens that a student of effort `normal` reads in training at most, so that long texts do not take hours."""
-EXPORT_SECONDS, ROW_SECONDS, TIMING_SECONDS = 12.0, 7.0, 40.0
-"""What exporting a model in two forms, scoring and weighing a row, and timing all rows took for a small encoder on two
-cores: none of it depends on how long students train."""
+EXPORT_SECONDS, ROW_SECONDS, TIMING_SECONDS = 10.0, 4.0, 40.0
+"""What exporting a model in two forms, weighing a row, and timing all rows took for a small encoder on two cores,
+without the time for the texts of dev."""
+SCORING = 1.4
+"""What scoring an example in all three forms takes, as a share of training on it once with as many layers."""
 
 
 @dataclass(frozen=True)
@@ -218,9 +220,26 @@ def foreseen(ladder: Ladder) -> list[Step]:
         left = (left + 1) // 2
     steps += [Step(one.what, ladder.updates, taken[one.name]) for one in ladder.students]
     models = len(ladder.students) + 1
-    steps.append(Step(f"export of {models} models, in 32 and in 8 bits", None, models * EXPORT_SECONDS))
-    steps.append(Step(f"scores and times of {3 * models} rows", None, TIMING_SECONDS + 3 * models * ROW_SECONDS))
+    scoring = _scoring_seconds(ladder, taken[ladder.middle.name])
+    for what, fixed in (
+        (f"export of {models} models, in 32 and in 8 bits", models * EXPORT_SECONDS),
+        (f"scores and times of {3 * models} rows", TIMING_SECONDS + 3 * models * ROW_SECONDS),
+    ):
+        steps.append(Step(what, None, None if scoring is None else fixed + scoring))
     return steps
+
+
+def _scoring_seconds(ladder: Ladder, middle: float | None) -> float | None:
+    """How long it takes to score teacher and students on dev in three forms, which export and rows do once each.
+
+    `middle` is how long the middle student trains.
+    """
+    if middle is None:
+        return None
+    total = depth_of(ladder.config)
+    layers = total + sum(one.layers or total for one in ladder.students)
+    seen = ladder.updates * ladder.recipe(ladder.candidates[0], ladder.updates, ladder.middle).stages[0].batch_size
+    return SCORING * len(ladder.task.splits["dev"]) * middle / seen * layers / (ladder.middle.layers or total)
 
 
 def _seconds_of(ladder: Ladder, one: Planned) -> float | None:

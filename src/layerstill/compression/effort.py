@@ -32,7 +32,7 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(("spread",), (1,), ("best",), (), 0.4),
-    "normal": Effort(("spread", "first-k"), (0.5, 1, 2), ("best",), (0.06, 0.2), 1),
+    "normal": Effort(("spread", "first-k"), (0.5, 1), ("best",), (0.06, 0.2), 1),
     "thorough": Effort(
         ("spread", "first-k", "last-k"), (0.5, 1, 2), ("best", "kd"), (0.05, 0.15, 0.4), 3, narrower=True
     ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from layerstill.recipe import Recipe, Stage
 
 EXAMPLES_SEEN = 48_000
-"""How many examples a stage of automatic length sees, repetitions counted: 1,500 updates of 32."""
+"""How many examples a stage of automatic length sees, repetitions counted: 3,000 updates of 16."""
 FEWEST_EPOCHS = 3.0
 """Large data are seen at least so often."""
 MOST_EPOCHS = 30.0
