@@ -35,3 +35,9 @@ def test_a_candidate_changes_start_and_rate() -> None:
 def test_an_unknown_effort_is_told_the_nearest() -> None:
     with pytest.raises(UserError, match="normal"):
         effort_named("norml")
+
+
+def test_another_recipe_competes_at_the_same_rates_as_the_default_one() -> None:
+    # The rates of papers are for ten times as many updates: a candidate with one of them would lose for that alone.
+    best, kd = Candidate("best", "spread", 0.5).resolved(), Candidate("kd", "spread", 0.5).resolved()
+    assert kd.stages[0].learning_rate == best.stages[0].learning_rate

@@ -15,7 +15,7 @@ class Effort:
     starts: tuple[str, ...]
     """Initialisations that compete."""
     rates: tuple[float, ...]
-    """Learning rates that compete, as multiples of the recipe's own."""
+    """Learning rates that compete, as multiples of the default recipe's."""
     recipes: tuple[str, ...]
     rungs: tuple[float, ...]
     """How long a trial is, as shares of a student's training; after each rung the better half goes on."""
@@ -66,7 +66,7 @@ class Candidate:
     recipe: str
     start: str
     rate: float
-    """As a multiple of the recipe's own learning rate."""
+    """As a multiple of the default recipe's learning rate: a paper's own is for its number of updates."""
 
     @property
     def name(self) -> str:
@@ -76,7 +76,8 @@ class Candidate:
     def resolved(self, overrides: tuple[str, ...] = ()) -> Recipe:
         """Its recipe."""
         recipe = Recipe.load(self.recipe, (f'student.initialisation="{self.start}"', *overrides))
-        stages = [s.model_copy(update={"learning_rate": s.learning_rate * self.rate}) for s in recipe.stages]
+        rate = self.rate * Recipe.load("best").stages[-1].learning_rate
+        stages = [stage.model_copy(update={"learning_rate": rate}) for stage in recipe.stages]
         data: dict[str, Any] = {**dict(recipe), "stages": stages}
         return Recipe.from_data(data, "compress")
 
