@@ -126,10 +126,17 @@ def test_a_dry_run_says_what_it_will_do_and_writes_nothing(home, tmp_path, call)
     given[given.index("quick")] = "normal"
     status, out, _ = call(given)
     assert status == 0
-    assert "6 candidates, each as a student of 2 layers" in out
+    assert "4 candidates, each as a student of 2 layers" in out
     assert "student of 2 layers, 4 updates" in out
     assert "in all about" in out
     assert not (tmp_path / "out").exists()
+    nowhere = [word for word in given if word not in ("--output", str(tmp_path / "out"))]
+    status, out, _ = call(nowhere)
+    assert status == 0
+    assert "in all about" in out
+    status, _, err = call([word for word in nowhere if word != "--dry-run"])
+    assert status == 2
+    assert "--output DIR" in err
 
 
 def test_trials_choose_how_all_students_are_trained(home, tmp_path):
@@ -137,7 +144,7 @@ def test_trials_choose_how_all_students_are_trained(home, tmp_path):
     found = layerstill.compress(
         home / "teacher", task, tmp_path / "out", Budget(max_drop=100), "normal", options(max_steps=2), layers=[1]
     )
-    assert [trial["updates"] for trial in found.trials] == [2] * 6, "no trial is longer than a student's training"
+    assert [trial["updates"] for trial in found.trials] == [2] * 4, "no trial is longer than a student's training"
     assert found.record["chosen"]["recipe"] == "best"
     names = [trial["name"] for trial in found.trials]
     chosen = found.record["chosen"]

@@ -18,9 +18,14 @@ NOTHING_FITS = 1
 def compress(
     teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
     data: TaskOptions,
-    output: Annotated[Path, typer.Option(help="Folder of everything: students, files, the table and the page.")],
     run: RunOptions,
     verbosity: Verbosity,
+    output: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="Folder of everything: students, files, table and page. Only --dry-run needs none."
+        ),
+    ] = None,
     max_ms: Annotated[
         Optional[float], typer.Option(help="Most milliseconds for one text, the median.", rich_help_panel=BUDGET)
     ] = None,
@@ -75,6 +80,8 @@ def compress(
 
         print_steps(foreseen(climb_down(teacher, task, effort, options, depths, max_mb, student)), verbosity.json_)
         return
+    if output is None:
+        raise UserError("compress: say where to write everything (--output DIR), or ask what would be done (--dry-run)")
     found = acts.compress(teacher, task, output, budget, effort, options, depths, threads, student)
     if verbosity.json_:
         print(json.dumps(found.record, indent=2))

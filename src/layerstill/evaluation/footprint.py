@@ -16,6 +16,8 @@ from layerstill.errors import UserError
 
 MB = 10**6
 PACKAGES = Path(__file__).parents[2]
+LONGEST = 600
+"""Seconds that loading a model and running a text may take."""
 
 
 def disk_mb(files: Sequence[Path]) -> float:
@@ -32,18 +34,21 @@ def memory_mb(loader: Callable[..., Any], arguments: Sequence[Any], text: tuple[
     """
     order = {"module": loader.__module__, "name": loader.__name__, "arguments": list(arguments), "text": list(text)}
     path = os.pathsep.join([str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=json.dumps(order),
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
     try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=json.dumps(order),
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=LONGEST,
+        )
         return float(done.stdout.split("\n")[-2])
-    except (ValueError, IndexError):
-        why = next(iter(done.stderr.strip().split("\n")[-1:]), "") or f"it ended with status {done.returncode}"
+    except (ValueError, IndexError, subprocess.TimeoutExpired) as error:
+        why = f"it took more than {LONGEST} s"
+        if not isinstance(error, subprocess.TimeoutExpired):
+            why = next(iter(done.stderr.strip().split("\n")[-1:]), "") or f"it ended with status {done.returncode}"
         raise UserError(
             f"latency: the process that measures the memory of {' '.join(map(str, arguments))} failed: {why}; "
             "free some memory and run the command again"

@@ -84,6 +84,8 @@ def print_plan(plan: Plan) -> None:
             console.print(f"cost: {costs}")
         if stage.seconds is not None and stage.step_seconds is not None:
             how = "with the teacher cache" if stage.cached else "with the teacher live"
+            if not stage.teacher_depth:
+                how = "without a teacher"
             each = (
                 f"{stage.step_seconds:.2g} s a step, {stage.teacher_seconds:.2g} s of it the teacher's, measured here"
             )
