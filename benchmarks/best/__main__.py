@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.best.candidates import CANDIDATES
+from benchmarks.best.candidates import CANDIDATES, PUBLISHED, published
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,7 +54,7 @@ def recipe_of(name: str, updates: int, examples: int) -> Any:
     """A candidate whose stages take `updates` steps in all."""
     from layerstill.recipe import Recipe
 
-    data = CANDIDATES[name]()
+    data = CANDIDATES[name]() if name in CANDIDATES else published(name)
     for stage in data["stages"]:  # half a step short, so that rounding up ends at the number
         steps = -(-examples // stage["batch_size"])
         stage["epochs"] = (round(stage["epochs"] * updates) - 0.5) / steps
@@ -71,8 +71,9 @@ def table(args: argparse.Namespace) -> None:
         task = path.parent.parent.name
         score, teacher = record["metrics"][metric], record["teacher_metrics"].get(metric)
         who = {"task": task, "candidate": name, "layers": int(layers), "updates": int(updates), "seed": int(seed)}
-        seconds = record["train"]["seconds"]
-        records.append(who | {"metric": metric, "score": score, "teacher": teacher, "seconds": seconds})
+        seconds, batch = record["train"]["seconds"], round(record["train"]["examples"] / record["train"]["steps"])
+        told = {"batch": batch, "metric": metric, "score": score, "teacher": teacher, "seconds": seconds}
+        records.append(who | told)
     print("\n".join(lines_of(records)))
     if args.record:
         args.record.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
@@ -83,10 +84,10 @@ def lines_of(records: list[dict[str, Any]]) -> list[str]:
     kept: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     teachers = {r["task"]: r["teacher"] for r in records if r["teacher"]}
     for r in records:
-        budget = f"{r['layers']} layers, {r['updates']}"
+        budget = f"{r['layers']} layers, {r['updates']} x {r['batch']}"
         kept[budget, r["candidate"]][r["task"]].append(100 * r["score"] / teachers[r["task"]])
     tasks = sorted(teachers)
-    lines = [f"| layers, updates | candidate | {' | '.join(tasks)} |", f"|---|---|{'---|' * len(tasks)}"]
+    lines = [f"| layers, updates x batch | candidate | {' | '.join(tasks)} |", f"|---|---|{'---|' * len(tasks)}"]
     rows = [(budget, name, {t: fmean(v) for t, v in by_task.items()}) for (budget, name), by_task in kept.items()]
     for budget, name, by_task in sorted(rows, key=lambda row: (row[0], -fmean(row[2].values()))):
         cells = " | ".join(f"{by_task[t]:.1f}" if t in by_task else "" for t in tasks)
@@ -107,7 +108,7 @@ def main() -> None:
     runs.add_argument("--layers", type=int, default=3)
     runs.add_argument("--updates", type=int, nargs="+", default=[400, 1500])
     runs.add_argument("--seeds", type=int, nargs="+", default=[0])
-    runs.add_argument("--candidates", nargs="*", choices=list(CANDIDATES))
+    runs.add_argument("--candidates", nargs="*", choices=[*CANDIDATES, *PUBLISHED])
     runs.add_argument("--output", type=Path, required=True)
     runs.set_defaults(act=run)
     tables = acts.add_parser("table")

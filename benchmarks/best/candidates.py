@@ -1,10 +1,17 @@
-"""The candidates for the recipe `best`, as plain data; all but the controls differ from `last` in one thing."""
+"""The candidates for the recipe `best`, as plain data; all but the controls differ from `last` in one thing.
+
+Recipes of the package take part under their own names, trained as the candidates are."""
 
 from collections.abc import Callable
 from typing import Any
 
+from layerstill.recipe import Recipe, shipped_recipes
+
+BATCH = 16
 LABELS = {"task": {"signal": "labels", "weight": 0.5}}
-SOFT = {"soft targets": {"signal": "logits", "distance": {"kl": {"temperature": 2}}}}
+SOFT = {"soft targets": {"signal": "logits", "distance": {"kl": {"temperature": 2}}, "weight": 0.5}}
+LIGHT = {"task": {"signal": "labels", "weight": 0.1}, "soft targets": {**SOFT["soft targets"], "weight": 0.9}}
+"""Little of the labels, for data that are learnt by heart."""
 EVERY_TO_LAST = {"explicit": {"pairs": {f"layer {k}": "layer 6" for k in (1, 2, 3)}}}
 
 
@@ -40,15 +47,21 @@ def joint(
     return {"student": student, "stages": [_stage(objectives, rate, 1.0) | stage]}
 
 
-def staged(first: dict[str, Any], second: dict[str, Any], share: float) -> dict[str, Any]:
+def staged(first: dict[str, Any], second: dict[str, Any], share: float, start: Any = SPREAD) -> dict[str, Any]:
     """Two stages, the first with this share of the updates."""
-    student = {"initialisation": SPREAD, "embeddings": "frozen"}
+    student = {"initialisation": start, "embeddings": "frozen"}
     return {"student": student, "stages": [_stage(first, 3e-4, share), _stage(second, 3e-4, 1 - share)]}
 
 
 def _stage(objectives: dict[str, Any], rate: float, share: float) -> dict[str, Any]:
     optimiser = {"schedule": "linear", "warmup": 0.06, "weight_decay": 0.01}
-    return {"epochs": share, "batch_size": 32, "learning_rate": rate, "objectives": objectives, "optimiser": optimiser}
+    return {
+        "epochs": share,
+        "batch_size": BATCH,
+        "learning_rate": rate,
+        "objectives": objectives,
+        "optimiser": optimiser,
+    }
 
 
 TERMS = hidden() | attention()
@@ -74,12 +87,36 @@ CANDIDATES: dict[str, Callable[[], dict[str, Any]]] = {
     "no-labels": lambda: joint(SOFT | TERMS),
     "two-stage": lambda: staged(TERMS, LABELS | SOFT, 0.5),
     "two-stage-long": lambda: staged(TERMS, LABELS | SOFT, 0.75),
+    "terms-first": lambda: staged(TERMS, LABELS | SOFT | TERMS, 0.4),
+    "terms-first-long": lambda: staged(TERMS, LABELS | SOFT | TERMS, 0.75),
+    "light-labels": lambda: joint(LIGHT | hidden(weight=50) | attention(weight=3)),
     "mixup": lambda: joint(SOFT | TERMS, view="mixup"),
     # the start and the rate
     "first-k": lambda: joint(LABELS | SOFT | TERMS, "first-k"),
+    "first-k-two-stage-long": lambda: staged(TERMS, LABELS | SOFT, 0.75, "first-k"),
+    "first-k-terms-first": lambda: staged(TERMS, LABELS | SOFT | TERMS, 0.4, "first-k"),
+    "first-k-terms-first-long": lambda: staged(TERMS, LABELS | SOFT | TERMS, 0.75, "first-k"),
+    "first-k-light-labels": lambda: joint(LIGHT | hidden(weight=50) | attention(weight=3), "first-k"),
     "last-k": lambda: joint(LABELS | SOFT | TERMS, "last-k"),
     "trained-embeddings": lambda: joint(LABELS | SOFT | TERMS, embeddings="copied"),
     "rate-1e-4": lambda: joint(LABELS | SOFT | TERMS, rate=1e-4),
     "rate-6e-4": lambda: joint(LABELS | SOFT | TERMS, rate=6e-4),
     "rate-1e-3": lambda: joint(LABELS | SOFT | TERMS, rate=1e-3),
 }
+
+
+def published(name: str) -> dict[str, Any]:
+    """A recipe that comes with the package, its stages sharing the updates as its epochs do, and everything that is not
+    its own idea as the other candidates have it: start, frozen embeddings, rate, batch and schedule."""
+    data = Recipe.load(name).to_data()
+    epochs = [1.0 if stage["epochs"] == "auto" else float(stage["epochs"]) for stage in data["stages"]]
+    changed = {"initialisation": SPREAD, "embeddings": "frozen"}
+    stages = []
+    for stage, own in zip(data["stages"], epochs, strict=True):
+        common = _stage(stage["objectives"], 3e-4, own / sum(epochs))
+        stages.append({**stage, **common})
+    return {"student": data.get("student", {}) | changed, "stages": stages}
+
+
+PUBLISHED = [name for name in shipped_recipes() if name != "l-ild-supplementary"]
+"""Recipes of the package that need no supplementary texts."""
