@@ -22,9 +22,7 @@ def compress(
     verbosity: Verbosity,
     output: Annotated[
         Optional[Path],
-        typer.Option(
-            help="Folder of everything: students, files, table and page. Only --dry-run needs none."
-        ),
+        typer.Option(help="Folder of everything: students, files, table and page. Only --dry-run needs none."),
     ] = None,
     max_ms: Annotated[
         Optional[float], typer.Option(help="Most milliseconds for one text, the median.", rich_help_panel=BUDGET)

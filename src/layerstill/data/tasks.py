@@ -163,7 +163,8 @@ class Task:
 
         splits = {s: Split(split.texts, moved(split.labels)) for s, split in self.splits.items()}
         clean = None if self.clean_labels is None else moved(self.clean_labels)
-        return replace(self, splits=splits, labels=names, clean_labels=clean)
+        head = self.head.in_order(places, len(names))
+        return replace(self, head=head, splits=splits, labels=names, clean_labels=clean)
 
     def with_dev(self) -> "Task":
         """The same task, with a tenth of its training examples held out as `dev` if it has no such split."""

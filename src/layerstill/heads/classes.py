@@ -12,6 +12,7 @@ from layerstill.errors import UserError
 from layerstill.heads.answers import only_answer
 from layerstill.heads.head import IGNORED, LEAST, Head, refuse_no_probability
 from layerstill.metrics.by_name import METRICS
+from layerstill.schema import Positive
 
 
 class Classes(Head):
@@ -21,6 +22,19 @@ class Classes(Head):
     gives: ClassVar[str] = "one class a text"
     probable: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "single_label_classification"
+    class_weights: tuple[Positive, ...] | None = None
+    """What an example of each class counts in the loss on labels; None for 1 each. Scores know nothing of it."""
+
+    def weighted(self, weights: Sequence[float]) -> "Classes":
+        return self.model_copy(update={"class_weights": tuple(float(weight) for weight in weights)})
+
+    def in_order(self, places: Sequence[int], outputs: int) -> "Classes":
+        if self.class_weights is None:
+            return self
+        moved = [1.0] * outputs
+        for place, weight in zip(places, self.class_weights, strict=True):
+            moved[place] = weight
+        return self.weighted(moved)
 
     def logits_of(self, probabilities: Sequence[float], where: str) -> list[float]:
         refuse_no_probability(probabilities, where)
@@ -31,7 +45,8 @@ class Classes(Head):
         return [math.log(max(p, LEAST)) for p in probabilities]
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        return F.cross_entropy(logits, labels, weights, reduction="none", ignore_index=IGNORED)
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
         return logits.argmax(-1)

@@ -96,7 +96,7 @@ class Head(Spec):
 
     def record(self) -> dict[str, Any]:
         """What `result.json` says of it: its word and its settings."""
-        return {"kind": self.word, **self.model_dump()}
+        return {"kind": self.word, **self.model_dump(exclude_none=True)}
 
     # What data ask.
 
@@ -131,6 +131,14 @@ class Head(Spec):
     def start(self, labels: Sequence[Any]) -> Tensor | None:
         """What the biases of new outputs `(C,)` start at, by the training labels; None for what transformers does."""
         return None
+
+    def weighted(self, weights: Sequence[float]) -> "Head":
+        """The same head with a weight in the loss for each class; UserError where an example has no class."""
+        raise UserError(f"class weights: they are for one class a text, and task {self.word} has {self.gives}")
+
+    def in_order(self, places: Sequence[int], outputs: int) -> "Head":
+        """The same head when output i has become output `places[i]` of so many."""
+        return self
 
     # What training asks.
 
