@@ -647,7 +647,7 @@ OPTIONS = [
     (f"--init {'9' * 5000}", ["unknown initialisation"]),
     ("--recipe ../../x", ["recipe file ../../x: No such file or directory"]),
     ("--recipe ./kd", ["unknown recipe './kd': did you mean 'kd'"]),
-    ("--report-to ../../x", ["--report-to ../../x: no such tracker is installed"]),
+    ("--report-to ../../x", ["--report-to ../../x: no such tracker"]),
     ("--precision fp8", ["'fp8' is not one of"]),
     ("--set stages.0.objectives.task=" + "[" * 20_000, ["--set stages.0.objectives.task: nested too deeply"]),
     ("--set 'stages.0.epochs=&a [*a]'", ["--set stages.0.epochs line 1: aliases"]),

@@ -34,6 +34,8 @@ DATA_HELP = (
     "(.tsv .csv .jsonl .parquet; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
 )
 DATA, RECIPE, RUN = "Data", "Recipe", "Run"
+TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "clearml", "neptune", "dvclive", "swanlab", "trackio")
+"""Trackers that transformers knows, each the name of its package."""
 Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, rich_help_panel=DATA)]
 Data = Annotated[Optional[Path], typer.Option("--data", help=DATA_HELP, rich_help_panel=DATA)]
 Dev = Annotated[Optional[Path], typer.Option(help="Dev file, if --data is a single file.", rich_help_panel=DATA)]
@@ -373,8 +375,11 @@ class RunOptions:
 
         for tracker in self.report_to or ():
             if tracker not in (there := get_available_reporting_integrations()):
-                hint = nearest(tracker, there) if there else "none is installed"
-                raise UserError(f"--report-to {tracker}: no such tracker is installed: {hint}")
+                if tracker in TRACKERS:
+                    raise UserError(f"--report-to {tracker}: it is not installed: pip install {tracker}")
+                raise UserError(
+                    f"--report-to {tracker}: no such tracker: {nearest(tracker, sorted({*TRACKERS, *there}))}"
+                )
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from layerstill.training.module import DistillationModule
 from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.records import RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
+from layerstill.training.trackers import tracking_in
 from layerstill.training.trainer import DistillationTrainer
 
 log = logging.getLogger("layerstill")
@@ -141,23 +142,24 @@ class StagedRun:
         filling = 0.0
         if self.teacher is not None:
             module.cache, filling = self._filled_cache(module, stage, train, self.teacher)
-        trainer = DistillationTrainer(
-            module,
-            training_arguments(stage, checkpoints, self.options, self.task.metrics[0], len(train.dataset)),
-            train_dataset=train.dataset,
-            eval_dataset=dev.dataset.select(np.argsort(dev.dataset["length"])[::-1]),
-            compile_layers=self.options.compile,
-            data_collator=self.readers.collator(self.task.head),
-            processing_class=self.readers.student,
-            compute_metrics=self._metrics,
-            callbacks=[
-                self.folder.metrics_log(number, step),
-                *([EarlyStoppingCallback(stage.patience)] if stage.patience else []),
-            ],
-        )
-        set_seed(seed)  # again, because a Trainer sets one of its own when it is made
-        trainer.add_teacher_seconds(filling)
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with tracking_in(self.folder.path):
+            trainer = DistillationTrainer(
+                module,
+                training_arguments(stage, checkpoints, self.options, self.task.metrics[0], len(train.dataset)),
+                train_dataset=train.dataset,
+                eval_dataset=dev.dataset.select(np.argsort(dev.dataset["length"])[::-1]),
+                compile_layers=self.options.compile,
+                data_collator=self.readers.collator(self.task.head),
+                processing_class=self.readers.student,
+                compute_metrics=self._metrics,
+                callbacks=[
+                    self.folder.metrics_log(number, step),
+                    *([EarlyStoppingCallback(stage.patience)] if stage.patience else []),
+                ],
+            )
+            set_seed(seed)  # again, because a Trainer sets one of its own when it is made
+            trainer.add_teacher_seconds(filling)
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         self._add_up(trainer, len(train.dataset), stage)
         processes.wait_for_all()  # until none reads checkpoints any more
         if processes.is_first() and (owned := module.owned()):
