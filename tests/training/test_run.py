@@ -313,13 +313,16 @@ def test_models_that_cannot_be_used_are_refused(teacher, task, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no config.json in it"):
         distill(str(tmp_path / "empty"), task, short("kd"), 2, tmp_path / "s", QUIET)
-    from transformers import BertModel
+    from transformers import BertForQuestionAnswering, BertModel
 
     from tests.tiny import tiny_config
 
     BertModel(tiny_config("bert")).save_pretrained(tmp_path / "headless")
     with pytest.raises(UserError, match=r"has no task head \(BertModel\); fine-tune it first"):
         distill(str(tmp_path / "headless"), task, short("kd"), 2, tmp_path / "s", QUIET)
+    BertForQuestionAnswering(tiny_config("bert")).save_pretrained(tmp_path / "answers")
+    with pytest.raises(UserError, match=r"BertForQuestionAnswering: it marks the answer in a text, which is none of"):
+        distill(str(tmp_path / "answers"), task, short("kd"), 2, tmp_path / "s", QUIET)
     with pytest.raises(UserError, match="--student-layers 9: the teacher has 4 layers; choose 1 to 4"):
         distill(teacher, task, short("kd"), 9, tmp_path / "s", QUIET)
     with pytest.raises(UserError, match="random mapping without the final layer leaves no layer in a student of 1"):

@@ -193,7 +193,7 @@ def trainer_for(
 def _score_teacher(
     teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, options: Options
 ) -> dict[str, float]:
-    metrics, _ = evaluate_split(teacher, tokenizer, task, "dev", options.max_length)
+    metrics, logits = evaluate_split(teacher, tokenizer, task, "dev", options.max_length)
     log.info("teacher on dev: %s", ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-    note(chance_notices(task, metrics))
+    note(chance_notices(task, metrics, logits))
     return metrics

@@ -2,9 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
+from layerstill.data.label_map import as_option
 from layerstill.data.tasks import Split, Task
 from layerstill.metrics.multilabel import best_constant
 
@@ -51,8 +54,11 @@ def supplementary_notices(task: Task, texts: Sequence[Key]) -> list[str]:
     return [f"{count} of {len(dev)} dev texts are among the supplementary texts"] if count else []
 
 
-def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
-    """A warning for a model whose first dev score cannot be told from guessing: less than two standard errors above."""
+def chance_notices(task: Task, metrics: dict[str, float], logits: Any) -> list[str]:
+    """A warning for a model whose first dev score cannot be told from guessing: less than two standard errors above.
+
+    `logits` on dev tell a model that guesses from one whose labels have changed places.
+    """
     name, labels = task.metrics[0], task.splits["dev"].labels
     value = metrics[name]
     if name in {"accuracy", "accuracy_tokens"}:
@@ -70,6 +76,8 @@ def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
         guess = "guessing, 0"
     if value > limit:
         return []
+    if swapped := _swapped(task, logits, float(limit)):
+        return [swapped]
     found = f"its {name} on dev, {value:.4f}, is not clearly above {guess} ({len(labels)} examples)"
     if task.head.rule:  # where a threshold decides, a good model can look like a bad one
         return [
@@ -77,6 +85,28 @@ def chance_notices(task: Task, metrics: dict[str, float]) -> list[str]:
             "(layerstill evaluate --threshold auto); if none does, it is not fine-tuned on this task"
         ]
     return [f"the teacher is at chance: {found}; a student learns nothing from it. Is it fine-tuned on this task?"]
+
+
+def _swapped(task: Task, logits: Any, limit: float) -> str:
+    """What to do about a model that is right but for the names of its classes; empty if there is none such to see."""
+    if not task.head.single or task.head.per_token or not task.labels:
+        return ""
+    decided, gold = task.head.decide(logits), task.gold("dev")
+    known = gold >= 0
+    table = np.zeros((len(task.labels), len(task.labels)), dtype=int)
+    np.add.at(table, (gold[known], decided[known]), 1)
+    rows, columns = linear_sum_assignment(-table)
+    right = table[rows, columns].sum() / max(known.sum(), 1)
+    moved = [(task.labels[i], task.labels[j]) for i, j in zip(rows, columns, strict=True) if i != j]
+    if right <= limit or not moved:
+        return ""
+    said = ", ".join(f"{old!r} {new!r}" for old, new in moved[:5])
+    named = tuple(task.labels[j] for j in columns)
+    now = np.trace(table) / known.sum()
+    return (
+        f"labels have changed places: the teacher scores {task.metrics[0]} {now:.4f} on dev, and {right:.4f} if "
+        f"it is taken to call {said}. If that is what it means: {as_option(task.labels, named)}"
+    )
 
 
 def _key(texts: tuple[str, ...]) -> Key:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PretrainedConfig
 
+from layerstill.data.label_map import as_option
 from layerstill.data.ood import OodSet
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
@@ -62,8 +63,8 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
         return task.with_label_order(theirs), notices
     if len(theirs) != len(task.labels):
         raise UserError(
-            f"{who} knows {len(theirs)} labels ({', '.join(theirs)}), the data have {len(task.labels)} "
-            f"({', '.join(task.labels)}); fine-tune the teacher on this task"
+            f"{who} knows {len(theirs)} labels ({_some(theirs)}), the data have {len(task.labels)} "
+            f"({_some(task.labels)}); {_way_out(task.labels, theirs)}"
         )
     if all(name == f"LABEL_{i}" for i, name in enumerate(theirs)):
         return task, [f"{who} does not name its labels; taking them in the order {', '.join(task.labels)}"]
@@ -71,9 +72,21 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
         notices.append(f"label order of {who} differs from the data's; using {', '.join(theirs)}")
         return task.with_label_order(theirs), notices
     raise UserError(
-        f"{who} knows the labels {', '.join(theirs)}, the data have {', '.join(task.labels)}; "
-        "fine-tune the teacher on this task, or rename the labels in the data"
+        f"{who} knows the labels {_some(theirs)}, the data have {_some(task.labels)}; {_way_out(task.labels, theirs)}"
     )
+
+
+def _way_out(labels: Sequence[str], theirs: Sequence[str]) -> str:
+    new = [name for name in theirs if name not in labels]
+    old = [name for name in labels if name not in theirs]
+    if len(old) > len(new):
+        return "fine-tune the teacher on this task"
+    option = as_option(tuple(old[:3]), tuple(new[: len(old[:3])])) + ",..." * (len(old) > 3)
+    return f"say which is which ({option}, say), or fine-tune the teacher on this task"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
 
 
 def _in_their_case(task: Task, theirs: tuple[str, ...], who: str) -> tuple[Task, list[str]]:

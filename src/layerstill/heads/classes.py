@@ -21,6 +21,7 @@ class Classes(Head):
     word: ClassVar[str] = "classification"
     gives: ClassVar[str] = "one class a text"
     probable: ClassVar[bool] = True
+    some: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "single_label_classification"
     class_weights: tuple[Positive, ...] | None = None
     """What an example of each class counts in the loss on labels; None for 1 each. Scores know nothing of it."""

@@ -185,14 +185,35 @@ def load_blank(name: str, task: Task) -> PreTrainedModel:
     return model.float()
 
 
+OTHER_HEADS = {
+    "ForQuestionAnswering": "it marks the answer in a text",
+    "ForMultipleChoice": "it picks one of several continuations",
+    "ForNextSentencePrediction": "it says whether a sentence follows another",
+    "ForConditionalGeneration": "it writes text",
+    "ForCausalLM": "it continues a text",
+    "LMHeadModel": "it continues a text",
+    "ForMaskedLM": "it fills in masked words",
+    "ForPreTraining": "it fills in masked words",
+}
+"""What models do whose heads are none of ours, by the ending of their architecture."""
+
+
 def require_head(name: str, config: PretrainedConfig, head: Head) -> None:
     """UserError for a model that does not have this head."""
     if head.fits(config):
         return
     found = head_of(config)
     if found is None:
+        architectures = _architectures(config)
+        for ending, gives in OTHER_HEADS.items():
+            if any(ending in one for one in architectures):
+                raise UserError(
+                    f"model {name} is a {architectures[0]}: {gives}, which is none of the kinds of task here "
+                    "(--task classification, regression, multilabel, tokens); fine-tune its encoder on one of them: "
+                    "layerstill finetune"
+                )
         raise UserError(
-            f"model {name} has no task head ({', '.join(_architectures(config)) or 'no architecture named'}); "
+            f"model {name} has no task head ({', '.join(architectures) or 'no architecture named'}); "
             "fine-tune it first: layerstill finetune"
         )
     unsaid = config.problem_type is None and found.architecture == head.architecture

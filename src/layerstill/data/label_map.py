@@ -1,0 +1,49 @@
+"""Other names for the labels of data: `--label-map 0=NEGATIVE,1=POSITIVE`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from layerstill.data.tasks import Task
+from layerstill.errors import UserError, nearest
+
+OPTION = "--label-map"
+
+
+def read_label_map(text: str) -> dict[str, str]:
+    """`data=model,...` as a dictionary; UserError for what cannot be read so.
+
+    Names that hold a comma cannot be given.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        old, equals, new = (piece.strip() for piece in part.partition("="))
+        if not (old and equals and new):
+            raise UserError(
+                f"{OPTION} {text}: write the data's name, =, and the model's, such as 0=negative,1=positive"
+            )
+        if old in found:
+            raise UserError(f"{OPTION} {text}: {old!r} stands there twice")
+        found[old] = new
+    return found
+
+
+def with_label_map(task: Task, names: Mapping[str, str]) -> Task:
+    """The same task with some of its labels under other names, all renamed at once, so that two can change places.
+
+    UserError for a label that the data do not have, and where two labels would get one name.
+    """
+    if not task.head.named:
+        raise UserError(f"{OPTION}: task {task.name} has {task.head.gives}, which have no names")
+    for old in names:
+        if old not in task.labels:
+            raise UserError(f"{OPTION}: the data have no label {old!r}: {nearest(old, task.labels)}")
+    labels = tuple(names.get(name, name) for name in task.labels)
+    if twice := next((name for name in labels if labels.count(name) > 1), None):
+        raise UserError(f"{OPTION}: two labels would be called {twice!r}; every label needs a name of its own")
+    positive = None if task.positive is None else names.get(task.positive, task.positive)
+    return replace(task, labels=labels, positive=positive)
+
+
+def as_option(old: tuple[str, ...], new: tuple[str, ...]) -> str:
+    """The option that gives the labels `old` the names `new`, where they differ."""
+    return f"{OPTION} " + ",".join(f"{a}={b}" for a, b in zip(old, new, strict=True) if a != b)
