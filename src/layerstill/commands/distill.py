@@ -38,6 +38,9 @@ def distill(
     The output folder is an ordinary model folder, which transformers loads without layerstill.
     A run that was interrupted goes on when the same command is given again. Several processes share every batch:
     `torchrun --nproc_per_node 2 -m layerstill distill ...`
+
+    Example:
+        layerstill distill teacher --task classification --data my.csv --student-layers 3 --output small
     """
     quiet = verbosity.setup()
     from layerstill import acts

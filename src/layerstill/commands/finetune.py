@@ -28,7 +28,11 @@ def finetune(
     run: RunOptions,
     verbosity: Verbosity,
 ) -> None:
-    """Fine-tune a pre-trained model on a task: this makes a teacher."""
+    """Fine-tune a pre-trained model on a task: this makes a teacher.
+
+    Example:
+        layerstill finetune bert-base-uncased --task classification --data texts.csv --output teacher
+    """
     quiet = verbosity.setup()
     from layerstill import acts
 

@@ -36,19 +36,18 @@ DATA_HELP = (
 DATA, RECIPE, RUN = "Data", "Recipe", "Run"
 TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "clearml", "neptune", "dvclive", "swanlab", "trackio")
 """Trackers that transformers knows, each the name of its package."""
-Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, rich_help_panel=DATA)]
-Data = Annotated[Optional[Path], typer.Option("--data", help=DATA_HELP, rich_help_panel=DATA)]
-Dev = Annotated[Optional[Path], typer.Option(help="Dev file, if --data is a single file.", rich_help_panel=DATA)]
+Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP)]
+Data = Annotated[Optional[Path], typer.Option("--data", help=DATA_HELP)]
+Dev = Annotated[Optional[Path], typer.Option(help="Dev file, if --data is a single file.")]
 TextColumns = Annotated[
     Optional[str],
-    typer.Option(help="One or two text columns of your own files: NAME or NAME,NAME.", rich_help_panel=DATA),
+    typer.Option(help="One or two text columns of your own files: NAME or NAME,NAME."),
 ]
 LabelColumn = Annotated[
     str,
     typer.Option(
         help="Label column of your own files. Of several labels: a column of lists or of a|b, or A,B,C, a column of 0 "
         "and 1 for each label.",
-        rich_help_panel=DATA,
     ),
 ]
 TrainExamples = Annotated[
@@ -95,8 +94,8 @@ OodLabels = Annotated[
     typer.Option(
         "--ood-labels",
         metavar="[NAME:]LABEL=CLASS,...",
-        help="What the labels of an own out-of-domain file mean: `entails=entailment,neutral=not_entailment`; with a "
-        "NAME for that set only. Repeatable.",
+        help="What the labels of an own out-of-domain file mean, as `entails=entailment`; with a NAME for that set "
+        "only. Repeatable.",
         rich_help_panel=DATA,
     ),
 ]
@@ -112,14 +111,10 @@ SupplementaryColumns = Annotated[
     Optional[str],
     typer.Option(help="One or two text columns of --supplementary: NAME or NAME,NAME.", rich_help_panel=DATA),
 ]
-MaxLength = Annotated[
-    int, typer.Option(min=4, help="Longest text in tokens; longer ones are cut.", rich_help_panel=DATA)
-]
+MaxLength = Annotated[int, typer.Option(min=4, help="Longest text in tokens; longer ones are cut.")]
 RecipeName = Annotated[
     str,
-    typer.Option(
-        "--recipe", help="A recipe by name (`layerstill recipes list`) or a YAML file.", rich_help_panel=RECIPE
-    ),
+    typer.Option("--recipe", help="A recipe by name (`layerstill recipes list`) or a YAML file."),
 ]
 Set = Annotated[
     Optional[list[str]],
@@ -127,9 +122,7 @@ Set = Annotated[
         "--set", help="Override anything in the recipe: `--set stages.0.epochs=3`. Repeatable.", rich_help_panel=RECIPE
     ),
 ]
-StudentLayers = Annotated[
-    Optional[int], typer.Option(help="Depth of the student; all of --student's without it.", rich_help_panel=RECIPE)
-]
+StudentLayers = Annotated[Optional[int], typer.Option(help="Depth of the student; all of --student's without it.")]
 Init = Annotated[
     Optional[str],
     typer.Option(
@@ -148,7 +141,6 @@ Epochs = Annotated[
     typer.Option(
         metavar="NUMBER|auto",
         help="Epochs of every stage; auto: as many as suit the number of examples.",
-        rich_help_panel=RUN,
     ),
 ]
 BatchSize = Annotated[
@@ -189,11 +181,12 @@ ReportTo = Annotated[
     Optional[list[str]],
     typer.Option(help="Trackers of the Trainer: tensorboard, wandb, ... Repeatable.", rich_help_panel=RUN),
 ]
-Output = Annotated[
-    Path, typer.Option(help="Folder of the run: the model, and beside it result.json.", rich_help_panel=RUN)
+Output = Annotated[Path, typer.Option(help="Folder of the run: the model, and beside it result.json.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.", rich_help_panel=RUN),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.", rich_help_panel=RUN)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,11 @@ def plan(
     teacher: Teacher = None,
     output: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
 ) -> None:
-    """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing."""
+    """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing.
+
+    Example:
+        layerstill plan teacher --task classification --data texts.csv --student-layers 3
+    """
     quiet = verbosity.setup()
     from layerstill import acts
     from layerstill.reporting.plan import plan_data, print_plan

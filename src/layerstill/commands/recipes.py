@@ -5,14 +5,20 @@ from typing import Annotated
 
 import typer
 
+from layerstill.commands.help import Verb, Verbs, with_help_all
 from layerstill.commands.options import Set
 
-recipes_app = typer.Typer(no_args_is_help=True, help="List, show and check recipes: methods as YAML files.")
+recipes_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="List, show and check recipes: methods as YAML files.")
 
 
-@recipes_app.command("list")
+@recipes_app.command("list", cls=Verb)
+@with_help_all
 def recipes_list() -> None:
-    """The recipes that come with layerstill, one line each."""
+    """The recipes that come with layerstill, one line each.
+
+    Example:
+        layerstill recipes list
+    """
     from layerstill.recipe import recipe_text, shipped_recipes
 
     for name in shipped_recipes():
@@ -20,26 +26,41 @@ def recipes_list() -> None:
         print(f"{name:18} {first}")
 
 
-@recipes_app.command("show")
+@recipes_app.command("show", cls=Verb)
+@with_help_all
 def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name or file.")]) -> None:
-    """Print a recipe as it is written, ready to be copied and changed."""
+    """Print a recipe as it is written, ready to be copied and changed.
+
+    Example:
+        layerstill recipes show rail-kd-l > mine.yaml
+    """
     from layerstill.recipe import recipe_text
 
     print(recipe_text(name), end="")
 
 
-@recipes_app.command("check")
+@recipes_app.command("check", cls=Verb)
+@with_help_all
 def recipes_check(file: Annotated[str, typer.Argument(help="A recipe's name or file.")], set_: Set = None) -> None:
-    """Check a recipe file; print it resolved, without what is at its default."""
+    """Check a recipe file; print it resolved, without what is at its default.
+
+    Example:
+        layerstill recipes check mine.yaml --set stages.0.epochs=3
+    """
     from layerstill.recipe import Recipe
 
     recipe = Recipe.load(file, tuple(set_ or ()))
     print(f"# {file}: a valid recipe, hash {recipe.hash}\n{recipe.to_yaml()}", end="")
 
 
-@recipes_app.command("schema")
+@recipes_app.command("schema", cls=Verb)
+@with_help_all
 def recipes_schema() -> None:
-    """Print the JSON schema of recipe files, for editors that complete and check YAML."""
+    """Print the JSON schema of recipe files, for editors that complete and check YAML.
+
+    Example:
+        layerstill recipes schema > recipe.schema.json
+    """
     from layerstill.recipe import recipe_json_schema
 
     print(json.dumps(recipe_json_schema(), indent=2))
