@@ -1,6 +1,7 @@
 """What the command line says of itself: the helps of every verb, what is misspelt, and how little is loaded for it."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,9 @@ import pytest
 import typer
 
 from layerstill.cli import START, app
+from layerstill.data.tasks import GLUE
+from layerstill.heads import HEADS
+from layerstill.names import DEMO_TASK, ELSEWHERE, OWN_TASKS, task_names
 from tests.test_lazy import HEAVY
 
 TOP = typer.main.get_command(app)
@@ -113,6 +117,12 @@ def test_the_bare_command_is_a_friendly_start(call):
         ("distill --learning_rate 3", "No such option: --learning_rate; did you mean --learning-rate?"),
         ("distill --lr 3", "did you mean --learning-rate?"),
         ("distill --layers 3", "did you mean --student-layers?"),
+        (
+            "distill teacher --task clasification --output o",
+            "unknown task 'clasification': did you mean 'classification'?",
+        ),
+        ("distill teacher --task NER --output o", "unknown task 'NER': here it is 'tokens'"),
+        ("distill teacher --task sst2 --recipe rail --output o", "unknown recipe 'rail': did you mean 'rail-kd-l'?"),
         ("report --xyzzy", "No such option: --xyzzy (see --help)"),
     ],
 )
@@ -144,6 +154,9 @@ finally:
         ("", 0, 400, False),
         ("distil", 2, 400, False),
         ("distill --recip kd", 2, 400, False),
+        ("distill teacher --task clasification --output o", 2, 400, False),
+        ("distill teacher --task sst2 --recipe kdd --output o", 2, 400, False),
+        ("recipes show kdd", 2, 400, False),
         ("--help", 0, 600, True),
         ("distill --help", 0, 600, True),
         ("distill --help-all", 0, 600, True),
@@ -162,3 +175,30 @@ def test_what_needs_no_model_loads_nothing_heavy(words, status, most, rich, tmp_
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "layerstill", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0.1.0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("comp", ["compress"]),
+        ("distill teacher --recipe rail", ["rail-kd-c", "rail-kd-l"]),
+        ("recipes show tiny", ["tinybert"]),
+        ("finetune model --task c", ["classification", "cola"]),
+        ("distill teacher --few", ["--few-samples"]),
+        ("distill teacher --task nonsense --reci", ["--recipe"]),
+    ],
+)
+def test_the_shell_completes_verbs_options_recipes_and_tasks(words, found):
+    spoken = ["layerstill", *words.split()]
+    told = {"COMP_WORDS": " ".join(spoken), "COMP_CWORD": str(len(spoken) - 1), "_LAYERSTILL_COMPLETE": "complete_bash"}
+    done = subprocess.run(
+        [sys.executable, "-m", "layerstill"], capture_output=True, text=True, env=dict(os.environ) | told
+    )
+    assert (done.stdout.split(), done.stderr) == (found, "")
+
+
+def test_the_names_that_are_known_without_torch_are_those_that_work():
+    assert set(task_names()) == {*HEADS, *GLUE, DEMO_TASK}
+    assert set(ELSEWHERE.values()) <= set(HEADS)
+    assert list(HEADS) == list(OWN_TASKS)
+    assert set(ELSEWHERE).isdisjoint(task_names())

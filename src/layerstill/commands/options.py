@@ -14,6 +14,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from layerstill.commands.common import names, read_task, setup
+from layerstill.commands.known import complete_recipe, complete_task, known_recipe, known_task
 from layerstill.errors import UserError, nearest
 
 
@@ -36,7 +37,7 @@ DATA_HELP = (
 DATA, RECIPE, RUN = "Data", "Recipe", "Run"
 TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "clearml", "neptune", "dvclive", "swanlab", "trackio")
 """Trackers that transformers knows, each the name of its package."""
-Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP)]
+Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, autocompletion=complete_task, callback=known_task)]
 Data = Annotated[Optional[Path], typer.Option("--data", help=DATA_HELP)]
 Dev = Annotated[Optional[Path], typer.Option(help="Dev file, if --data is a single file.")]
 TextColumns = Annotated[
@@ -114,7 +115,12 @@ SupplementaryColumns = Annotated[
 MaxLength = Annotated[int, typer.Option(min=4, help="Longest text in tokens; longer ones are cut.")]
 RecipeName = Annotated[
     str,
-    typer.Option("--recipe", help="A recipe by name (`layerstill recipes list`) or a YAML file."),
+    typer.Option(
+        "--recipe",
+        help="A recipe by name (`layerstill recipes list`) or a YAML file.",
+        autocompletion=complete_recipe,
+        callback=known_recipe,
+    ),
 ]
 Set = Annotated[
     Optional[list[str]],

@@ -6,9 +6,14 @@ from typing import Annotated
 import typer
 
 from layerstill.commands.help import Verb, Verbs, with_help_all
+from layerstill.commands.known import complete_recipe, known_recipe
 from layerstill.commands.options import Set
 
 recipes_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="List, show and check recipes: methods as YAML files.")
+RecipeFile = Annotated[
+    str,
+    typer.Argument(help="A recipe's name or file.", autocompletion=complete_recipe, callback=known_recipe),
+]
 
 
 @recipes_app.command("list", cls=Verb)
@@ -19,7 +24,8 @@ def recipes_list() -> None:
     Example:
         layerstill recipes list
     """
-    from layerstill.recipe import recipe_text, shipped_recipes
+    from layerstill.names import shipped_recipes
+    from layerstill.recipe import recipe_text
 
     for name in shipped_recipes():
         first = recipe_text(name).split("\n")[0].removeprefix("# ")
@@ -28,7 +34,7 @@ def recipes_list() -> None:
 
 @recipes_app.command("show", cls=Verb)
 @with_help_all
-def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name or file.")]) -> None:
+def recipes_show(name: RecipeFile) -> None:
     """Print a recipe as it is written, ready to be copied and changed.
 
     Example:
@@ -41,7 +47,7 @@ def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name or fi
 
 @recipes_app.command("check", cls=Verb)
 @with_help_all
-def recipes_check(file: Annotated[str, typer.Argument(help="A recipe's name or file.")], set_: Set = None) -> None:
+def recipes_check(file: RecipeFile, set_: Set = None) -> None:
     """Check a recipe file; print it resolved, without what is at its default.
 
     Example:
