@@ -7,24 +7,23 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
-from layerstill.commands.more_texts import ExtraOptions
+from layerstill.commands.more_texts import ExtraOptions, SupplementaryOptions
 from layerstill.commands.options import (
     CacheBudget,
     CacheOptions,
+    FineTuned,
     OodOptions,
-    RecipeOptions,
     RegimeOptions,
     RunOptions,
-    StageOptions,
-    SupplementaryOptions,
     TaskOptions,
     Verbosity,
 )
+from layerstill.commands.recipe_options import RecipeOptions, StageOptions
 
 
 @bundled
 def cache(
-    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
+    teacher: FineTuned,
     where: Annotated[str, typer.Option("--cache", help="Directory of the cache.")],
     data: TaskOptions,
     regime: RegimeOptions,

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
-from layerstill.commands.options import RUN, RunOptions, TaskOptions, Verbosity
+from layerstill.commands.options import RUN, FineTuned, RunOptions, TaskOptions, Verbosity
 from layerstill.errors import UserError
 
 NOTHING_FITS = 1
@@ -15,7 +15,7 @@ NOTHING_FITS = 1
 
 @bundled
 def compress(
-    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
+    teacher: FineTuned,
     data: TaskOptions,
     run: RunOptions,
     verbosity: Verbosity,

@@ -2,19 +2,17 @@
 
 from layerstill.commands.bundled import bundled
 from layerstill.commands.common import show
-from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, Teacher
+from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, SupplementaryOptions, Teacher
 from layerstill.commands.options import (
     CacheOptions,
     OodOptions,
     Output,
-    RecipeOptions,
     RegimeOptions,
     RunOptions,
-    StageOptions,
-    SupplementaryOptions,
     TaskOptions,
     Verbosity,
 )
+from layerstill.commands.recipe_options import RecipeOptions, StageOptions
 
 
 @bundled

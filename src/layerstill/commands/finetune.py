@@ -6,15 +6,8 @@ import typer
 
 from layerstill.commands.bundled import bundled
 from layerstill.commands.common import show
-from layerstill.commands.options import (
-    OodOptions,
-    Output,
-    RegimeOptions,
-    RunOptions,
-    StageOptions,
-    TaskOptions,
-    Verbosity,
-)
+from layerstill.commands.options import OodOptions, Output, RegimeOptions, RunOptions, TaskOptions, Verbosity
+from layerstill.commands.recipe_options import StageOptions
 
 
 @bundled

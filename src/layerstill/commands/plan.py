@@ -7,18 +7,9 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
-from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, Teacher
-from layerstill.commands.options import (
-    CacheOptions,
-    OodOptions,
-    RecipeOptions,
-    RegimeOptions,
-    RunOptions,
-    StageOptions,
-    SupplementaryOptions,
-    TaskOptions,
-    Verbosity,
-)
+from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, SupplementaryOptions, Teacher
+from layerstill.commands.options import CacheOptions, OodOptions, RegimeOptions, RunOptions, TaskOptions, Verbosity
+from layerstill.commands.recipe_options import RecipeOptions, StageOptions
 
 
 @bundled

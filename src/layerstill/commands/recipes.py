@@ -7,7 +7,7 @@ import typer
 
 from layerstill.commands.help import Verb, Verbs, with_help_all
 from layerstill.commands.known import complete_recipe, known_recipe
-from layerstill.commands.options import Set
+from layerstill.commands.recipe_options import Set
 
 recipes_app = typer.Typer(cls=Verbs, no_args_is_help=True, help="List, show and check recipes: methods as YAML files.")
 RecipeFile = Annotated[
