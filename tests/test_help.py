@@ -1,5 +1,6 @@
 """What the command line says of itself: the helps of every verb, what is misspelt, and how little is loaded for it."""
 
+import inspect
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import pytest
 import typer
 
 from layerstill.cli import START, app
+from layerstill.commands.recipes import recipes_app
 from layerstill.data.tasks import GLUE
 from layerstill.heads import HEADS
 from layerstill.names import DEMO_TASK, ELSEWHERE, OWN_TASKS, task_names
@@ -49,13 +51,18 @@ def options(command):
 @every_verb
 def test_every_option_has_a_help_text_and_stands_in_help_all(verb, helps):
     shown = helps(f"{verb} --help-all")
-    for option in VERBS[verb].params:
-        if not getattr(option, "hidden", False):
-            assert len(option.help or "") > 8, option.name
     for option in options(VERBS[verb]):
+        assert len(option.help or "") > 8, option.name
         assert re.search(rf"{option.opts[0]}\b", shown), option.name
         if isinstance(option.default, int | float) and not option.is_flag:
             assert f"[default: {option.default}]" in shown, option.name
+
+
+def test_every_argument_is_declared_with_a_help_text():
+    for declared in [*app.registered_commands, *recipes_app.registered_commands]:
+        for one in inspect.signature(declared.callback).parameters.values():
+            (settings,) = one.annotation.__metadata__
+            assert settings.hidden or len(settings.help) > 8, (declared.callback, one.name)
 
 
 @every_verb
