@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from layerstill import __version__
 from layerstill.commands.augment import augment
 from layerstill.commands.cache import cache
 from layerstill.commands.common import PROCESS
@@ -17,6 +18,7 @@ from layerstill.commands.distill import distill
 from layerstill.commands.evaluate import evaluate
 from layerstill.commands.export import export
 from layerstill.commands.finetune import finetune
+from layerstill.commands.help import Verb, Verbs, options_like, with_help_all
 from layerstill.commands.plan import plan
 from layerstill.commands.recipes import recipes_app
 from layerstill.commands.report import report
@@ -25,30 +27,48 @@ from layerstill.errors import UserError
 
 app = typer.Typer(
     name="layerstill",
+    cls=Verbs,
     help="Compress transformer language models by distilling what happens inside them.\n\n"
-    "Start with `layerstill demo`, then `layerstill distill TEACHER --task mrpc --data glue --recipe rail-kd-l "
-    "--student-layers 3 --output small`.",
-    no_args_is_help=True,
-    add_completion=False,
+    "`layerstill` alone says how to start, `layerstill VERB --help` what a verb needs.",
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (compress, finetune, distill, evaluate, export, plan, cache, augment, diagnose, study, report, demo):
-    app.command()(verb)
-app.add_typer(recipes_app, name="recipes")
+PANELS = {
+    "From a CSV to a small model": (finetune, compress, evaluate, export),
+    "One student, one method": (distill, plan, cache, augment, diagnose),
+    "Compare": (study, report, demo),
+}
+for panel, verbs in PANELS.items():
+    for verb in verbs:
+        app.command(cls=Verb, rich_help_panel=panel)(with_help_all(verb))
+app.add_typer(recipes_app, name="recipes", rich_help_panel="Compare")
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _start(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     if version:
-        from layerstill import __version__
-
         print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(START)
 
 
 # Typer brings its own copy of click or uses the installed one; this is ClickException of whichever it is.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+START = """\
+layerstill makes a fine-tuned transformer smaller and faster, and measures what that costs.
+
+With a CSV that has the columns text and label, three commands make a small model of it:
+
+  layerstill finetune MODEL --task classification --data texts.csv --output teacher
+  layerstill compress teacher --task classification --data texts.csv --output small
+  python small/3-layers/onnx/run.py model.int8.onnx "a text"
+
+MODEL is a pre-trained model: a folder, or a hub id such as bert-base-uncased.
+Other columns: --text-columns subject,body --label-column team. Tags, scores, several labels: another --task.
+See it work first: layerstill demo. All verbs: layerstill --help. One verb: layerstill compress --help."""
 RESUMED = ("compress", "finetune", "distill", "study", "cache", "diagnose", "demo")
 """Verbs that go on where they were stopped; the others write their output whole or not at all."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -74,10 +94,10 @@ def main() -> None:
     except _CommandLineError as error:
         # The class is found at run time, so the checker knows no more of it than that it is an exception.
         message = error.format_message()  # type: ignore[attr-defined]
-        if "Usage:" in message:  # a bare `layerstill` is answered with its help
-            print(message)
+        if not message or "Usage:" in message:  # a bare `layerstill recipes` is answered with its help
+            print(message, end="")
             sys.exit(2)
-        sys.exit(_complain(f"{message} (see --help)"))
+        sys.exit(_complain(f"{_about_option(error) or message} (see --help)"))
     except _Terminated:
         status = TERMINATED
     except KeyboardInterrupt:
@@ -95,6 +115,15 @@ def main() -> None:
         after = "the same command goes on from the last checkpoint" if goes_on else "nothing was written"
         print(f"{word}; {after}", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _about_option(error: Any) -> str | None:
+    """What is said of an option that does not exist; None for another error."""
+    word, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if not hasattr(error, "possibilities") or word is None or context is None:
+        return None
+    like = options_like(word, context)
+    return f"No such option: {word}" + (f"; did you mean {' or '.join(like)}?" if like else "")
 
 
 def _complain(message: str) -> int:

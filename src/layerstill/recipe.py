@@ -22,6 +22,7 @@ from pydantic import (
 from layerstill.errors import UserError, nearest
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.views import VIEWS, Clean, View
+from layerstill.names import refuse_unknown_recipe, shipped_recipes
 from layerstill.schema import NonNegative, OneOf, Positive, Spec, Words, named_words, problems
 from layerstill.students.spec import StudentSpec
 from layerstill.yaml_files import override, parse_yaml, read_text_file
@@ -323,12 +324,6 @@ def foreign_words(data: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with layerstill."""
-    folder = resources.files("layerstill") / "recipes"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
-
-
 def recipe_text(name: str) -> str:
     """The YAML text of a shipped recipe or of a file, comments included."""
     return _read(name)[0]
@@ -342,7 +337,5 @@ def recipe_json_schema() -> dict[str, Any]:
 def _read(name: str) -> tuple[str, str]:
     if name in shipped_recipes():
         return (resources.files("layerstill") / "recipes" / f"{name}.yaml").read_text("utf-8"), f"recipe {name}"
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
-        return read_text_file(path), str(path)
-    raise UserError(f"unknown recipe {name!r}: {nearest(name, shipped_recipes())} (a file ends in .yaml)")
+    refuse_unknown_recipe(name)
+    return read_text_file(Path(name)), str(Path(name))

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.common import names, setup
-from layerstill.commands.options import DATA, RUN, MaxLength, Quiet, Seed, TextColumns
+from layerstill.commands.options import RUN, MaxLength, Quiet, Seed, TextColumns
 
 COPIES = "Copies"
 
@@ -26,26 +26,22 @@ def augment(
         typer.Option(
             help="What to make: a file of the same kind for a file, else a folder with the augmented train file and "
             "the other files as they are. It is what --data reads.",
-            rich_help_panel=DATA,
         ),
     ],
-    task: Annotated[Optional[str], typer.Option(help="A GLUE task; own files need none.", rich_help_panel=DATA)] = None,
+    task: Annotated[Optional[str], typer.Option(help="A GLUE task; own files need none.")] = None,
     text_columns: TextColumns = None,
     method: Annotated[
         Optional[list[str]],
         typer.Option(
             help="replace (by --model's proposals), delete, swap or duplicate words. Repeatable: copies take turns. "
             "Default: replace.",
-            rich_help_panel=COPIES,
         ),
     ] = None,
     model: Annotated[
         Optional[str],
-        typer.Option(help="Masked language model for replace: a folder or a hub id.", rich_help_panel=COPIES),
+        typer.Option(help="Masked language model for replace: a folder or a hub id."),
     ] = None,
-    copies: Annotated[
-        int, typer.Option(min=1, help="Copies of an example; equal ones are left out.", rich_help_panel=COPIES)
-    ] = 20,
+    copies: Annotated[int, typer.Option(min=1, help="Copies of an example; equal ones are left out.")] = 20,
     probability: Annotated[
         Optional[float],
         typer.Option(help="Share of words that are changed: 0.4 for replace, else 0.1.", rich_help_panel=COPIES),
@@ -59,12 +55,17 @@ def augment(
     max_length: MaxLength = 128,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts the model reads at a time.", rich_help_panel=RUN)] = 64,
     seed: Seed = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print what was made as JSON, and nothing else.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print what was made as JSON, and nothing else.", rich_help_panel=RUN)
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Make copies of training examples with some words changed, as TinyBERT does; labels and other columns stay.
 
     Labels of copies can be wrong, so they are best taught by recipes that learn from the teacher, such as tinybert.
+
+    Example:
+        layerstill augment texts.csv --output more.csv --model bert-base-uncased --copies 5
     """
     setup(quiet or json_)
     from rich.console import Console

@@ -7,26 +7,24 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
-from layerstill.commands.more_texts import ExtraOptions
+from layerstill.commands.more_texts import ExtraOptions, SupplementaryOptions
 from layerstill.commands.options import (
-    RUN,
     CacheBudget,
     CacheOptions,
+    FineTuned,
     OodOptions,
-    RecipeOptions,
     RegimeOptions,
     RunOptions,
-    StageOptions,
-    SupplementaryOptions,
     TaskOptions,
     Verbosity,
 )
+from layerstill.commands.recipe_options import RecipeOptions, StageOptions
 
 
 @bundled
 def cache(
-    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
-    where: Annotated[str, typer.Option("--cache", help="Directory of the cache.", rich_help_panel=RUN)],
+    teacher: FineTuned,
+    where: Annotated[str, typer.Option("--cache", help="Directory of the cache.")],
     data: TaskOptions,
     regime: RegimeOptions,
     extra: ExtraOptions,
@@ -45,6 +43,9 @@ def cache(
     interrupted goes on when the same command is given again, and what is there is not computed anew. Recipes, seeds and
     subsets of the data share what they have in common: a folder below DIR belongs to one teacher, one set of tensors,
     one vocabulary of the student and one precision.
+
+    Example:
+        layerstill cache teacher --task classification --data my.csv --student-layers 3 --cache kept
     """
     quiet = verbosity.setup()
     from layerstill import acts

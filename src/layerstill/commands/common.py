@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerstill.errors import UserError
+from layerstill.names import refuse_unknown_task
 
 PROCESS = int(os.environ.get("RANK", "0"))
 """Under torchrun or accelerate this process's number; all work, the first one speaks."""
@@ -31,11 +32,10 @@ def setup(quiet: bool) -> None:
 
 def read_task(name: str, data: Path | None, dev: Path | None, texts: str | None, label: str, limit: int | None) -> Any:
     """The task of `--task` and the options that go with it."""
-    from layerstill.data.tasks import GLUE, Task
-    from layerstill.heads import HEADS, nearest_task
+    refuse_unknown_task(name)
+    from layerstill.data.tasks import Task
+    from layerstill.heads import HEADS
 
-    if name not in {*HEADS, *GLUE, "tickets"}:
-        raise UserError(f"unknown task {name!r}: {nearest_task(name, [*GLUE, 'tickets'])}")
     own = {"--dev": dev, "--text-columns": texts, "--label-column": None if label == "label" else label}
     unused = [option for option, value in own.items() if value is not None]
     if name not in HEADS and (unused or (name == "tickets" and data is not None)):

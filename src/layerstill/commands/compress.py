@@ -7,16 +7,15 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
-from layerstill.commands.options import RUN, RunOptions, TaskOptions, Verbosity
+from layerstill.commands.options import RUN, FineTuned, RunOptions, TaskOptions, Verbosity
 from layerstill.errors import UserError
 
-BUDGET = "Budget"
 NOTHING_FITS = 1
 
 
 @bundled
 def compress(
-    teacher: Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")],
+    teacher: FineTuned,
     data: TaskOptions,
     run: RunOptions,
     verbosity: Verbosity,
@@ -24,22 +23,17 @@ def compress(
         Optional[Path],
         typer.Option(help="Folder of everything: students, files, table and page. Only --dry-run needs none."),
     ] = None,
-    max_ms: Annotated[
-        Optional[float], typer.Option(help="Most milliseconds for one text, the median.", rich_help_panel=BUDGET)
-    ] = None,
-    max_mb: Annotated[
-        Optional[float], typer.Option(help="Most megabytes (10^6 bytes) of the file.", rich_help_panel=BUDGET)
-    ] = None,
+    max_ms: Annotated[Optional[float], typer.Option(help="Most milliseconds for one text, the median.")] = None,
+    max_mb: Annotated[Optional[float], typer.Option(help="Most megabytes (10^6 bytes) of the file.")] = None,
     max_drop: Annotated[
         float,
         typer.Option(
             help="Most points (of 100) of the main metric below the teacher. Without --max-ms and --max-mb the fastest "
             "model within it is named, with them the one that scores best.",
-            rich_help_panel=BUDGET,
         ),
     ] = 2.0,
     effort: Annotated[
-        str, typer.Option(help="`quick`, `normal` or `thorough`: minutes, tens of minutes, hours.", rich_help_panel=RUN)
+        str, typer.Option(help="`quick`, `normal` or `thorough`: minutes, tens of minutes, hours.")
     ] = "normal",
     layers: Annotated[
         Optional[str],
@@ -63,6 +57,9 @@ def compress(
     Short trials choose how students are trained; a student of every depth is trained, exported and measured; one table
     has the teacher in PyTorch, in ONNX and in int8 beside them, and one model is named. The same command resumes what
     was interrupted; another budget is applied without training anew. Exit status 1: no model fits the budget.
+
+    Example:
+        layerstill compress teacher --task classification --data texts.csv --output small --max-ms 5
     """
     quiet = verbosity.setup()
     from layerstill import acts

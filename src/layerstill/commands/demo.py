@@ -18,7 +18,11 @@ def demo(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """The whole story on a small task, in minutes: fine-tune a teacher, distil it, export both, compare."""
+    """The whole story on a small task, in minutes: fine-tune a teacher, distil it, export both, compare.
+
+    Example:
+        layerstill demo --output runs/demo
+    """
     setup(quiet or json_)
     from layerstill.demo import print_demo, run_demo
 

@@ -47,7 +47,6 @@ def diagnose(
         Optional[str],
         typer.Option(
             help="Which, by commas: gap, agreement, noise, slices, hessian, cka. Without it all that the run allows.",
-            rich_help_panel=RUN,
         ),
     ] = None,
     examples: Annotated[
@@ -61,6 +60,9 @@ def diagnose(
 
     Writes RUN/diagnostics.json. A second call adds what is missing. Give the data that the run was trained on; its
     regime is applied to them, and a study's run knows its data itself, out-of-domain sets included.
+
+    Example:
+        layerstill diagnose student --parts gap,agreement
     """
     quiet = verbosity.setup()
     from layerstill import acts

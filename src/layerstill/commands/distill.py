@@ -2,19 +2,17 @@
 
 from layerstill.commands.bundled import bundled
 from layerstill.commands.common import show
-from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, Teacher
+from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, SupplementaryOptions, Teacher
 from layerstill.commands.options import (
     CacheOptions,
     OodOptions,
     Output,
-    RecipeOptions,
     RegimeOptions,
     RunOptions,
-    StageOptions,
-    SupplementaryOptions,
     TaskOptions,
     Verbosity,
 )
+from layerstill.commands.recipe_options import RecipeOptions, StageOptions
 
 
 @bundled
@@ -38,6 +36,9 @@ def distill(
     The output folder is an ordinary model folder, which transformers loads without layerstill.
     A run that was interrupted goes on when the same command is given again. Several processes share every batch:
     `torchrun --nproc_per_node 2 -m layerstill distill ...`
+
+    Example:
+        layerstill distill teacher --task classification --data my.csv --student-layers 3 --output small
     """
     quiet = verbosity.setup()
     from layerstill import acts

@@ -19,7 +19,7 @@ def evaluate(
     data: TaskOptions,
     ood: OodOptions,
     verbosity: Verbosity,
-    split: Annotated[str, typer.Option(help="Which split to score.", rich_help_panel=DATA)] = "dev",
+    split: Annotated[str, typer.Option(help="Which split to score.")] = "dev",
     threshold: Annotated[
         Optional[str],
         typer.Option(
@@ -34,7 +34,6 @@ def evaluate(
         typer.Option(
             help="Also measure how fast the model is on this machine's CPU, at the lengths of the split's texts, and "
             "how large.",
-            rich_help_panel=SPEED,
         ),
     ] = False,
     threads: Annotated[
@@ -47,6 +46,9 @@ def evaluate(
     A model in three classes of inference is scored in two where a set has two: its prediction is taken first, and
     neutral and contradiction then count as not_entailment. The gap is the score on the split minus the score on the
     set, both in the classes of the set.
+
+    Example:
+        layerstill evaluate student --task classification --data new.csv --latency
     """
     verbosity.setup()
     if threads is not None and not latency:

@@ -34,11 +34,9 @@ def export(
             rich_help_panel=DATA,
         ),
     ] = None,
-    output: Annotated[
-        Optional[Path], typer.Option(help="Folder; without it `onnx` in the model's.", rich_help_panel=RUN)
-    ] = None,
+    output: Annotated[Optional[Path], typer.Option(help="Folder; without it `onnx` in the model's.")] = None,
     format: Annotated[Format, typer.Option(help="Kind of file.", rich_help_panel=RUN)] = Format.onnx,
-    int8: Annotated[bool, typer.Option("--int8", help="Also a file in int8.", rich_help_panel=RUN)] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also a file in int8.")] = False,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -50,7 +48,7 @@ def export(
     ] = False,
     max_drop: Annotated[
         float,
-        typer.Option(help="Most points of the main metric that a file may lose and be fit.", rich_help_panel=RUN),
+        typer.Option(help="Most points of the main metric that a file may lose and be fit."),
     ] = 1.0,
 ) -> None:
     """Write a model as ONNX files that run with onnxruntime and tokenizers alone, and measure what each loses.
@@ -58,6 +56,9 @@ def export(
     The folder holds model.onnx, with --int8 model.int8.onnx, the tokenizer, and run.py, which shows how to use them.
     Every file is compared with the model in PyTorch on the texts of a split. Where int8 loses too much, the layers to
     blame stay in fp32. A file that still loses more than --max-drop is written, named unfit, and the exit status is 1.
+
+    Example:
+        layerstill export student --int8
     """
     verbosity.setup()
     from layerstill import acts

@@ -6,15 +6,8 @@ import typer
 
 from layerstill.commands.bundled import bundled
 from layerstill.commands.common import show
-from layerstill.commands.options import (
-    OodOptions,
-    Output,
-    RegimeOptions,
-    RunOptions,
-    StageOptions,
-    TaskOptions,
-    Verbosity,
-)
+from layerstill.commands.options import OodOptions, Output, RegimeOptions, RunOptions, TaskOptions, Verbosity
+from layerstill.commands.recipe_options import StageOptions
 
 
 @bundled
@@ -28,7 +21,11 @@ def finetune(
     run: RunOptions,
     verbosity: Verbosity,
 ) -> None:
-    """Fine-tune a pre-trained model on a task: this makes a teacher."""
+    """Fine-tune a pre-trained model on a task: this makes a teacher.
+
+    Example:
+        layerstill finetune bert-base-uncased --task classification --data texts.csv --output teacher
+    """
     quiet = verbosity.setup()
     from layerstill import acts
 

@@ -1,4 +1,4 @@
-"""Options that give a run more to learn from: texts without labels, copies, ready soft labels."""
+"""Options that give a run more to learn from: unlabelled and supplementary texts, copies, ready soft labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,18 @@ AugmentModel = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Supplementary = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Texts for stages with `data: supplementary`: a file (.tsv .csv .jsonl .parquet, or .txt with one text a "
+        "line), or `mnli=FOLDER` for the training texts of a GLUE task. Labels are dropped.",
+        rich_help_panel=DATA,
+    ),
+]
+SupplementaryColumns = Annotated[
+    Optional[str],
+    typer.Option(help="One or two text columns of --supplementary: NAME or NAME,NAME.", rich_help_panel=DATA),
+]
 ProbabilityColumns = Annotated[
     Optional[str],
     typer.Option(
@@ -73,8 +85,7 @@ class ExtraOptions:
 
     def _texts(self, data: TaskOptions) -> Any:
         if self.unlabelled is None:
-            if self.unlabelled_columns is not None:
-                raise UserError("--unlabelled-columns: give --unlabelled too, or leave it out")
+            _refuse_columns("unlabelled", self.unlabelled_columns)
             return None
         from layerstill.data.extra import read_unlabelled
         from layerstill.data.files import SUFFIXES
@@ -111,3 +122,28 @@ class ProbabilityOptions:
         path = probabilities_file(task, data.data, data.dev)
         columns = names(self.teacher_probabilities)
         return read_probabilities(path, columns, task, names(data.text_columns), data.label_column)
+
+
+@dataclass(frozen=True)
+class SupplementaryOptions:
+    """Texts that some stages train on."""
+
+    supplementary: Supplementary = None
+    supplementary_columns: SupplementaryColumns = None
+
+    def read(self, recipe: Any, needed: bool = True) -> Any:
+        """The texts, or None; UserError if the recipe has another opinion, or only if it wants none."""
+        from layerstill.data.supplementary import read_supplementary
+
+        if needed or self.supplementary is not None:
+            recipe.agree_on_supplementary(self.supplementary is not None)
+        if self.supplementary is None:
+            _refuse_columns("supplementary", self.supplementary_columns)
+            return None
+        return read_supplementary(self.supplementary, names(self.supplementary_columns))
+
+
+def _refuse_columns(option: str, columns: str | None) -> None:
+    """UserError for columns of a file that was not given."""
+    if columns is not None:
+        raise UserError(f"--{option}-columns: give --{option} too, or leave it out")

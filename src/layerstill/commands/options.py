@@ -1,10 +1,9 @@
-"""The options that several verbs share, with the help that is shown for them, and what they are read as.
+"""The options on data and runs that several verbs share, with their help, and what they are read as.
 
-Options that belong together are a bundle, a class of this file; a command takes bundles as parameters, and `bundled`
+Options that belong together are a bundle, a class; a command takes bundles as parameters, and `bundled`
 shows their options to typer one by one. A new option of a run is a field here, a field of `Options`, and its use.
 """
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from layerstill.commands.common import names, read_task, setup
+from layerstill.commands.known import complete_task, known_task
 from layerstill.errors import UserError, nearest
 
 
@@ -33,22 +33,21 @@ DATA_HELP = (
     "A folder in the official GLUE layout; or your own train/dev/test files in a folder, or one file "
     "(.tsv .csv .jsonl .parquet; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
 )
-DATA, RECIPE, RUN = "Data", "Recipe", "Run"
 TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "clearml", "neptune", "dvclive", "swanlab", "trackio")
 """Trackers that transformers knows, each the name of its package."""
-Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, rich_help_panel=DATA)]
-Data = Annotated[Optional[Path], typer.Option("--data", help=DATA_HELP, rich_help_panel=DATA)]
-Dev = Annotated[Optional[Path], typer.Option(help="Dev file, if --data is a single file.", rich_help_panel=DATA)]
+DATA, RUN = "Data", "Run"
+Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, autocompletion=complete_task, callback=known_task)]
+Data = Annotated[Optional[Path], typer.Option("--data", help=DATA_HELP)]
+Dev = Annotated[Optional[Path], typer.Option(help="Dev file, if --data is a single file.")]
 TextColumns = Annotated[
     Optional[str],
-    typer.Option(help="One or two text columns of your own files: NAME or NAME,NAME.", rich_help_panel=DATA),
+    typer.Option(help="One or two text columns of your own files: NAME or NAME,NAME."),
 ]
 LabelColumn = Annotated[
     str,
     typer.Option(
         help="Label column of your own files. Of several labels: a column of lists or of a|b, or A,B,C, a column of 0 "
         "and 1 for each label.",
-        rich_help_panel=DATA,
     ),
 ]
 TrainExamples = Annotated[
@@ -95,73 +94,12 @@ OodLabels = Annotated[
     typer.Option(
         "--ood-labels",
         metavar="[NAME:]LABEL=CLASS,...",
-        help="What the labels of an own out-of-domain file mean: `entails=entailment,neutral=not_entailment`; with a "
-        "NAME for that set only. Repeatable.",
+        help="What the labels of an own out-of-domain file mean, as `entails=entailment`; with a NAME for that set "
+        "only. Repeatable.",
         rich_help_panel=DATA,
     ),
 ]
-Supplementary = Annotated[
-    Optional[str],
-    typer.Option(
-        help="Texts for stages with `data: supplementary`: a file (.tsv .csv .jsonl .parquet, or .txt with one text a "
-        "line), or `mnli=FOLDER` for the training texts of a GLUE task. Labels are dropped.",
-        rich_help_panel=DATA,
-    ),
-]
-SupplementaryColumns = Annotated[
-    Optional[str],
-    typer.Option(help="One or two text columns of --supplementary: NAME or NAME,NAME.", rich_help_panel=DATA),
-]
-MaxLength = Annotated[
-    int, typer.Option(min=4, help="Longest text in tokens; longer ones are cut.", rich_help_panel=DATA)
-]
-RecipeName = Annotated[
-    str,
-    typer.Option(
-        "--recipe", help="A recipe by name (`layerstill recipes list`) or a YAML file.", rich_help_panel=RECIPE
-    ),
-]
-Set = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        "--set", help="Override anything in the recipe: `--set stages.0.epochs=3`. Repeatable.", rich_help_panel=RECIPE
-    ),
-]
-StudentLayers = Annotated[
-    Optional[int], typer.Option(help="Depth of the student; all of --student's without it.", rich_help_panel=RECIPE)
-]
-Init = Annotated[
-    Optional[str],
-    typer.Option(
-        help="Which layers start the student: first-k, last-k, every-k, spread, random-k, random (fresh), or 1,3,6.",
-        rich_help_panel=RECIPE,
-    ),
-]
-InitFrom = Annotated[
-    Optional[str], typer.Option(help="Cut the student from this model instead of the teacher.", rich_help_panel=RECIPE)
-]
-Student = Annotated[
-    Optional[str], typer.Option(help="Train this model: its own family, sizes and tokenizer.", rich_help_panel=RECIPE)
-]
-Epochs = Annotated[
-    Optional[str],
-    typer.Option(
-        metavar="NUMBER|auto",
-        help="Epochs of every stage; auto: as many as suit the number of examples.",
-        rich_help_panel=RUN,
-    ),
-]
-BatchSize = Annotated[
-    Optional[int], typer.Option(help="Examples in an optimiser step, every stage.", rich_help_panel=RUN)
-]
-LearningRate = Annotated[
-    Optional[str],
-    typer.Option(
-        metavar="NUMBER|auto",
-        help="Peak learning rate of every stage; auto: found by short runs on a slice of the training examples.",
-        rich_help_panel=RUN,
-    ),
-]
+MaxLength = Annotated[int, typer.Option(min=4, help="Longest text in tokens; longer ones are cut.")]
 MaxSteps = Annotated[
     Optional[int], typer.Option(min=1, help="Stop every stage after N optimiser steps.", rich_help_panel=RUN)
 ]
@@ -189,11 +127,14 @@ ReportTo = Annotated[
     Optional[list[str]],
     typer.Option(help="Trackers of the Trainer: tensorboard, wandb, ... Repeatable.", rich_help_panel=RUN),
 ]
-Output = Annotated[
-    Path, typer.Option(help="Folder of the run: the model, and beside it result.json.", rich_help_panel=RUN)
+Output = Annotated[Path, typer.Option(help="Folder of the run: the model, and beside it result.json.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.", rich_help_panel=RUN),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.", rich_help_panel=RUN)]
+
+FineTuned = Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,26 +192,6 @@ class RegimeOptions:
 
 
 @dataclass(frozen=True)
-class SupplementaryOptions:
-    """Texts that some stages train on."""
-
-    supplementary: Supplementary = None
-    supplementary_columns: SupplementaryColumns = None
-
-    def read(self, recipe: Any, needed: bool = True) -> Any:
-        """The texts, or None; UserError if the recipe has another opinion, or only if it wants none."""
-        from layerstill.data.supplementary import read_supplementary
-
-        if needed or self.supplementary is not None:
-            recipe.agree_on_supplementary(self.supplementary is not None)
-        if self.supplementary is None:
-            if self.supplementary_columns is not None:
-                raise UserError("--supplementary-columns: give --supplementary too, or leave it out")
-            return None
-        return read_supplementary(self.supplementary, names(self.supplementary_columns))
-
-
-@dataclass(frozen=True)
 class OodOptions:
     """Sets of another domain."""
 
@@ -294,58 +215,6 @@ class OodOptions:
             gold = maps.get(name) or (maps.get("") if layout_of(name) is None else None)
             sets.append(read_ood(spec, task, gold, names(data.text_columns), data.label_column))
         return tuple(sets)
-
-
-def number_or_auto(text: str | None, option: str) -> Any:
-    """An option's value as a number, the word `auto`, or None if it was not given; UserError for anything else."""
-    if text is None or text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{option} {text!r}: give a number, or auto") from None
-
-
-@dataclass(frozen=True)
-class StageOptions:
-    """What is overridden in a recipe."""
-
-    epochs: Epochs = None
-    batch_size: BatchSize = None
-    learning_rate: LearningRate = None
-    set_: Set = None
-
-    def read(self, recipe: str, more: tuple[str, ...] = ()) -> Any:
-        """The recipe of a name or file with this overridden."""
-        from layerstill.recipe import Recipe
-
-        sets = (*(self.set_ or ()), *more)
-        rate = None if self.rate == "auto" else self.rate
-        return Recipe.load(recipe, sets).limited(number_or_auto(self.epochs, "--epochs"), self.batch_size, rate)
-
-    @property
-    def rate(self) -> Any:
-        """The learning rate: a number, `auto`, or None for the recipe's."""
-        return number_or_auto(self.learning_rate, "--learning-rate")
-
-
-@dataclass(frozen=True)
-class RecipeOptions:
-    """How a student is made of a teacher."""
-
-    student_layers: StudentLayers = None
-    recipe: RecipeName = "best"
-    init: Init = None
-    init_from: InitFrom = None
-    student: Student = None
-
-    def read(self, stages: StageOptions) -> Any:
-        """The recipe with what the command line overrides."""
-        if self.init is None:
-            return stages.read(self.recipe)
-        from layerstill.students.initialisation import parse_initialisation
-
-        return stages.read(self.recipe, (f"student.initialisation={json.dumps(parse_initialisation(self.init))}",))
 
 
 @dataclass(frozen=True)

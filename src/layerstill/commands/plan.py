@@ -7,18 +7,9 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
-from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, Teacher
-from layerstill.commands.options import (
-    CacheOptions,
-    OodOptions,
-    RecipeOptions,
-    RegimeOptions,
-    RunOptions,
-    StageOptions,
-    SupplementaryOptions,
-    TaskOptions,
-    Verbosity,
-)
+from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, SupplementaryOptions, Teacher
+from layerstill.commands.options import CacheOptions, OodOptions, RegimeOptions, RunOptions, TaskOptions, Verbosity
+from layerstill.commands.recipe_options import RecipeOptions, StageOptions
 
 
 @bundled
@@ -37,7 +28,11 @@ def plan(
     teacher: Teacher = None,
     output: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
 ) -> None:
-    """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing."""
+    """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing.
+
+    Example:
+        layerstill plan teacher --task classification --data texts.csv --student-layers 3
+    """
     quiet = verbosity.setup()
     from layerstill import acts
     from layerstill.reporting.plan import plan_data, print_plan

@@ -24,6 +24,9 @@ def report(
 
     The page holds everything it needs: tables to sort and filter, quality against cost, learning curves, out-of-domain
     scores, diagnostics, and the commands that make each run again.
+
+    Example:
+        layerstill report runs --output report.html
     """
     from layerstill import acts
     from layerstill.reporting.summary import print_summary

@@ -35,6 +35,9 @@ def study(
     """Run a grid of recipes, tasks, initialisations, regimes and seeds; the same command does what is missing.
 
     Exit status 0: every run is finished; 1: some failed and are tried again the next time; 2: a mistake in the input.
+
+    Example:
+        layerstill study study.yaml --data glue --output runs --dry-run
     """
     setup(quiet or json_)
     from layerstill.acts.study import prepare

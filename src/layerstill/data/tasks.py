@@ -15,7 +15,8 @@ from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
 from layerstill.data.labels import READERS, Written
 from layerstill.data.objects import as_list, tables_of
 from layerstill.errors import UserError
-from layerstill.heads import Classes, Head, Scores, head_named, nearest_task
+from layerstill.heads import Classes, Head, Scores, head_named
+from layerstill.names import nearest_task
 
 NOTHING = "no such file or folder"
 

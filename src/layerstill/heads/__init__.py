@@ -1,14 +1,14 @@
 """Heads: what a model is asked for. One file a kind of output; everything that depends on it is answered there."""
 
-from collections.abc import Iterable
 from typing import Any
 
-from layerstill.errors import UserError, nearest
+from layerstill.errors import UserError
 from layerstill.heads.classes import Classes
 from layerstill.heads.head import Head
 from layerstill.heads.multilabel import MultiLabel
 from layerstill.heads.scores import Scores
 from layerstill.heads.tokens import Tokens
+from layerstill.names import nearest_task
 from layerstill.schema import OneOf
 
 HEADS: dict[str, type[Head]] = {
@@ -18,16 +18,6 @@ HEADS: dict[str, type[Head]] = {
     "tokens": Tokens,
 }
 """Heads by the name that `--task` gives them."""
-ELSEWHERE = {
-    "text-classification": "classification",
-    "sequence-classification": "classification",
-    "multi-label": "multilabel",
-    "token-classification": "tokens",
-    "tagging": "tokens",
-    "ner": "tokens",
-    "pos": "tokens",
-}
-"""What others call them."""
 
 __all__ = [
     "HEADS",
@@ -39,7 +29,6 @@ __all__ = [
     "head_named",
     "head_of",
     "head_settings",
-    "nearest_task",
 ]
 
 
@@ -56,12 +45,6 @@ def head_settings(head: Head) -> Any:
     """A head as records keep it, `{"multilabel": {"threshold": 0.3}}`; None for a shipped one with its defaults."""
     said = OneOf("head", Head, HEADS).short(head)
     return None if said in list(HEADS) else said
-
-
-def nearest_task(name: str, others: Iterable[str] = ()) -> str:
-    """Words that follow "unknown ...", as `nearest`, which know the names that heads have elsewhere."""
-    meant = ELSEWHERE.get(name.casefold().replace("_", "-"))
-    return f"here it is {meant!r}" if meant else nearest(name, [*others, *HEADS])
 
 
 def head_of(config: Any) -> Head | None:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from layerstill.errors import UserError
 from layerstill.heads import Head
 from layerstill.knowledge.objective import Objective
-from layerstill.recipe import Recipe, Stage, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe, Stage
 
 
 def without_token_terms(

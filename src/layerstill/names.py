@@ -1,0 +1,52 @@
+"""Names that options take, tasks and recipes, known without importing what they stand for, which takes seconds."""
+
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+from layerstill.errors import UserError, nearest
+
+OWN_TASKS = ("classification", "regression", "multilabel", "tokens")
+"""Kinds of task that own files have, which are the words of heads."""
+GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+DEMO_TASK = "tickets"
+ELSEWHERE = {
+    "text-classification": "classification",
+    "sequence-classification": "classification",
+    "multi-label": "multilabel",
+    "token-classification": "tokens",
+    "tagging": "tokens",
+    "ner": "tokens",
+    "pos": "tokens",
+}
+"""What others call kinds of task."""
+
+
+def task_names() -> list[str]:
+    """What `--task` takes."""
+    return [*OWN_TASKS, DEMO_TASK, *GLUE_TASKS]
+
+
+def nearest_task(name: str, others: Iterable[str] = ()) -> str:
+    """Words that follow "unknown ...", as `nearest`, which know the names that kinds of task have elsewhere."""
+    meant = ELSEWHERE.get(name.casefold().replace("_", "-"))
+    return f"here it is {meant!r}" if meant else nearest(name, [*others, *OWN_TASKS])
+
+
+def refuse_unknown_task(name: str) -> None:
+    """UserError for what `--task` does not take."""
+    if name not in task_names():
+        raise UserError(f"unknown task {name!r}: {nearest_task(name, [*GLUE_TASKS, DEMO_TASK])}")
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with layerstill."""
+    folder = resources.files("layerstill") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def refuse_unknown_recipe(name: str) -> None:
+    """UserError for what is neither the name of a shipped recipe nor like that of a file."""
+    path = Path(name)
+    if name not in shipped_recipes() and path.suffix not in {".yaml", ".yml"} and len(path.parts) < 2:
+        raise UserError(f"unknown recipe {name!r}: {nearest(name, shipped_recipes())} (a file ends in .yaml)")
