@@ -6,7 +6,20 @@
 >>> result.metrics["accuracy"]                                          # doctest: +SKIP
 """
 
-from layerstill.acts import augment, cache, compress, diagnose, distill, evaluate, export, finetune, plan, report, study
+from layerstill.acts import (
+    augment,
+    cache,
+    compress,
+    diagnose,
+    distill,
+    evaluate,
+    export,
+    finetune,
+    plan,
+    predict,
+    report,
+    study,
+)
 from layerstill.data.copies import Augment
 from layerstill.data.extra import Unlabelled, read_unlabelled
 from layerstill.data.probabilities import Probabilities, read_probabilities
@@ -14,6 +27,7 @@ from layerstill.data.regimes import Regime
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import ObjectiveError, UserError
+from layerstill.heads.prediction import Prediction
 from layerstill.recipe import Recipe, Stage
 from layerstill.result import Result
 from layerstill.students.build import build_student
@@ -29,6 +43,7 @@ __all__ = [
     "DistillationTrainer",
     "ObjectiveError",
     "Options",
+    "Prediction",
     "Probabilities",
     "Recipe",
     "Regime",
@@ -49,6 +64,7 @@ __all__ = [
     "export",
     "finetune",
     "plan",
+    "predict",
     "read_probabilities",
     "read_supplementary",
     "read_unlabelled",

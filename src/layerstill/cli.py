@@ -18,6 +18,7 @@ from layerstill.commands.evaluate import evaluate
 from layerstill.commands.export import export
 from layerstill.commands.finetune import finetune
 from layerstill.commands.plan import plan
+from layerstill.commands.predict import predict
 from layerstill.commands.recipes import recipes_app
 from layerstill.commands.report import report
 from layerstill.commands.study import study
@@ -33,7 +34,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (compress, finetune, distill, evaluate, export, plan, cache, augment, diagnose, study, report, demo):
+for verb in (
+    compress,
+    finetune,
+    distill,
+    evaluate,
+    predict,
+    export,
+    plan,
+    cache,
+    augment,
+    diagnose,
+    study,
+    report,
+    demo,
+):
     app.command()(verb)
 app.add_typer(recipes_app, name="recipes")
 
