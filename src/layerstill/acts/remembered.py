@@ -73,13 +73,15 @@ class Remembered:
 
         What was asked for, else as in training, else 128 or what the model allows. UserError for more than that.
         """
-        there = self.max_length
         if asked is None:
             usual = min(USUAL_LENGTH, allowed_length(USUAL_LENGTH, tokenizer, config))
-            return usable_length(there or usual, tokenizer, config), []
-        usable_length(asked, tokenizer, config)
-        differs = there is not None and there != asked
-        return asked, [f"--max-length {asked}, trained with {there}"] if differs else []
+            return usable_length(self.max_length or usual, tokenizer, config), []
+        return usable_length(asked, tokenizer, config), self.other_length(asked)
+
+    def other_length(self, asked: int, whose: str = "") -> list[str]:
+        """A notice if a length is not that of the run that made the model, `whose` it is before "trained with"."""
+        there = self.max_length
+        return [] if there in (None, asked) else [f"--max-length {asked}, {whose}trained with {there}"]
 
     def task(self) -> Task:
         """What the run was trained on, its regime and its dev split included.

@@ -79,9 +79,11 @@ class RunDataOptions:
         try:
             task = Task.from_files(head or head_named(kind), data, dev, columns, label)
         except UserError as error:
+            if "(from --label-column)" in str(error) and self.label_column is None:
+                error = UserError(f"{error}; texts without labels are for layerstill predict")
             told = self.text_columns is not None and self.label_column is not None
             if told or source is None or "no column" not in str(error):
-                raise
+                raise error from None
             texts = f"--text-columns {','.join(source.text_columns)} and " if source.text_columns else ""
             raise UserError(
                 f"{error}; run {run.folder} was trained with {texts}--label-column {source.label_column}, "
