@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -246,6 +247,19 @@ def test_the_same_of_piped_json_and_of_lines(plain, monkeypatch, call):
     assert "line 2: not JSON" in piped('{"body": "good"}\n{\n')[2]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_columns_that_are_not_read_may_hold_anything(suffix, plain, tmp_path, call):
+    row = {"body": "good", "half": "\ud800 é", "list": ["a|b", 1], "none": None, "more": {"x": [1]}}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    assert call(f"predict {plain}/m --data {tmp_path}/in.jsonl --output {tmp_path}/o.{suffix}")[0] == 0
+    text = (tmp_path / f"o.{suffix}").read_text("utf-8")
+    if suffix == "jsonl":
+        assert {name: json.loads(text)[name] for name in row} == row
+    else:
+        (found,) = csv.DictReader(io.StringIO(text))
+        assert (found["half"], found["list"], found["none"]) == ("\\ud800 é", '["a|b", 1]', "")
+
+
 def test_a_threshold_of_its_own(tmp_path):
     texts, head = every_length()[:6], MultiLabel()
     model = save_model(tmp_path / "m", "bert", head)
@@ -255,6 +269,12 @@ def test_a_threshold_of_its_own(tmp_path):
         assert other.label == tuple(n for n, p in one.probabilities.items() if p >= 0.7)
     with pytest.raises(UserError, match="--threshold 2: a number between 0 and 1"):
         predict(model, texts, threshold=2)
+
+
+def test_a_head_from_outside_is_asked_as_what_its_model_is(plain, tmp_path):
+    shutil.copytree(plain / "m", tmp_path / "m")
+    (tmp_path / "m" / "run.json").write_text('{"max_length": 32, "head": {"mine:Focal": {"gamma": 1}}}', "utf-8")
+    assert predict(tmp_path / "m", ["good film"]) == predict(plain / "m", ["good film"])
 
 
 def test_texts_of_another_number_and_a_bare_string_are_refused(plain):

@@ -56,9 +56,14 @@ class Remembered:
 
     @property
     def head(self) -> Head | None:
-        """The head with the settings that it had; None for that of the task, with its defaults."""
+        """The head with the settings that it had; None for that of the task, with its defaults.
+
+        A head from outside layerstill counts as that of the task: reading a record never imports code.
+        """
         said = self.settings.get("head")
-        return None if said is None else head_said(said, f"{self.folder / RUN_FILE}, head")
+        name = next(iter(said), "") if isinstance(said, dict) else said
+        foreign = isinstance(name, str) and ":" in name
+        return None if said is None or foreign else head_said(said, f"{self.folder / RUN_FILE}, head")
 
     @property
     def max_length(self) -> int | None:

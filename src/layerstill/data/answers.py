@@ -40,16 +40,26 @@ class AnswerFile:
         count = 0
         for count, row in enumerate(rows, 1):
             if self._table is None:
-                self._stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+                self._stream.write(self._json(row) + "\n")
                 continue
             if count == 1:
                 self._table.writerow(row)
             self._table.writerow([self._field(value) for value in row.values()])
         return count
 
+    def _json(self, row: Mapping[str, Any]) -> str:
+        text = json.dumps(row, ensure_ascii=False, default=str)
+        try:
+            text.encode(self._stream.encoding or "utf-8")
+        except UnicodeEncodeError:  # of a terminal, or half of a surrogate pair that another program wrote
+            text = json.dumps(row, default=str)
+        return text
+
     def _field(self, value: Any) -> Any:
         if isinstance(value, dict):
             return json.dumps(value, ensure_ascii=False, default=str)
+        if isinstance(value, str):
+            return value.encode("utf-8", "backslashreplace").decode()
         if not isinstance(value, list | tuple):
             return value
         parts = ["" if part is None else str(part) for part in value]
