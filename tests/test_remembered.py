@@ -12,7 +12,7 @@ from layerstill.data.source import TaskSource
 from layerstill.heads import MultiLabel
 from tests.tiny import save_tiny, write_conll, write_csv
 
-QUICK = "--max-steps 1 --batch-size 8 --max-length 12 --quiet"
+QUICK = "--max-steps 1 --batch-size 8 --max-length 6 --quiet"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,7 @@ def test_no_data_option_is_needed_from_any_folder(there, run, place, tmp_path, m
     assert found["metrics"] == pytest.approx(metrics_of(run))
     assert found["examples"] == 30
     assert evaluate(run).metrics == pytest.approx(found["metrics"])
+    assert "of 30 dev texts are longer than 6 tokens, cut" in call(f"evaluate {run}")[2]
 
 
 def test_diagnose_and_export_need_none_either(run, tmp_path):
@@ -76,7 +77,7 @@ def test_diagnose_and_export_need_none_either(run, tmp_path):
     found = diagnose(tmp_path / "run", parts=("gap",))
     assert found["gap"]["accuracy"]["dev"] == pytest.approx(metrics_of(run)["accuracy"])
     made = export(tmp_path / "run")
-    assert made.record["max_length"] == 12
+    assert made.record["max_length"] == 6
     about = json.loads((made.folder / "config.json").read_text("utf-8"))["layerstill"]
     assert about["text_columns"] == ["body"]
 
@@ -97,12 +98,12 @@ def test_a_run_is_the_same_from_wherever_its_data_are_read(run, place, call):
 
 def test_what_differs_is_said_and_what_is_cut_is_counted(run, place, call, tmp_path):
     given = f"evaluate {run} --task classification --data {place}/d --text-columns body --label-column team"
-    status, _, err = call(f"{given} --max-length 12")
+    status, _, err = call(f"{given} --max-length 6")
     assert status == 0
     assert "trained with" not in err
     status, _, err = call(f"{given} --max-length 5")
     assert status == 0
-    assert "note: --max-length 5, trained with 12" in err
+    assert "note: --max-length 5, trained with 6" in err
     assert " of 30 dev texts are longer than 5 tokens, cut" in err
     shutil.copytree(place / "d", tmp_path / "d")
     status, _, err = call(f"evaluate {run} --data {tmp_path}/d")
@@ -187,10 +188,10 @@ def test_samples_regimes_and_students_too(place, tmp_path, call):
 def test_a_student_that_reads_less_than_its_teacher_did_is_noted(run, place, tmp_path, call):
     data = f"--task classification --data {place}/d --text-columns body --label-column team"
     words = f"plan {run} {data} --recipe kd --student-layers 1 --max-length"
-    status, out, err = call(f"{words} 8")
+    status, out, err = call(f"{words} 5")
     assert status == 0
-    assert "--max-length 8, and the teacher was trained with 12" in out + err
-    status, out, err = call(f"{words} 12")
+    assert "--max-length 5, and the teacher was trained with 6" in out + err
+    status, out, err = call(f"{words} 6")
     assert status == 0
     assert "trained with" not in out + err
 
