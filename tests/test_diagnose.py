@@ -294,7 +294,7 @@ def test_other_data_are_refused_and_another_teacher_is_said(fresh, place, tmp_pa
     before = written(fresh)
     message = refused(f"diagnose {fresh} {data(tmp_path)} --parts hessian", capsys)
     assert f"error: these are not the data of run {fresh} (fingerprint " in message
-    assert message.endswith("give --data, --train-examples and the other data options as they were then")
+    assert "leave the data options out, for its run.json says them" in message
     assert written(fresh) == before
     assert run_cli(f"diagnose {fresh} {data(place)} --parts agreement --teacher {tmp_path}/teacher") == 0
     said = capsys.readouterr().err
@@ -320,7 +320,7 @@ def test_a_run_under_a_regime_is_looked_at_with_the_examples_it_was_trained_on(v
     assert run_cli(f"{verb} {place}/teacher {data(place)} {words}") == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text("utf-8"))
     assert result["regime"]["flipped_labels"] > 0
-    assert run_cli(f"diagnose {tmp_path}/run {data(place)} --parts gap --quiet") == 0
+    assert run_cli(f"diagnose {tmp_path}/run --parts gap --quiet") == 0
     task = Regime.from_record(result["regime"]).apply(Task.from_files("classification", place / "data"), 0)
     assert written(tmp_path / "run")["made_with"]["gap"]["data"] == task_fingerprint(task)
     model, tokenizer = loaded(tmp_path / "run")
@@ -353,7 +353,7 @@ def refused(words: str, capsys) -> str:
         ("diagnose {p}/none {d}", "no result.json in it"),
         ("diagnose {r} {d} --parts gap,cak", "--parts cak: did you mean 'cka'"),
         ("diagnose {r} --task mprc", "unknown task 'mprc': did you mean 'mrpc'"),
-        ("diagnose {r}", "--task classification needs --data"),
+        ("diagnose {r} --task mrpc --data {r}", "looked for"),
         ("diagnose {r} --task tickets", "the data have 10"),
         (
             "diagnose {r} {d} --teacher {p}/nobody",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         export,
         finetune,
         plan,
+        predict,
         report,
         study,
     )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from layerstill.data.supplementary import Supplementary, read_supplementary
     from layerstill.data.tasks import Split, Task
     from layerstill.errors import ObjectiveError, UserError
+    from layerstill.heads.prediction import Prediction
     from layerstill.recipe import Recipe, Stage
     from layerstill.result import Result
     from layerstill.students.build import build_student
@@ -47,6 +49,7 @@ __all__ = [
     "DistillationTrainer",
     "ObjectiveError",
     "Options",
+    "Prediction",
     "Probabilities",
     "Recipe",
     "Regime",
@@ -67,6 +70,7 @@ __all__ = [
     "export",
     "finetune",
     "plan",
+    "predict",
     "read_probabilities",
     "read_supplementary",
     "read_unlabelled",
@@ -74,7 +78,7 @@ __all__ = [
     "study",
 ]
 _HOMES = {
-    "acts": "augment cache compress diagnose distill evaluate export finetune plan report study",
+    "acts": "augment cache compress diagnose distill evaluate export finetune plan predict report study",
     "data.copies": "Augment",
     "data.extra": "Unlabelled read_unlabelled",
     "data.probabilities": "Probabilities read_probabilities",
@@ -82,6 +86,7 @@ _HOMES = {
     "data.supplementary": "Supplementary read_supplementary",
     "data.tasks": "Split Task",
     "errors": "ObjectiveError UserError",
+    "heads.prediction": "Prediction",
     "recipe": "Recipe Stage",
     "result": "Result",
     "students.build": "build_student",

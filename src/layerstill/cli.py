@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from layerstill.commands.export import export
 from layerstill.commands.finetune import finetune
 from layerstill.commands.help import Verb, Verbs, options_like, with_help_all
 from layerstill.commands.plan import plan
+from layerstill.commands.predict import predict
 from layerstill.commands.recipes import recipes_app
 from layerstill.commands.report import report
 from layerstill.commands.study import study
@@ -33,8 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-PANELS = {
-    "From a CSV to a small model": (finetune, compress, evaluate, export),
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "From a CSV to a small model": (finetune, compress, evaluate, predict, export),
     "One student, one method": (distill, plan, cache, augment, diagnose),
     "Compare": (study, report, demo),
 }

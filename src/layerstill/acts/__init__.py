@@ -9,6 +9,7 @@ from layerstill.acts.evaluate import evaluate
 from layerstill.acts.export import export
 from layerstill.acts.finetune import finetune
 from layerstill.acts.plan import plan
+from layerstill.acts.predict import predict
 from layerstill.acts.report import report
 from layerstill.acts.study import study
 
@@ -22,6 +23,7 @@ __all__ = [
     "export",
     "finetune",
     "plan",
+    "predict",
     "report",
     "study",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from layerstill.acts.remembered import Remembered
 from layerstill.acts.start import Start, as_student_reads
 from layerstill.data.checks import data_counts, data_notices, supplementary_notices
 from layerstill.data.copies import Augment
@@ -239,6 +240,7 @@ def agree(
     if supplementary is not None:
         notices += [*supplementary.notices, *supplementary_notices(task, supplementary.texts)]
     notices += [*data_notices(task, counts), *special_token_notices(teacher, config, tokenizer)]
+    notices += Remembered.of(teacher).other_length(options.max_length, "and the teacher was ")
     notices += [*other_regime(task, Path(teacher)), *(notice for ood_set in fitted for notice in ood_set.notices)]
     return Agreement(
         teacher=teacher,

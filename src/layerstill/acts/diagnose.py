@@ -16,8 +16,9 @@ import torch
 from transformers import PretrainedConfig
 
 from layerstill.acts.inputs import read_task
+from layerstill.acts.remembered import Remembered
 from layerstill.atomic import write_json
-from layerstill.data.encode import usable_length
+from layerstill.data.encode import encode, usable_length
 from layerstill.data.label_agreement import agree_on_labels, fit_all, refuse_other_labels
 from layerstill.data.ood import OodSet
 from layerstill.data.regimes import Regime
@@ -32,7 +33,6 @@ from layerstill.evaluation.similarity import FEWEST, layer_similarity, pooled_st
 from layerstill.heads import Head
 from layerstill.result import RESULT_FILE
 from layerstill.studies.job import ood_of_run
-from layerstill.studies.tasks import task_of_run
 from layerstill.training.lock import FolderLock
 from layerstill.training.model_files import INDEX, WEIGHTS
 from layerstill.training.models import (
@@ -43,7 +43,7 @@ from layerstill.training.models import (
     load_tokenizer,
     require_head,
 )
-from layerstill.training.records import JOB_FILE, RUN_FILE, task_fingerprint
+from layerstill.training.records import JOB_FILE, RUN_FILE, SOURCE, task_fingerprint
 
 log = logging.getLogger("layerstill")
 
@@ -173,8 +173,8 @@ def diagnose(
 
     Args:
         run: its folder.
-        data: what it was trained on, as in `distill`, if it is not a study's run, which knows its data. The regime of
-            the run is applied to it. Other data, by their fingerprint, are refused with a UserError.
+        data: what it was trained on, as in `distill`, if the run does not know it. The regime of the run is applied to
+            it. Other data, by their fingerprint, are refused with a UserError.
         teacher: a folder or hub id, if not where the run had it.
         parts: of `PARTS`; without it all that the run allows. Parts that are there, made with the same settings, stay.
         examples: at most so many of each split, drawn with `seed`.
@@ -228,6 +228,7 @@ def diagnose(
             return data
         readers = {who: _reader(name, configs[who], settings["max_length"], task.head) for who, name in names.items()}
         samples = {name: sample_of(split, examples, seed, name) for name, split in splits.items()}
+        _say_what_is_cut(readers["student"], samples, task.head)
         subject = Subject(readers["student"], readers.get("teacher"), task, samples, seed, agreed)
         for part in missing:
             told = data.pop("made_with", {})
@@ -240,10 +241,8 @@ def diagnose(
 
 def _task(folder: Path, data: Any, settings: dict[str, Any]) -> Task:
     """What the run was trained on, its regime included."""
-    if data is None and (own := task_of_run(folder)) is not None:
-        return own
     if data is None:
-        raise UserError(f"run {folder}: it is no study's, so it does not know its data; give what it was trained on")
+        return Remembered.of(folder).read()
     task = read_task(data, str(folder)).with_dev()
     record = settings.get("regime")
     return Regime.from_record(record).apply(task, 0) if record and not task.regime else task
@@ -351,8 +350,9 @@ def _refuse_other_data(folder: Path, settings: dict[str, Any], task: Task) -> No
     here, there = task_fingerprint(task), settings.get("data_fingerprint")
     if here != there:
         way = "give --data, --train-examples and the other data options as they were then"
-        if (folder / JOB_FILE).is_file():
-            way = f"leave the data options out, for its {JOB_FILE} says them; if they are, the files have changed since"
+        knows = JOB_FILE if (folder / JOB_FILE).is_file() else RUN_FILE if settings.get(SOURCE) else None
+        if knows is not None:
+            way = f"leave the data options out, for its {knows} says them; if they are, the files have changed since"
         raise UserError(f"these are not the data of run {folder} (fingerprint {here} here and {there} there); {way}")
 
 
@@ -365,6 +365,12 @@ def _strangers(folder: Path, settings: dict[str, Any], prints: dict[str, str]) -
             f"this is not the teacher of run {folder} (fingerprint {prints['teacher']} here and {there} there)"
         )
     return notices
+
+
+def _say_what_is_cut(reader: Reader, samples: dict[str, Split], head: Head) -> None:
+    for name, split in samples.items():
+        for notice in encode(split, reader.tokenizer, reader.max_length, head).notices(name, reader.max_length):
+            log.warning("note: %s", notice)
 
 
 def _reader(name: str, config: PretrainedConfig, max_length: int, head: Head) -> Reader:

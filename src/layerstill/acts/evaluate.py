@@ -8,14 +8,15 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from layerstill.acts.inputs import Model, has_no_splits, model_at, read_task
-from layerstill.data.encode import usable_length
+from layerstill.acts.remembered import Remembered
+from layerstill.data.encode import encode
 from layerstill.data.label_agreement import agree_on_labels, fit_all
 from layerstill.data.ood import OodSet
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError, nearest
 from layerstill.evaluation.latency import Speed
 from layerstill.evaluation.ood import score_ood
-from layerstill.evaluation.predict import evaluate_split
+from layerstill.evaluation.predict import predict_encoded
 from layerstill.evaluation.threshold import AUTO, at_threshold, tune_threshold
 from layerstill.training.models import adopt_padding, load_fine_tuned, load_tokenizer
 from layerstill.training.runners import speed_of
@@ -70,10 +71,10 @@ class Evaluation:
 
 def evaluate(
     model: Model,
-    data: Any,
+    data: Any = None,
     split: str | None = None,
     ood: Sequence[OodSet] = (),
-    max_length: int = 128,
+    max_length: int | None = None,
     threshold: float | str | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -85,19 +86,21 @@ def evaluate(
 
     Args:
         model: a folder, a hub id, or a loaded model.
-        data: as in `distill`; data without splits are scored whole.
+        data: as in `distill`; data without splits are scored whole. Without it what the model's run was trained on.
         split: which one; without it `dev`.
         ood: out-of-domain sets. A model in three classes of inference is scored in two where a set has two.
-        max_length: longest text in tokens; longer ones are cut.
+        max_length: longest text in tokens, longer ones are cut; without it as in training, else 128 or what it allows.
         threshold: of several labels, the probability from which on one is given; `auto` tunes it on texts of train.
         tokenizer: of a loaded model; without it the one where the model was loaded from.
         labels: of a list of texts.
         latency: also measure how fast the model is on the texts of the split, and how large.
         threads: how many of the CPU it may use for that.
 
-    UserError for data whose labels the model does not know.
+    UserError for data whose labels the model does not know, and for remembered ones that are gone or have changed.
     """
     with model_at(model, tokenizer) as (place, name):
+        run = Remembered.of(name)
+        data = run.task() if data is None else data
         if split is None and has_no_splits(data):
             data = {"train": data, "dev": data}
             labels = None if labels is None else {"train": labels, "dev": labels}
@@ -115,11 +118,15 @@ def evaluate(
         task, notices = agree_on_labels(task, loaded.config, f"model {name}", subset=True)
         fitted = fit_all(ood, task)
         note([*notices, *task.notices, *(notice for ood_set in fitted for notice in ood_set.notices)])
-        usable_length(max_length, own, loaded.config)
+        max_length, lengths = run.length(max_length, own, loaded.config)
+        note(lengths)
         tuned_on: dict[str, str] = {}
         if threshold == AUTO:
             task, tuned_on = tune_threshold(loaded, own, task, max_length)
-        metrics, logits = evaluate_split(loaded, own, task, split, max_length)
+        encoded = encode(task.splits[split], own, max_length, task.head)
+        note(encoded.notices(split, max_length))
+        logits = predict_encoded(loaded, own, encoded, task.head)
+        metrics = task.score(logits, task.gold(split))
         far = score_ood(loaded, own, task, fitted, max_length, logits, task.gold(split))
         speed = None
         if latency:

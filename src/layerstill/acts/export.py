@@ -11,8 +11,9 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from layerstill.acts.export_folder import RECORD, SOURCE, built_beside, find_export
 from layerstill.acts.inputs import Model, has_no_splits, model_at, read_task
+from layerstill.acts.remembered import Remembered
 from layerstill.atomic import read_json, write_json
-from layerstill.data.encode import allowed_length, usable_length
+from layerstill.data.encode import encode
 from layerstill.data.label_agreement import agree_on_labels
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError, nearest
@@ -32,7 +33,6 @@ from layerstill.training.stages import note
 log = logging.getLogger("layerstill")
 
 FORMATS = ("onnx",)
-USUAL_LENGTH = 128
 CALIBRATION_TEXTS = 300
 
 
@@ -83,7 +83,7 @@ def export(
 
     Args:
         model: a fine-tuned folder, a hub id, or a loaded model.
-        data: as in `evaluate`; parity is measured on its texts. Only the demo's models do without.
+        data: as in `evaluate`; parity is measured on its texts. Without it what the model's run was trained on.
         output: the folder; without it `onnx` in the model's.
         format: `onnx`.
         int8: also a file in int8. Where it loses too much, the layers to blame stay in fp32, at most half of them.
@@ -147,14 +147,8 @@ def _target(model: Model, output: str | Path | None) -> Path:
 def _read(
     place: str, name: str, data: Any, split: str, max_length: int | None, max_drop: float, labels: Any
 ) -> _Source:
-    run = _run_of(Path(place))
-    if data is None and run.get("task") == "tickets":
-        data = Task.demo()
-    if data is None:
-        raise UserError(
-            f"export: give the data of model {name} (--data): what its files lose is measured on real texts of split "
-            f"{split}"
-        )
+    run = Remembered.of(name)
+    data = run.task() if data is None else data
     if split == "dev" and has_no_splits(data):
         data = {"train": data, "dev": data}
         labels = None if labels is None else {"train": labels, "dev": labels}
@@ -166,20 +160,10 @@ def _read(
     tokenizer = load_tokenizer(place, model.config)
     adopt_padding(model, tokenizer)
     task, notices = agree_on_labels(task, model.config, f"model {name}", subset=True)
-    note([*notices, *task.notices])
-    if max_length is None:
-        max_length = run.get("max_length") or min(USUAL_LENGTH, allowed_length(USUAL_LENGTH, tokenizer, model.config))
-    usable_length(max_length, tokenizer, model.config)
+    max_length, lengths = run.length(max_length, tokenizer, model.config)
+    note([*notices, *task.notices, *lengths])
+    note(encode(task.splits[split], tokenizer, max_length, task.head).notices(split, max_length))
     return _Source(model, tokenizer, task, split, max_length, max_drop)
-
-
-def _run_of(folder: Path) -> dict[str, Any]:
-    """The record of the run that made a model; empty where there is none."""
-    try:
-        found = read_json(folder / "run.json")
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _write(source: _Source, folder: Path, int8: str | None) -> dict[str, ExportedFile]:

@@ -11,23 +11,19 @@ from layerstill.commands.bundled import bundled
 from layerstill.commands.options import (
     DATA,
     RUN,
-    TASK_HELP,
-    DataOptions,
     OodLabels,
     OodOptions,
     TrainExamples,
     Verbosity,
 )
+from layerstill.commands.run_data import RunDataOptions
 
 
 @bundled
 def diagnose(
     run: Annotated[Path, typer.Argument(help="Output folder of a finished distill or finetune.")],
-    data: DataOptions,
+    data: RunDataOptions,
     verbosity: Verbosity,
-    task: Annotated[
-        Optional[str], typer.Option(help=f"{TASK_HELP} Without it, the run's.", rich_help_panel=DATA)
-    ] = None,
     train_examples: TrainExamples = None,
     ood: Annotated[
         Optional[list[str]],
@@ -58,8 +54,8 @@ def diagnose(
 ) -> None:
     """Look into a finished run: does it overfit, does it follow its teacher, how flat is its minimum?
 
-    Writes RUN/diagnostics.json. A second call adds what is missing. Give the data that the run was trained on; its
-    regime is applied to them, and a study's run knows its data itself, out-of-domain sets included.
+    Writes RUN/diagnostics.json. A second call adds what is missing. A run knows its data, and a study's run its
+    out-of-domain sets; of data that are given, the run's regime is applied to them.
 
     Example:
         layerstill diagnose student --parts gap,agreement
@@ -68,15 +64,12 @@ def diagnose(
     from layerstill import acts
     from layerstill.acts.diagnose import run_settings
     from layerstill.reporting.diagnostics import print_diagnostics, progress_bar
-    from layerstill.studies.tasks import task_of_run
 
-    given = data != DataOptions() or (task, train_examples) != (None, None)
-    the_task = None if given else task_of_run(run)
-    if the_task is None:
-        the_task = data.read_as(task or run_settings(run)["task"], train_examples)
+    run_settings(run)  # refuses a folder that is no run's before its data are asked for
+    the_task = data.read(run, None, train_examples)
     chosen = None if parts is None else tuple(part.strip() for part in parts.split(","))
-    sets = OodOptions(ood, ood_labels).read(the_task, data)
-    far = sets if given or sets else None
+    sets = OodOptions(ood, ood_labels).read(the_task, data.columns(the_task))
+    far = sets if data.given or train_examples is not None or sets else None
     with progress_bar(not quiet and sys.stderr.isatty()) as watch:
         found = acts.diagnose(run, the_task, teacher, chosen, examples, seed, far, watch=watch)
     print(json.dumps(found, indent=2)) if verbosity.json_ else print_diagnostics(found)

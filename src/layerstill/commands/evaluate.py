@@ -7,7 +7,8 @@ import typer
 
 from layerstill.commands.bundled import bundled
 from layerstill.commands.common import scores
-from layerstill.commands.options import DATA, MaxLength, OodOptions, TaskOptions, Verbosity
+from layerstill.commands.options import DATA, OodOptions, Verbosity
+from layerstill.commands.run_data import MaxLengthOrRun, RunDataOptions
 from layerstill.errors import UserError
 
 SPEED = "Speed"
@@ -16,7 +17,7 @@ SPEED = "Speed"
 @bundled
 def evaluate(
     model: Annotated[str, typer.Argument(help="A fine-tuned model or a student: a folder or a hub id.")],
-    data: TaskOptions,
+    data: RunDataOptions,
     ood: OodOptions,
     verbosity: Verbosity,
     split: Annotated[str, typer.Option(help="Which split to score.")] = "dev",
@@ -28,7 +29,7 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = None,
-    max_length: MaxLength = 128,
+    max_length: MaxLengthOrRun = None,
     latency: Annotated[
         bool,
         typer.Option(
@@ -43,12 +44,14 @@ def evaluate(
 ) -> None:
     """Score a model on a split of a task, and out of its domain; a single own file is scored whole.
 
+    A run's folder knows its data, so that no data option is needed: `layerstill evaluate student`.
+
     A model in three classes of inference is scored in two where a set has two: its prediction is taken first, and
     neutral and contradiction then count as not_entailment. The gap is the score on the split minus the score on the
     set, both in the classes of the set.
 
     Example:
-        layerstill evaluate student --task classification --data new.csv --latency
+        layerstill evaluate student --latency
     """
     verbosity.setup()
     if threads is not None and not latency:
@@ -58,9 +61,8 @@ def evaluate(
     from layerstill.reporting.ood import print_ood
     from layerstill.reporting.speed import speed_lines
 
-    own_file = data.data is not None and data.data.is_file() and data.dev is None and split == "dev"
-    task = data.read(dev=data.data if own_file else None)
-    sets = ood.read(task, data)
+    task = data.read(model, split)
+    sets = ood.read(task, data.columns(task))
     found = acts.evaluate(model, task, split, sets, max_length, threshold, latency=latency, threads=threads or 1)
     if verbosity.json_:
         print(json.dumps(found.to_data(), indent=2))

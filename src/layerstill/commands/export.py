@@ -3,12 +3,13 @@
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from layerstill.commands.bundled import bundled
-from layerstill.commands.options import DATA, RUN, TASK_HELP, DataOptions, Verbosity
+from layerstill.commands.options import DATA, RUN, Verbosity
+from layerstill.commands.run_data import MaxLengthOrRun, RunDataOptions
 
 
 class Format(str, Enum):
@@ -20,20 +21,10 @@ class Format(str, Enum):
 @bundled
 def export(
     model: Annotated[str, typer.Argument(help="A fine-tuned model or a student: a folder or a hub id.")],
-    data: DataOptions,
+    data: RunDataOptions,
     verbosity: Verbosity,
-    task: Annotated[
-        Optional[str], typer.Option(help=f"{TASK_HELP} Without it what the model is for.", rich_help_panel=DATA)
-    ] = None,
     split: Annotated[str, typer.Option(help="Files are compared on its texts.", rich_help_panel=DATA)] = "dev",
-    max_length: Annotated[
-        Optional[int],
-        typer.Option(
-            min=4,
-            help="Longest text in tokens; longer ones are cut. Without it as in training, else 128.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    max_length: MaxLengthOrRun = None,
     output: Annotated[Optional[Path], typer.Option(help="Folder; without it `onnx` in the model's.")] = None,
     format: Annotated[Format, typer.Option(help="Kind of file.", rich_help_panel=RUN)] = Format.onnx,
     int8: Annotated[bool, typer.Option("--int8", help="Also a file in int8.")] = False,
@@ -56,6 +47,7 @@ def export(
     The folder holds model.onnx, with --int8 model.int8.onnx, the tokenizer, and run.py, which shows how to use them.
     Every file is compared with the model in PyTorch on the texts of a split. Where int8 loses too much, the layers to
     blame stay in fp32. A file that still loses more than --max-drop is written, named unfit, and the exit status is 1.
+    A run's folder knows its data.
 
     Example:
         layerstill export student --int8
@@ -65,7 +57,7 @@ def export(
 
     found = acts.export(
         model,
-        _read(model, data, task, split),
+        data.read(model, split),
         output,
         format.value,
         int8 or calibrate,
@@ -82,17 +74,3 @@ def export(
         print_export(found)
     if not found.fit:
         raise typer.Exit(1)
-
-
-def _read(model: str, data: DataOptions, task: str | None, split: str) -> Any:
-    """The data that were named; None where the act has to know them."""
-    if data.data is None and task is None:
-        return None
-    if task is None:
-        from layerstill.heads import head_of
-        from layerstill.training.models import load_config
-
-        head = head_of(load_config(model))
-        task = "classification" if head is None else head.word
-    own_file = data.data is not None and data.data.is_file() and data.dev is None and split == "dev"
-    return data.read_as(task, dev=data.data if own_file else None)

@@ -14,6 +14,7 @@ from layerstill.data.columns import guess_texts, scores_of, texts_of
 from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
 from layerstill.data.labels import READERS, Written
 from layerstill.data.objects import as_list, tables_of
+from layerstill.data.source import Place, TaskSource
 from layerstill.errors import UserError
 from layerstill.heads import Classes, Head, Scores, head_named
 from layerstill.names import nearest_task
@@ -68,6 +69,8 @@ class Task:
     """What a `Regime` made of the training examples, for `result.json`; empty for all of them as they are."""
     clean_labels: list[int] | None = None
     """The training labels as they were before label noise; None without noise."""
+    source: TaskSource | None = field(default=None, compare=False)
+    """What it was read from; None for splits that were made in Python."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", head_named(self.head))
@@ -86,7 +89,9 @@ class Task:
         """One of the nine GLUE tasks from a folder in the official layout, or from the hub without a path."""
         if name not in GLUE:
             raise UserError(f"unknown task {name!r}: {nearest_task(name, GLUE)}")
-        return _glue_from_hub(name) if path is None else _glue_from_folder(name, Path(path))
+        task = _glue_from_hub(name) if path is None else _glue_from_folder(name, Path(path))
+        place = None if path is None else Place.of(path)
+        return replace(task, source=TaskSource(kind=name, data=place, text_columns=list(GLUE[name].texts)))
 
     @classmethod
     def from_files(
@@ -105,7 +110,9 @@ class Task:
         found = head_named(head)
         if not isinstance(path, str | Path):
             raise UserError(f"Task.from_files reads files, and this is a {type(path).__name__}: use Task.from_data")
-        return _own_files(found, Path(path), None if dev is None else Path(dev), text_columns, label_column)
+        task = _own_files(found, Path(path), None if dev is None else Path(dev), text_columns, label_column)
+        places = {"data": Place.of(path), "dev": None if dev is None else Place.of(dev)}
+        return replace(task, source=task.source and task.source.model_copy(update=places))
 
     @classmethod
     def from_data(
@@ -153,7 +160,8 @@ class Task:
         folder = resources.files("layerstill") / "data" / "tickets"
         with resources.as_file(folder) as path:
             task = cls.from_files("classification", path, text_columns=("text",), label_column="intent")
-        return replace(task, name="tickets", notices=())
+        source = TaskSource(kind="tickets", text_columns=["text"], label_column="intent")
+        return replace(task, name="tickets", notices=(), source=source)
 
     def with_label_order(self, names: tuple[str, ...]) -> "Task":
         """The same task with its outputs numbered as `names`, which has them all, has them."""
@@ -210,7 +218,9 @@ class Task:
         if self.regime:
             raise UserError("the first training examples are taken before a regime is applied, not after")
         first = self.splits["train"]
-        return replace(self, splits={**self.splits, "train": Split(first.texts[:train], first.labels[:train])})
+        splits = {**self.splits, "train": Split(first.texts[:train], first.labels[:train])}
+        source = self.source and self.source.model_copy(update={"train_examples": train})
+        return replace(self, splits=splits, source=source)
 
 
 @dataclass(frozen=True)
@@ -363,7 +373,8 @@ def _from_tables(
         refuse_copies(tables["train"])
         splits, notice = _hold_out(splits, head)
         notices.append(notice)
-    return Task(head.word, head, splits, labels.names, head.metrics, notices=tuple(notices))
+    source = TaskSource(kind=head.word, text_columns=list(text_columns), label_column=label_column)
+    return Task(head.word, head, splits, labels.names, head.metrics, notices=tuple(notices), source=source)
 
 
 def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...], label_column: str) -> Task:
@@ -375,7 +386,7 @@ def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...],
         words = text_columns[0] if text_columns else next((c for c in (*conll.WORDS, "text") if c in columns), None)
         tags = label_column if label_column in columns else None
         read[split] = conll.tagged_table(replace(table, columns=columns), words, tags)
-    return _of_tagged(head, conll.together(read))
+    return _of_tagged(head, conll.together(read), text_columns, label_column)
 
 
 def _listed(value: Any) -> Any:
@@ -385,13 +396,15 @@ def _listed(value: Any) -> Any:
 def _tagged_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
     files = find_files(path, dev, suffixes=conll.SUFFIXES)
     read = conll.read_splits(files, text_columns, label_column)
-    task = _of_tagged(head, read)
+    task = _of_tagged(head, read, text_columns, label_column)
     return task if "dev" in task.splits else task.with_dev()
 
 
-def _of_tagged(head: Head, read: conll.TaggedSplits) -> Task:
+def _of_tagged(head: Head, read: conll.TaggedSplits, text_columns: tuple[str, ...], label_column: str) -> Task:
     splits = {split: Split(words, read.tags[split]) for split, words in read.words.items()}
-    return Task(head.word, head, splits, read.names, head.metrics_of(read.names), notices=tuple(read.notices))
+    source = TaskSource(kind=head.word, text_columns=list(text_columns), label_column=label_column)
+    metrics = head.metrics_of(read.names)
+    return Task(head.word, head, splits, read.names, metrics, notices=tuple(read.notices), source=source)
 
 
 def find_files(

@@ -21,7 +21,8 @@ def write_package(
     """Write `tokenizer.json`, which cuts and pads by itself, `config.json` and `run.py`.
 
     `config.json` is the model's own with a part `layerstill`: `head` (its kind and settings), `labels` in the order of
-    outputs, `max_length` in tokens, and `unknown`, the token of words that the tokenizer makes nothing of.
+    outputs, `max_length` in tokens, `unknown`, the token of words that the tokenizer makes nothing of, and where they
+    are known `text_columns`.
     UserError for a tokenizer that needs transformers.
     """
     write_text(folder / "tokenizer.json", _alone(tokenizer, max_length, task).to_str(pretty=False))
@@ -30,6 +31,7 @@ def write_package(
         "labels": list(task.labels),
         "max_length": max_length,
         "unknown": tokenizer.unk_token or "?",
+        **({"text_columns": task.source.text_columns} if task.source else {}),
     }
     write_json(folder / "config.json", json.loads(config.to_json_string()) | {ABOUT: about})
     code = resources.files("layerstill.export").joinpath("run_alone.py").read_text("utf-8")

@@ -39,6 +39,8 @@ class OnnxModel:
         self.head = head_in(about)
         self.labels: tuple[str, ...] = tuple(about["labels"])
         self.max_length: int = about["max_length"]
+        self.text_columns: tuple[str, ...] = tuple(about.get("text_columns", ()))
+        """Those that the model was trained with, where that is known."""
         self._unknown: str = about["unknown"]
         self._tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         padding = self._tokenizer.padding or {"pad_id": 0, "pad_type_id": 0}
@@ -53,7 +55,10 @@ class OnnxModel:
 
     def logits(self, texts: Sequence[tuple[str, ...]], batch_size: int = 64) -> Any:
         """Logits of every example in its place, as `evaluation.predict.predict` has them; of tags a row a word."""
-        encodings = self.encode(texts)
+        return self.logits_of(self.encode(texts), batch_size)
+
+    def logits_of(self, encodings: Sequence[Any], batch_size: int = 64) -> Any:
+        """The same of texts that are encoded already."""
         order = sorted(range(len(encodings)), key=lambda i: -len(encodings[i].ids))
         found: dict[int, np.ndarray] = {}
         for start in range(0, len(order), batch_size):

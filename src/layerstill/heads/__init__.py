@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from layerstill.errors import UserError
 from layerstill.heads.classes import Classes
 from layerstill.heads.head import Head
@@ -9,7 +11,7 @@ from layerstill.heads.multilabel import MultiLabel
 from layerstill.heads.scores import Scores
 from layerstill.heads.tokens import Tokens
 from layerstill.names import nearest_task
-from layerstill.schema import OneOf
+from layerstill.schema import OneOf, problems, shown
 
 HEADS: dict[str, type[Head]] = {
     "classification": Classes,
@@ -28,6 +30,7 @@ __all__ = [
     "Tokens",
     "head_named",
     "head_of",
+    "head_said",
     "head_settings",
 ]
 
@@ -45,6 +48,18 @@ def head_settings(head: Head) -> Any:
     """A head as records keep it, `{"multilabel": {"threshold": 0.3}}`; None for a shipped one with its defaults."""
     said = OneOf("head", Head, HEADS).short(head)
     return None if said in list(HEADS) else said
+
+
+def head_said(said: Any, where: str) -> Head:
+    """The head that records keep so; UserError that begins with `where` for what is none."""
+    if isinstance(said, dict) and len(said) == 1:
+        ((word, settings),) = said.items()
+        if word in HEADS and isinstance(settings, dict):
+            try:
+                return HEADS[word].model_validate(settings)
+            except ValidationError as error:
+                raise UserError(f"{where}: {problems(error)}") from None
+    raise UserError(f"{where}: {shown(said)} is none of {', '.join(HEADS)} with its settings")
 
 
 def head_of(config: Any) -> Head | None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from layerstill.errors import UserError
 from layerstill.heads.answers import only_answer
 from layerstill.heads.head import IGNORED, LEAST, Head, refuse_no_probability
+from layerstill.heads.prediction import Prediction, softmax
 from layerstill.metrics.by_name import METRICS
 from layerstill.schema import Positive
 
@@ -66,6 +67,12 @@ class Classes(Head):
                 pair = (gold == number, decided == number)
             scores[name] = METRICS[name](*pair)
         return scores
+
+    def predictions(self, logits: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+        found = []
+        for row, best in zip(softmax(logits).tolist(), self.decide(logits).tolist(), strict=True):
+            found.append(Prediction(labels[best], row[best], dict(zip(labels, row, strict=True))))
+        return found
 
     def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
         known = gold != IGNORED

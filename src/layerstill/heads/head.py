@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layerstill.errors import UserError
+from layerstill.heads.prediction import Prediction
 from layerstill.knowledge.distances import Distance
 from layerstill.schema import Spec
 
@@ -62,6 +63,8 @@ class Head(Spec):
     """Out-of-domain sets can be scored."""
     fewest: ClassVar[int] = 1
     """Rows of dev that its metrics need."""
+    answer: ClassVar[str] = "label"
+    """What files call that which a model says of a text."""
     pipeline: ClassVar[str] = "text-classification"
     """What the hub calls its models."""
 
@@ -220,6 +223,10 @@ class Head(Spec):
     def contributions(self, metric: str, labels: Sequence[str], decided: Any, gold: Any) -> np.ndarray | None:
         """What each example adds to a metric, `(n,)`, with the metric as mean, if that is kept with the predictions."""
         return None
+
+    def predictions(self, logits: Any, labels: Sequence[str]) -> list[Prediction]:
+        """What is said of each example, by logits as `join` has them; `labels` are the names of the outputs."""
+        raise TypeError(f"{type(self).__name__} is not a head by itself")
 
     def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
         """What is said of nearly every example though gold differs, as words after "says"; empty if nothing is."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from layerstill.errors import UserError
 from layerstill.heads.answers import only_answer
 from layerstill.heads.head import IGNORED, LEAST, Head, place_of, refuse_no_probability
+from layerstill.heads.prediction import Prediction
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.multilabel import (
     LABEL_METRICS,
@@ -35,6 +36,7 @@ class MultiLabel(Head):
     problem_type: ClassVar[str | None] = "multi_label_classification"
     single: ClassVar[bool] = False
     far_sets: ClassVar[bool] = False
+    answer: ClassVar[str] = "labels"
     threshold: Number = Field(default=0.5, gt=0, lt=1)
     """A label is given from this probability on."""
 
@@ -110,6 +112,15 @@ class MultiLabel(Head):
 
     def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
         return label_table(labels, decided, gold)
+
+    def predictions(self, logits: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+        likely = 1 / (1 + np.exp(-np.asarray(logits, dtype=np.float64).clip(-500)))
+        found = []
+        for row, said in zip(likely.tolist(), self.decide(logits), strict=True):
+            given = np.flatnonzero(said).tolist()
+            names, own = tuple(labels[i] for i in given), tuple(row[i] for i in given)
+            found.append(Prediction(names, own, dict(zip(labels, row, strict=True))))
+        return found
 
     def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
         said = [tuple(np.flatnonzero(row)) for row in decided]

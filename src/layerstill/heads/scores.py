@@ -9,6 +9,7 @@ from torch import Tensor
 
 from layerstill.errors import UserError
 from layerstill.heads.head import Head
+from layerstill.heads.prediction import Prediction
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.by_name import METRICS
 
@@ -23,6 +24,7 @@ class Scores(Head):
     gives: ClassVar[str] = "scores"
     problem_type: ClassVar[str | None] = "regression"
     named: ClassVar[bool] = False
+    answer: ClassVar[str] = "score"
     single: ClassVar[bool] = False
     fewest: ClassVar[int] = 2  # of a correlation
 
@@ -60,6 +62,9 @@ class Scores(Head):
     ) -> dict[str, float]:
         known = ~np.isnan(gold)
         return {name: METRICS[name](gold[known], decided[known]) for name in metrics}
+
+    def predictions(self, logits: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
+        return [Prediction(score) for score in self.decide(logits).tolist()]
 
     def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
         spread, wanted = float(np.std(decided)), float(np.nanstd(gold))

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from layerstill.heads.answers import only_answer
 from layerstill.heads.head import IGNORED, Head
+from layerstill.heads.prediction import Prediction, softmax
 from layerstill.metrics.entities import Found, by_type, count_entities, leave_one_out, over_all
 
 UNSAID = -1
@@ -29,6 +30,7 @@ class Tokens(Head):
     single: ClassVar[bool] = False
     some: ClassVar[bool] = True
     far_sets: ClassVar[bool] = False
+    answer: ClassVar[str] = "tags"
     pipeline: ClassVar[str] = "token-classification"
 
     def _says_so(self, config: Any) -> bool:
@@ -93,6 +95,13 @@ class Tokens(Head):
             kind: {"precision": one.precision, "recall": one.recall, "f1": one.f1, "support": one.there}
             for kind, one in found.items()
         }
+
+    def predictions(self, logits: list[np.ndarray], labels: Sequence[str]) -> list[Prediction]:
+        found = []
+        for row, tags in zip(logits, self.decide(logits), strict=True):
+            own = softmax(row).max(-1).tolist() if len(row) else []
+            found.append(Prediction(tuple(labels[tag] for tag in tags), tuple(own)))
+        return found
 
     def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
         said, there = (np.concatenate([*rows, np.array([], int)]).tolist() for rows in _of_known(decided, gold))

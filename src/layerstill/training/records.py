@@ -30,7 +30,9 @@ from layerstill.training.lock import LOCK_FILE, FolderLock
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
 """What a study told the run, written before it begins."""
-PLACES = {"teacher", "model", "init_from", "student", "augment_model", "data_checks", "tuning"}
+SOURCE = "source"
+"""Key of what the task was read from."""
+PLACES = {"teacher", "model", "init_from", "student", "augment_model", "data_checks", "tuning", SOURCE}
 """Settings that make no run another: a model is what its fingerprint says, under whatever path it was given, and what
 tuning found follows from the others."""
 RUNS = Path("runs")
@@ -262,6 +264,7 @@ def settings_of(task: Task, recipe: Recipe, options: Options, ood: Sequence[OodS
         **({"regime": task.regime} if task.regime else {}),
         **({"ood": {ood_set.name: ood_set.fingerprint for ood_set in ood}} if ood else {}),
         "data_fingerprint": task_fingerprint(task),
+        **({SOURCE: task.source.model_dump(mode="json")} if task.source else {}),
         "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "seed": options.seed,
         "max_length": options.max_length,

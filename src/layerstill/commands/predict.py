@@ -1,0 +1,73 @@
+"""`layerstill predict`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from layerstill.commands.common import names, setup
+from layerstill.commands.options import Quiet, TextColumns
+from layerstill.commands.run_data import MaxLengthOrRun
+
+ANSWERS = "Answers"
+
+
+def predict(
+    model: Annotated[
+        str,
+        typer.Argument(help="A run's folder, any fine-tuned model (a folder or a hub id), or a folder of export."),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|-",
+            help="Texts: .csv .tsv .jsonl .parquet, or .txt with one a line; of words also .conll and its kin. With - "
+            "from standard input, one a line or JSON lines; a tab stands between the two of a pair.",
+        ),
+    ],
+    text_columns: TextColumns = None,
+    max_length: MaxLengthOrRun = None,
+    output: Annotated[
+        Optional[Path],
+        typer.Option(help="A new file, .jsonl .csv or .tsv. Without it JSON lines on standard output."),
+    ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Those of all classes or labels, not only of the answer."),
+    ] = False,
+    threshold: Annotated[
+        Optional[float],
+        typer.Option(
+            help="Of several labels: the probability from which on one is given. Without it the model's, 0.5.",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = None,
+    file: Annotated[
+        Optional[str],
+        typer.Option(help="Which file of an exported folder: model.onnx unless said.", rich_help_panel=ANSWERS),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Ask a model about texts: labels and probabilities for every row of a file, in its order.
+
+    Every column of the file is kept, labels are not needed, and a file may be larger than memory. A run's folder knows
+    its text columns and its longest text.
+
+    Example:
+        layerstill predict student --data new.csv --output answers.csv
+    """
+    setup(quiet)
+    from layerstill.acts.predict import predict_file
+
+    source = sys.stdin.buffer if data == "-" else Path(data)
+    columns = names(text_columns)
+    try:
+        found = predict_file(model, source, output or sys.stdout, columns, probabilities, max_length, threshold, file)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if output is not None and not quiet:
+        print(f"{output}: {found.rows:,} rows")

@@ -1,0 +1,300 @@
+"""`layerstill predict` from end to end: every head, in PyTorch and exported, from files and from standard input."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from layerstill import UserError, export, predict
+from layerstill.data import parts
+from layerstill.heads import Classes, MultiLabel, Scores, Tokens
+from tests.export.small import LENGTH, NAMES, every_length, own_words, said, save_model, words_of
+from tests.tiny import save_tiny, write_csv
+
+TAGS = ("O", "B-A", "I-A")
+HEADS = {"classes": Classes(), "pairs": Classes(), "labels": MultiLabel(), "scores": Scores(), "tags": Tokens()}
+
+
+@pytest.fixture(scope="module", params=[*HEADS])
+def place(request, tmp_path_factory):
+    """A model, its export, texts of every length, and what PyTorch says of them."""
+    head, folder = HEADS[request.param], tmp_path_factory.mktemp(request.param)
+    pairs, tagged = request.param == "pairs", head.per_token
+    names = TAGS if tagged else NAMES
+    model = save_model(folder / "m", "bert", head, names=names)
+    texts = words_of([*range(1, 20), 40]) if tagged else every_length(pairs)
+    export(model, own_words(model, texts, head, names), int8=True, max_drop=100, max_length=LENGTH)
+    logits = said(model, texts, head)
+    return SimpleNamespace(model=model, head=head, texts=texts, names=names, logits=logits, pairs=pairs, folder=folder)
+
+
+def written_as(place, path):
+    """The texts as JSON lines with a column of their own."""
+    names = ["tokens"] if place.head.per_token else ["sentence1", "sentence2"] if place.pairs else ["text"]
+    rows = [
+        dict(zip(names, [list(text)] if place.head.per_token else text, strict=True)) | {"number": i}
+        for i, text in enumerate(place.texts)
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    return rows
+
+
+def test_a_list_of_texts(place):
+    found = predict(place.model, place.texts, max_length=LENGTH)
+    decided = place.head.decide(place.logits)
+    for one, row, answer in zip(found, place.logits, decided, strict=True):
+        if isinstance(place.head, Classes):
+            powers = np.exp(row - row.max())
+            assert one.label == place.names[answer]
+            assert one.probability == pytest.approx(powers.max() / powers.sum(), abs=1e-5)
+            assert list(one.probabilities) == list(place.names)
+            assert sum(one.probabilities.values()) == pytest.approx(1)
+        elif isinstance(place.head, MultiLabel):
+            assert one.label == tuple(n for n, given in zip(place.names, answer, strict=True) if given)
+            assert [one.probabilities[n] for n in one.label] == list(one.probability)
+            np.testing.assert_allclose(list(one.probabilities.values()), 1 / (1 + np.exp(-row)), atol=1e-5)
+        elif isinstance(place.head, Scores):
+            assert (one.label, one.probability, one.probabilities) == (pytest.approx(answer, abs=1e-4), None, {})
+        else:
+            assert one.label[: len(answer)] == tuple(place.names[tag] for tag in answer)
+            assert set(one.label[len(answer) :]) <= {None}
+    if place.head.per_token:
+        assert [len(one.label) for one in found] == [len(text) for text in place.texts]
+        assert found[-1].label[-1] is None, "a word that is cut off has no tag"
+
+
+def test_a_file_comes_back_with_answers_and_the_export_agrees(place, tmp_path, call):
+    rows = written_as(place, tmp_path / "in.jsonl")
+    words = f"--data {tmp_path}/in.jsonl --output"
+    assert call(f"predict {place.model} {words} {tmp_path}/a.jsonl --max-length {LENGTH}")[0] == 0
+    status, out, err = call(f"predict {place.model}/onnx {words} {tmp_path}/b.jsonl")
+    assert (status, out) == (0, f"{tmp_path}/b.jsonl: {len(rows)} rows\n")
+    assert f"texts are longer than {LENGTH} tokens, cut" in err
+    ours, theirs = (
+        [json.loads(line) for line in (tmp_path / f"{n}.jsonl").read_text("utf-8").splitlines()] for n in "ab"
+    )
+    key = place.head.answer
+    for row, one, other in zip(rows, ours, theirs, strict=True):
+        assert {name: one[name] for name in row} == row, "the columns of the file stay, in its order"
+        if key == "score":
+            assert one[key] == pytest.approx(other[key], abs=1e-4)
+        else:
+            assert one[key] == other[key]
+            assert np.array(one["probability"], float) == pytest.approx(
+                np.array(other["probability"], float), abs=1e-4, nan_ok=True
+            )
+    assert [row[key] for row in ours] != [ours[0][key]] * len(rows)
+
+
+def test_a_table_comes_back_as_a_table(place, tmp_path, call):
+    written_as(place, tmp_path / "in.jsonl")
+    every = "--probabilities" * place.head.probable
+    line = f"predict {place.model} --data {tmp_path}/in.jsonl --output {tmp_path}/o.csv --max-length {LENGTH} {every}"
+    assert call(line)[0] == 0
+    with (tmp_path / "o.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    found = predict(place.model, place.texts, max_length=LENGTH)
+    for row, one in zip(table, found, strict=True):
+        if place.head.per_token:
+            assert row["tags"].split(" ") == [tag or "" for tag in one.label]
+        elif place.head.probable:
+            label = one.label if isinstance(one.label, str) else "|".join(one.label)
+            assert row[place.head.answer] == label
+            assert {n: float(row[f"probability_{n}"]) for n in place.names} == pytest.approx(
+                one.probabilities, abs=1e-5
+            )
+        else:
+            assert float(row["score"]) == pytest.approx(one.label, abs=1e-5)
+    if not every:
+        status, _, err = call(f"{line.replace('o.csv', 'p.csv')} --probabilities")
+        assert status == 2
+        assert "--probabilities: model" in err
+        assert not (tmp_path / "p.csv").exists()
+
+
+def test_standard_input(place, tmp_path):
+    """In a process of its own: lines in, lines out, and nothing else on standard output."""
+    mark = " " if place.head.per_token else "\t"
+    piped = "".join(f"{mark.join(text)}\n" for text in place.texts)
+    command = [sys.executable, "-m", "layerstill", "predict", f"{place.model}/onnx", "--data", "-", "--file"]
+    done = subprocess.run([*command, "model.int8.onnx"], input=piped, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line)[place.head.answer] for line in done.stdout.splitlines()]
+    found = predict(place.model / "onnx", place.texts, file="model.int8.onnx")
+    wanted = [list(one.label) if isinstance(one.label, tuple) else one.label for one in found]
+    assert answers == pytest.approx(wanted, abs=1e-5) if place.head.answer == "score" else answers == wanted
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A tiny model of three classes of one text, whose run says which columns it read."""
+    folder = tmp_path_factory.mktemp("plain")
+    save_tiny(folder / "m", layers=1)
+    source = {"kind": "classification", "text_columns": ["body"], "label_column": "team"}
+    (folder / "m" / "run.json").write_text(json.dumps({"max_length": 32, "source": source}), "utf-8")
+    save_tiny(folder / "pairs", layers=1)
+    two = {"max_length": 32, "source": source | {"text_columns": ["a", "b"]}}
+    (folder / "pairs" / "run.json").write_text(json.dumps(two), "utf-8")
+    (folder / "mails.csv").write_text('body,label,team\n"good, ""very"" good",x,good\nbad,y,bad\n', "utf-8")
+    (folder / "other.csv").write_text("text,b\ngood,film\n", "utf-8")
+    (folder / "empty.csv").write_text("body\n", "utf-8")
+    (folder / "nothing.jsonl").write_text("", "utf-8")
+    return folder
+
+
+def lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_run_knows_its_columns_and_a_column_called_label_stays(plain, call):
+    status, out, err = call(f"predict {plain}/m --data {plain}/mails.csv")
+    assert (status, err) == (0, "")
+    first, second = lines(out)
+    assert (first["body"], first["label"], first["team"]) == ('good, "very" good', "x", "good")
+    assert first["predicted_label"] in {"bad", "fine", "good"}
+    assert second["probability"] == pytest.approx(predict(plain / "m", ["bad"])[0].probability, abs=1e-6)
+
+
+def test_other_columns_and_another_length_than_in_training_are_said(plain, call):
+    status, out, err = call(f"predict {plain}/m --data {plain}/other.csv --max-length 16")
+    assert status == 0
+    assert err.splitlines() == [
+        "note: --max-length 16, trained with 32",
+        "note: --text-columns text, trained with body",
+    ]
+    assert lines(out)[0]["b"] == "film"
+
+
+REFUSED = [
+    ("{p}/m --data {p}/mails.csv --text-columns bodi", "no column 'bodi' (from --text-columns): did you mean 'body'?"),
+    ("{p}/m --data {p}/empty.csv", "empty.csv: no rows"),
+    ("{p}/m --data {p}/nothing.jsonl", "nothing.jsonl: no rows"),
+    ("{p}/m --data {p}", "a folder; name the file in it"),
+    ("{p}/m --data {p}/none.csv", "no such file"),
+    ("{p}/pairs --data {p}/other.csv --text-columns text", "reads pairs of texts, trained with a,b, and text is 1"),
+    ("{p}/m --data {p}/other.csv --text-columns text,b", "reads one text, trained with body, and text,b is 2"),
+    ("{p}/m --data {p}/mails.csv --file model.int8.onnx", "--file model.int8.onnx: {p}/m is no folder that"),
+    ("{p}/m --data {p}/mails.csv --threshold 0.4", "--threshold: task classification decides without one"),
+    ("{p}/m --data {p}/mails.csv --max-length 65", "the model allows 64 tokens"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_a_mistake_is_one_line_and_writes_nothing(words, message, plain, tmp_path, call):
+    status, out, err = call(f"predict {words.format(p=plain)} --output {tmp_path}/o.csv")
+    assert (status, out) == (2, "")
+    assert message.format(p=plain) in err
+    assert len([line for line in err.splitlines() if not line.startswith("note:")]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_written_whole_or_not_at_all_and_never_over_another(plain, tmp_path, call):
+    good = "".join(f'{{"text": "good {i}"}}\n' for i in range(parts.ROWS))
+    (tmp_path / "in.jsonl").write_text(good + '{"text": 5}\n', "utf-8")
+    line = f"predict {plain}/m --data {tmp_path}/in.jsonl --output {tmp_path}/o"
+    status, _, err = call(f"{line}.csv")
+    assert status == 2
+    assert f"in.jsonl line {parts.ROWS + 1}: column 'text' holds 5 where text is expected" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    (tmp_path / "o.csv").write_text("mine", "utf-8")
+    status, _, err = call(f"{line}.csv")
+    assert status == 2
+    assert "is there already" in err
+    assert (tmp_path / "o.csv").read_text("utf-8") == "mine"
+    assert "unknown kind of file '.xml'" in call(f"{line}.xml")[2]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_file_larger_than_memory_gives_what_a_small_one_does(suffix, plain, tmp_path, monkeypatch, call):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"body": "good film" if i % 7 else "", "number": str(i)} for i in range(40)] + [{"body": "", "number": "x"}]
+    path = tmp_path / f"in.{suffix}"
+    table = datasets.Dataset.from_list(rows)
+    if suffix == "parquet":
+        table.to_parquet(path)
+    elif suffix == "jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    else:
+        mark = "," if suffix == "csv" else "\t"
+        path.write_text("\n".join(mark.join(row) for row in [["body", "number"], *(r.values() for r in rows)]), "utf-8")
+    whole = call(f"predict {plain}/m --data {path}")
+    monkeypatch.setattr(parts, "ROWS", 8)
+    assert call(f"predict {plain}/m --data {path}") == whole
+    monkeypatch.setattr(parts, "LARGE", 0)
+    assert call(f"predict {plain}/m --data {path}") == whole
+    assert [row["number"] for row in lines(whole[1])] == [row["number"] for row in rows]
+
+
+def test_the_same_of_piped_json_and_of_lines(plain, monkeypatch, call):
+    def piped(text: str) -> tuple:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+        return call(f"predict {plain}/m --data -")
+
+    status, out, _ = piped('{"body": "good", "id": 7}\n\n{"body": "bad", "id": 8}\n')
+    assert status == 0
+    assert [row["id"] for row in lines(out)] == [7, 8]
+    status, said, err = piped("\ufeffgood\r\n\nbad\n")
+    assert (status, err) == (0, "")
+    assert [row["text"] for row in lines(said)] == ["good", "bad"]
+    assert [row["label"] for row in lines(said)] == [row["label"] for row in lines(out)]
+    assert "no texts in it" in piped("\n")[2]
+    assert "line 2: not JSON" in piped('{"body": "good"}\n{\n')[2]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_columns_that_are_not_read_may_hold_anything(suffix, plain, tmp_path, call):
+    row = {"body": "good", "half": "\ud800 é", "list": ["a|b", 1], "none": None, "more": {"x": [1]}}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    assert call(f"predict {plain}/m --data {tmp_path}/in.jsonl --output {tmp_path}/o.{suffix}")[0] == 0
+    text = (tmp_path / f"o.{suffix}").read_text("utf-8")
+    if suffix == "jsonl":
+        assert {name: json.loads(text)[name] for name in row} == row
+    else:
+        (found,) = csv.DictReader(io.StringIO(text))
+        assert (found["half"], found["list"], found["none"]) == ("\\ud800 é", '["a|b", 1]', "")
+
+
+def test_a_threshold_of_its_own(tmp_path):
+    texts, head = every_length()[:6], MultiLabel()
+    model = save_model(tmp_path / "m", "bert", head)
+    some, few = (predict(model, texts, max_length=LENGTH, threshold=t) for t in (0.3, 0.7))
+    for one, other in zip(some, few, strict=True):
+        assert one.label == tuple(n for n, p in one.probabilities.items() if p >= 0.3)
+        assert other.label == tuple(n for n, p in one.probabilities.items() if p >= 0.7)
+    with pytest.raises(UserError, match="--threshold 2: a number between 0 and 1"):
+        predict(model, texts, threshold=2)
+
+
+def test_a_head_from_outside_is_asked_as_what_its_model_is(plain, tmp_path):
+    shutil.copytree(plain / "m", tmp_path / "m")
+    (tmp_path / "m" / "run.json").write_text('{"max_length": 32, "head": {"mine:Focal": {"gamma": 1}}}', "utf-8")
+    assert predict(tmp_path / "m", ["good film"]) == predict(plain / "m", ["good film"])
+
+
+def test_texts_of_another_number_and_a_bare_string_are_refused(plain):
+    with pytest.raises(UserError, match=r"texts\[0\]: .* reads two texts"):
+        predict(plain / "pairs", ["good"])
+    with pytest.raises(UserError, match="got one string"):
+        predict(plain / "m", "good")
+    assert predict(plain / "m", []) == []
+
+
+def test_an_export_of_a_run_knows_the_columns(tmp_path, call):
+    save_tiny(tmp_path / "m", layers=1)
+    (tmp_path / "d").mkdir()
+    for split in ("train", "dev"):
+        write_csv(tmp_path / "d" / f"{split}.csv")
+        file = tmp_path / "d" / f"{split}.csv"
+        file.write_text(file.read_text("utf-8").replace("text,label", "body,label"), "utf-8")
+    words = f"export {tmp_path}/m --data {tmp_path}/d --text-columns body --max-drop 100"
+    assert call(words)[0] == 0
+    (tmp_path / "new.csv").write_text("title,body\nx,good film\n", "utf-8")
+    status, out, err = call(f"predict {tmp_path}/m/onnx --data {tmp_path}/new.csv")
+    assert (status, err) == (0, "")
+    assert lines(out)[0]["label"] == predict(tmp_path / "m", ["good film"])[0].label
