@@ -77,10 +77,10 @@ class ExtraOptions:
                 raise UserError("--unlabelled-columns: give --unlabelled too, or leave it out")
             return None
         from layerstill.data.extra import read_unlabelled
-        from layerstill.data.files import SUFFIXES
+        from layerstill.data.files import is_table_file
 
         columns = names(self.unlabelled_columns)
-        if not columns and Path(self.unlabelled).suffix in SUFFIXES:
+        if not columns and is_table_file(Path(self.unlabelled)):
             columns = names(data.text_columns)
         return read_unlabelled(self.unlabelled, columns)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from layerstill.data.augmentation import Augmentation, Proposer, augmented_rows
 from layerstill.data.columns import guess_texts, texts_of
-from layerstill.data.files import Table, read_table
-from layerstill.data.tasks import GLUE, find_files, glue_files
+from layerstill.data.files import Table, read_table, read_unquoted
+from layerstill.data.folders import find_files
+from layerstill.data.tasks import GLUE, glue_files
 from layerstill.data.writing import TableWriter, appears_whole, refuse_existing
 from layerstill.errors import UserError, nearest
 
@@ -51,7 +52,7 @@ def read_source(data: Path, output: Path, task: str | None = None, columns: tupl
         raise UserError(f"--text-columns: the texts of task {task} are known; leave it out")
     spec, files = GLUE[task], glue_files(task, data, "DATA")
     refuse_existing(output / spec.folder)
-    table = read_table(files.pop("train"), spec.header, skip_ragged=task == "qqp")
+    table = read_unquoted(files.pop("train"), spec.header, skip_ragged=task == "qqp")
     texts_of(table, spec.texts, f"task {task}")
     return Source(table, spec.texts, output / spec.folder, tuple(files.values()), spec.header is None)
 

@@ -25,10 +25,10 @@ def texts_of(table: Table, columns: tuple[str, ...], option: str) -> list[tuple[
             if not isinstance(value, str):
                 hint = "; words with a tag each are for --task tokens" if isinstance(value, list) else ""
                 raise UserError(
-                    f"{table.path} line {line}: column {column!r} holds {short(value)} where text is expected{hint}"
+                    f"{table.where(line)}: column {column!r} holds {short(value)} where text is expected{hint}"
                 )
             if problem := not_text(value):
-                raise UserError(f"{table.path} line {line}: column {column!r} holds {problem}")
+                raise UserError(f"{table.where(line)}: column {column!r} holds {problem}")
     if not any(value.strip() for column_values in values for value in column_values):
         raise UserError(f"{table.path}: column {columns[0]!r} is empty in all of its {len(table.lines)} rows")
     return list(zip(*values, strict=True))
@@ -61,7 +61,7 @@ def scores_of(table: Table, written: list) -> list[float]:
             score = float("nan")
         if not abs(score) < float("inf"):
             raise UserError(
-                f"{table.path} line {line}: score {short(value)} is not a finite number; "
+                f"{table.where(line)}: score {short(value)} is not a finite number; "
                 "mend the row, or use --task classification for names of classes"
             )
         scores.append(score)

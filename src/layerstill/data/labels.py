@@ -79,7 +79,7 @@ def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, .
     for line, value in zip(table.lines, written, strict=True):
         if not _names_a_class(value):
             raise UserError(
-                f"{table.path} line {line}: label {short(value)} names no class; "
+                f"{table.where(line)}: label {short(value)} names no class; "
                 "use strings or whole numbers, --task multilabel for any number of labels a text, or --task regression "
                 "for scores"
             )
@@ -127,7 +127,7 @@ def _classes(table: Table, written: list, names: tuple[str, ...]) -> list[int]:
         if str(value) not in number:
             known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
             raise UserError(
-                f"{table.path} line {line}: label {short(value)} is not in train, which has {known}; "
+                f"{table.where(line)}: label {short(value)} is not in train, which has {known}; "
                 "add examples of it to train, or mend the label"
             )
     return [number[str(value)] for value in written]
