@@ -10,7 +10,7 @@ from layerstill.data.columns import guess_texts, texts_of
 from layerstill.data.files import Table, read_table, read_unquoted
 from layerstill.data.folders import find_files
 from layerstill.data.tasks import GLUE, glue_files
-from layerstill.data.writing import TableWriter, appears_whole, refuse_existing
+from layerstill.data.writing import WRITTEN, TableWriter, appears_whole, refuse_existing
 from layerstill.errors import UserError, nearest
 
 
@@ -39,7 +39,9 @@ def read_source(data: Path, output: Path, task: str | None = None, columns: tupl
     if task is None:
         files = find_files(data, None, "DATA")
         train = files.pop("train")
-        if data.is_file() and output.suffix != data.suffix:
+        if (kind := train.suffix.lower()) not in WRITTEN:
+            raise UserError(f"{train}: copies are written to {', '.join(WRITTEN)}; save it as one of these first")
+        if data.is_file() and output.suffix.lower() != kind:
             raise UserError(f"--output {output}: {data} is a {data.suffix} file; choose a name with that ending")
         refuse_existing(output)
         table = read_table(train)
@@ -75,7 +77,7 @@ def write_augmented(
             file = part / source.table.path.name
             for other in source.others:
                 shutil.copyfile(other, part / other.name)
-        with TableWriter(file, source.table, source.table.path.suffix, source.header) as writer:
+        with TableWriter(file, source.table, source.table.path.suffix.lower(), source.header) as writer:
             for read, rows in augmented_rows(source.table, source.columns, augmentation, proposer):
                 writer.write(rows)
                 written += len(rows)

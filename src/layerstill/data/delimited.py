@@ -111,7 +111,8 @@ def _single(path: Path, first: str, own: str, readings: dict[str, Reading]) -> R
     why = f"{SEPARATORS[mark]}: {str(reading.problem).removeprefix(f'{path} ')}"
     return Reading(
         own,
-        problem=f"{path} line 1: a single column, {line!r}; fields are separated by {SEPARATORS[own]} here, and not by {why}",
+        problem=f"{path} line 1: a single column, {line!r}; fields are separated by {SEPARATORS[own]} here, "
+        f"and not by {why}",
     )
 
 

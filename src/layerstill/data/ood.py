@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from layerstill.data.class_names import names_of_classes
 from layerstill.data.columns import scores_of, short, texts_of
 from layerstill.data.files import Table, is_table_file, read_json, read_table, read_text, read_unquoted, suffix_of
 from layerstill.data.tasks import GLUE, Task
@@ -218,6 +219,8 @@ def _read_own(
     columns = text_columns or _first_there(table, (*of_task, *usual), name)
     texts = texts_of(table, columns, f"--ood {name}")
     written = table.column(label_column, f"--ood {name}")
+    if task.head.single:
+        written = names_of_classes({name: written})[0][name]
     if not task.head.named:
         return OodSet(name, texts, scores_of(table, written))
     labels = [str(label) for label in written]
