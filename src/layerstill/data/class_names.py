@@ -24,12 +24,16 @@ def way_out(value: Any, column: str) -> str:
             f"it is missing: fill it in or leave the row out (pandas: df.dropna(subset=[{column!r}])); "
             "texts without labels are for --unlabelled"
         )
-    if str(value).strip().lower().lstrip("+-") in {"inf", "infinity"}:
+    if _is_infinite(value):
         return "it is read as an infinite number; if it is a name, write another one, such as 'infinite'"
     return (
         "use strings or whole numbers, --task multilabel for any number of labels a text, or --task regression "
         "for scores"
     )
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float | str) and str(value).strip().lower().lstrip("+-") in {"inf", "infinity"}
 
 
 def names_of_classes(labels: Mapping[str, list]) -> tuple[dict[str, list], list[str]]:
@@ -39,7 +43,8 @@ def names_of_classes(labels: Mapping[str, list]) -> tuple[dict[str, list], list[
     and `False` if there are no others and they are written in several ways.
     """
     stripped, notices = _stripped(labels)
-    known = [value for values in stripped.values() for value in values if not is_missing(value)]
+    # A value that names no class is refused later, with its row; it is no reason to read the others differently.
+    known = [v for values in stripped.values() for v in values if not (is_missing(v) or _is_infinite(v))]
     for read, what in ((_whole, "whole numbers"), (_truth, "True or False")):
         names = {str(value): read(value) for value in known if not isinstance(value, list | dict)}
         if not known or any(read(value) is None for value in known) or all(a == b for a, b in names.items()):
@@ -64,7 +69,7 @@ def _stripped(labels: Mapping[str, list]) -> tuple[dict[str, list], list[str]]:
 
 
 def _read(values: list, read: Callable[[Any], str | None]) -> list:
-    return [value if is_missing(value) else read(value) for value in values]
+    return [value if is_missing(value) or _is_infinite(value) else read(value) for value in values]
 
 
 def _whole(value: Any) -> str | None:
