@@ -21,8 +21,8 @@ UnlabelledFile = Annotated[
     typer.Option(
         "--unlabelled",
         help="More texts, without labels, that join the training examples: the teacher labels them, and terms on gold "
-        "labels pass them over. A file (.txt with one text a line, .tsv .csv .jsonl .parquet, for tokens .conll), or "
-        "`mnli=FOLDER`. Texts of train, dev and test are left out.",
+        "labels pass them over. A file (.txt with one text a line, .csv .tsv .jsonl .json .parquet .xlsx, for tokens "
+        ".conll), or `mnli=FOLDER`. Texts of train, dev and test are left out.",
         rich_help_panel=DATA,
     ),
 ]

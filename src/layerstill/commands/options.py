@@ -31,7 +31,7 @@ TASK_HELP = (
 )
 DATA_HELP = (
     "A folder in the official GLUE layout; or your own train/dev/test files in a folder, or one file "
-    "(.tsv .csv .jsonl .parquet; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
+    "(.csv .tsv .jsonl .json .parquet .xlsx; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
 )
 DATA, RECIPE, RUN = "Data", "Recipe", "Run"
 Task_ = Annotated[str, typer.Option("--task", help=TASK_HELP, rich_help_panel=DATA)]
@@ -101,8 +101,8 @@ OodLabels = Annotated[
 Supplementary = Annotated[
     Optional[str],
     typer.Option(
-        help="Texts for stages with `data: supplementary`: a file (.tsv .csv .jsonl .parquet, or .txt with one text a "
-        "line), or `mnli=FOLDER` for the training texts of a GLUE task. Labels are dropped.",
+        help="Texts for stages with `data: supplementary`: a file (.csv .tsv .jsonl .json .parquet .xlsx, or .txt with one "
+        "text a line), or `mnli=FOLDER` for the training texts of a GLUE task. Labels are dropped.",
         rich_help_panel=DATA,
     ),
 ]

@@ -127,8 +127,8 @@ def _parsed(where: str, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
-        line = f" line {error.lineno}" if "\n" in text.strip() else ""
-        raise UserError(f"{where}{line}: not JSON: {error.msg} at column {error.colno}") from None
+        line = f"line {error.lineno}, " if "\n" in text.strip() else ""
+        raise UserError(f"{where}: not JSON: {error.msg} at {line}column {error.colno}") from None
     except RecursionError:
         raise UserError(f"{where}: not a row: lists or objects are nested too deeply") from None
     except ValueError as error:  # a number of thousands of digits
