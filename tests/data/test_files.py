@@ -314,3 +314,11 @@ def test_a_header_with_other_names_is_no_missing_header(tmp_path):
     path = put(tmp_path, "a.csv", lined(",", plain(), header=("body", "topic")))
     with pytest.raises(UserError, match=r"columns: body, topic$"):
         Task.from_files("classification", path)
+
+
+def test_a_name_of_the_hub_says_how_to_save_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"load_dataset\('stanfordnlp/imdb'\)\['train'\].to_parquet"):
+        Task.from_files("classification", "stanfordnlp/imdb")
+    with pytest.raises(UserError, match=r"no such file or folder$"):
+        Task.from_files("classification", "mails.csv")

@@ -19,7 +19,9 @@ def find_files(
     if path.is_file():
         return {"train": path} if dev is None else {"train": path, "dev": dev}
     if not path.is_dir():
-        raise UserError(f"{option} {path}: {'neither an ordinary file nor a folder' if path.exists() else NOTHING}")
+        raise UserError(
+            f"{option} {path}: {'neither an ordinary file nor a folder' if path.exists() else _nothing(path)}"
+        )
     there = sorted(
         (file for file in path.iterdir() if suffix_of(file) in suffixes),
         key=lambda file: (suffixes.index(suffix_of(file)), file.name),
@@ -37,6 +39,14 @@ def find_files(
         looked = f"train{{{','.join(suffixes)}}}"
         raise UserError(f"{option} {path}: split train is missing, looked for {looked}{_way(path, there)}")
     return files
+
+
+def _nothing(path: Path) -> str:
+    """What to say of a path with nothing there; a name such as `imdb` may be meant for a data set of the hub."""
+    if path.suffix or path.is_absolute():
+        return NOTHING
+    save = f"load_dataset({str(path)!r})['train'].to_parquet('train.parquet')"
+    return f"{NOTHING}; if it is a data set of the hub, save its splits in a folder: {save}"
 
 
 def _way(folder: Path, tables: list[Path]) -> str:
