@@ -64,7 +64,8 @@ def read_texts(source: str, columns: tuple[str, ...], kind: type[Texts]) -> Text
     Args:
         source: a file of texts or pairs (`.csv .tsv .jsonl .json .parquet .xlsx`), a `.txt` file with one text a line,
             or `mnli=FOLDER`: the training texts of a GLUE task. For tasks whose words have tags also sentences:
-            `.conll` and its kin with the words in the first column, or a table with a column `tokens` or `words` of lists.
+            `.conll` and its kin with the words in the first column, or a table with a column `tokens` or `words` of
+            lists.
         columns: one or two text columns of a table.
 
     UserError for a file that cannot be read, with the line, and for columns that are not there.
