@@ -127,10 +127,8 @@ def written(suffix: str, rows: list[tuple[str, str]]) -> bytes:
         pyarrow.parquet.write_table(pyarrow.table({"text": [t for t, _ in rows], "label": [y for _, y in rows]}), sink)
         return sink.getvalue()
     out = io.StringIO()
-    if suffix == ".tsv":
-        out.write("".join(f"{t}\t{y}\n" for t, y in [("text", "label"), *rows]))
-    else:
-        csv.writer(out, lineterminator="\n").writerows([("text", "label"), *rows])
+    mark = "\t" if suffix == ".tsv" else ","
+    csv.writer(out, lineterminator="\n", delimiter=mark).writerows([("text", "label"), *rows])
     return out.getvalue().encode()
 
 
@@ -140,7 +138,7 @@ LABELS = st.sampled_from(["yes", "no", "perhaps", "-1", "0", "12", "ünïcode", 
 @fuzz(100, 10_000)
 @given(st.sampled_from(SUFFIXES), st.data())
 def test_a_good_table_is_read_back_as_it_was_written(folder, suffix, data):
-    without = {".tsv": "\t\n\r", ".csv": "\r"}.get(suffix, "")
+    without = {".tsv": "\r", ".csv": "\r"}.get(suffix, "")
     rows = data.draw(st.lists(st.tuples(table_texts(without), LABELS), min_size=2, max_size=8))
     texts, labels = [t for t, _ in rows], [y for _, y in rows]
     assume(1 < len(set(labels)) <= len(set(texts)) and any(t.strip() for t in texts))

@@ -21,8 +21,8 @@ UnlabelledFile = Annotated[
     typer.Option(
         "--unlabelled",
         help="More texts, without labels, that join the training examples: the teacher labels them, and terms on gold "
-        "labels pass them over. A file (.txt with one text a line, .tsv .csv .jsonl .parquet, for tokens .conll), or "
-        "`mnli=FOLDER`. Texts of train, dev and test are left out.",
+        "labels pass them over. A file (.txt with one text a line, .csv .tsv .jsonl .json .parquet .xlsx, for tokens "
+        ".conll), or `mnli=FOLDER`. Texts of train, dev and test are left out.",
         rich_help_panel=DATA,
     ),
 ]
@@ -50,7 +50,7 @@ AugmentModel = Annotated[
 Supplementary = Annotated[
     Optional[str],
     typer.Option(
-        help="Texts for stages with `data: supplementary`: a file (.tsv .csv .jsonl .parquet, or .txt with one text a "
+        help="Texts for stages with `data: supplementary`: a file (.csv .tsv .jsonl .json .parquet .xlsx, or .txt with one text a "
         "line), or `mnli=FOLDER` for the training texts of a GLUE task. Labels are dropped.",
         rich_help_panel=DATA,
     ),
@@ -88,10 +88,10 @@ class ExtraOptions:
             _refuse_columns("unlabelled", self.unlabelled_columns)
             return None
         from layerstill.data.extra import read_unlabelled
-        from layerstill.data.files import SUFFIXES
+        from layerstill.data.files import is_table_file
 
         columns = names(self.unlabelled_columns)
-        if not columns and Path(self.unlabelled).suffix in SUFFIXES:
+        if not columns and is_table_file(Path(self.unlabelled)):
             columns = names(data.text_columns)
         return read_unlabelled(self.unlabelled, columns)
 

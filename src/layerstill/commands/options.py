@@ -31,7 +31,7 @@ TASK_HELP = (
 )
 DATA_HELP = (
     "A folder in the official GLUE layout; or your own train/dev/test files in a folder, or one file "
-    "(.tsv .csv .jsonl .parquet; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
+    "(.csv .tsv .jsonl .json .parquet .xlsx; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
 )
 TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "clearml", "neptune", "dvclive", "swanlab", "trackio")
 """Trackers that transformers knows, each the name of its package."""

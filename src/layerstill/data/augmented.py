@@ -7,9 +7,10 @@ from pathlib import Path
 
 from layerstill.data.augmentation import Augmentation, Proposer, augmented_rows
 from layerstill.data.columns import guess_texts, texts_of
-from layerstill.data.files import Table, read_table
-from layerstill.data.tasks import GLUE, find_files, glue_files
-from layerstill.data.writing import TableWriter, appears_whole, refuse_existing
+from layerstill.data.files import Table, read_table, read_unquoted
+from layerstill.data.folders import find_files
+from layerstill.data.tasks import GLUE, glue_files
+from layerstill.data.writing import WRITTEN, TableWriter, appears_whole, refuse_existing
 from layerstill.errors import UserError, nearest
 
 
@@ -38,7 +39,9 @@ def read_source(data: Path, output: Path, task: str | None = None, columns: tupl
     if task is None:
         files = find_files(data, None, "DATA")
         train = files.pop("train")
-        if data.is_file() and output.suffix != data.suffix:
+        if (kind := train.suffix.lower()) not in WRITTEN:
+            raise UserError(f"{train}: copies are written to {', '.join(WRITTEN)}; save it as one of these first")
+        if data.is_file() and output.suffix.lower() != kind:
             raise UserError(f"--output {output}: {data} is a {data.suffix} file; choose a name with that ending")
         refuse_existing(output)
         table = read_table(train)
@@ -51,7 +54,7 @@ def read_source(data: Path, output: Path, task: str | None = None, columns: tupl
         raise UserError(f"--text-columns: the texts of task {task} are known; leave it out")
     spec, files = GLUE[task], glue_files(task, data, "DATA")
     refuse_existing(output / spec.folder)
-    table = read_table(files.pop("train"), spec.header, skip_ragged=task == "qqp")
+    table = read_unquoted(files.pop("train"), spec.header, skip_ragged=task == "qqp")
     texts_of(table, spec.texts, f"task {task}")
     return Source(table, spec.texts, output / spec.folder, tuple(files.values()), spec.header is None)
 
@@ -74,7 +77,7 @@ def write_augmented(
             file = part / source.table.path.name
             for other in source.others:
                 shutil.copyfile(other, part / other.name)
-        with TableWriter(file, source.table, source.table.path.suffix, source.header) as writer:
+        with TableWriter(file, source.table, source.table.path.suffix.lower(), source.header) as writer:
             for read, rows in augmented_rows(source.table, source.columns, augmentation, proposer):
                 writer.write(rows)
                 written += len(rows)

@@ -1,5 +1,7 @@
 """Columns of a table as texts and scores, saying file and line of what cannot be either."""
 
+import re
+
 from layerstill.data.files import Table
 from layerstill.errors import UserError
 
@@ -10,7 +12,10 @@ def guess_texts(table: Table, label_column: str, option: str = "--text-columns")
         if all(c in table.columns for c in columns):
             return columns
     others = [c for c in table.columns if c != label_column]
-    raise UserError(f"{table.path}: which columns are text? Say {option} NAME[,NAME]; columns: {', '.join(others)}")
+    raise UserError(
+        f"{table.path}: which columns are text? Say {option} NAME[,NAME]; columns: {', '.join(others)}"
+        f"{table.missing_header()}"
+    )
 
 
 def texts_of(table: Table, columns: tuple[str, ...], option: str) -> list[tuple[str, ...]]:
@@ -22,13 +27,18 @@ def texts_of(table: Table, columns: tuple[str, ...], option: str) -> list[tuple[
     values = [table.column(c, option) for c in columns]
     for column, column_values in zip(columns, values, strict=True):
         for line, value in zip(table.lines, column_values, strict=True):
+            if value is None:
+                raise UserError(
+                    f"{table.where(line)}: column {column!r} holds None where text is expected: it is missing; "
+                    "fill it in or leave the row out"
+                )
             if not isinstance(value, str):
                 hint = "; words with a tag each are for --task tokens" if isinstance(value, list) else ""
                 raise UserError(
-                    f"{table.path} line {line}: column {column!r} holds {short(value)} where text is expected{hint}"
+                    f"{table.where(line)}: column {column!r} holds {short(value)} where text is expected{hint}"
                 )
             if problem := not_text(value):
-                raise UserError(f"{table.path} line {line}: column {column!r} holds {problem}")
+                raise UserError(f"{table.where(line)}: column {column!r} holds {problem}")
     if not any(value.strip() for column_values in values for value in column_values):
         raise UserError(f"{table.path}: column {columns[0]!r} is empty in all of its {len(table.lines)} rows")
     return list(zip(*values, strict=True))
@@ -61,8 +71,17 @@ def scores_of(table: Table, written: list) -> list[float]:
             score = float("nan")
         if not abs(score) < float("inf"):
             raise UserError(
-                f"{table.path} line {line}: score {short(value)} is not a finite number; "
-                "mend the row, or use --task classification for names of classes"
+                f"{table.where(line)}: score {short(value)} is not a finite number; "
+                f"{_way_out(value)}, or use --task classification for names of classes"
             )
         scores.append(score)
     return scores
+
+
+def _way_out(value: object) -> str:
+    """What to do about a value that is no score."""
+    if value is None or not str(value).strip() or str(value).strip().lower() == "nan":
+        return "it is missing: fill it in or leave the row out"
+    if re.fullmatch(r"\s*-?\d+,\d+\s*", str(value)):
+        return f"if the comma is a decimal one, write {str(value).strip().replace(',', '.')}"
+    return "correct the row"

@@ -12,13 +12,13 @@ from itertools import chain
 from pathlib import Path
 
 from layerstill.data.columns import not_text, short
-from layerstill.data.files import Table, read_table, read_text
+from layerstill.data.files import Table, read_table, read_text, suffix_of
 from layerstill.data.iob import as_iob2, has_entities
 from layerstill.errors import UserError
 
 COLUMN_SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".txt", ".tsv")
 """Files with a word a line and empty lines between sentences."""
-TABLE_SUFFIXES = (".jsonl", ".parquet")
+TABLE_SUFFIXES = (".jsonl", ".parquet", ".json", ".ndjson")
 """Files with a sentence a row."""
 SUFFIXES = COLUMN_SUFFIXES + TABLE_SUFFIXES
 WORDS = ("tokens", "words")
@@ -42,7 +42,7 @@ class Sentences:
     def where(self, sentence: int, word: int) -> str:
         """Where a word stands, for messages."""
         line = f"{self.path} line {self.lines[sentence][word]}"
-        return line if self.path.suffix in COLUMN_SUFFIXES else f"{line}, word {word + 1}"
+        return line if suffix_of(self.path) in COLUMN_SUFFIXES else f"{line}, word {word + 1}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,9 +67,9 @@ def read_tagged(path: Path, word_column: str | None = None, tag_column: str | No
 
     UserError with file and line for what cannot be read, and for tags that are not IOB2 and cannot be made so.
     """
-    if path.suffix in TABLE_SUFFIXES:
+    if suffix_of(path) in TABLE_SUFFIXES:
         sentences = _from_table(read_table(path), word_column, tag_column)
-    elif path.suffix in COLUMN_SUFFIXES:
+    elif suffix_of(path) in COLUMN_SUFFIXES:
         sentences = _from_columns(path, word_column, tag_column)
     else:
         raise UserError(f"{path}: unknown kind of file {path.suffix!r}; use one of {', '.join(SUFFIXES)}")

@@ -166,4 +166,4 @@ def _numbered(table: Table, column: str, sets: list[list[str]], number: dict[str
 
 
 def _where(table: Table, column: str, at: int) -> str:
-    return f"{table.path} line {table.lines[at]}: column {column!r}"
+    return f"{table.where(table.lines[at])}: column {column!r}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from layerstill.data.class_names import is_missing, names_of_classes, way_out
 from layerstill.data.columns import not_text, scores_of, short
 from layerstill.data.files import Table
 from layerstill.data.label_sets import read_label_sets
@@ -48,7 +49,8 @@ def read_scores(written: Written) -> Labels:
 def read_classes(written: Written) -> Labels:
     """The name of a class, or a whole number, a row; the classes are those of train."""
     train, column = written.tables["train"], written.label_column
-    names, notices = _label_names(train, written.labels["train"], column)
+    labels, told = names_of_classes(written.labels)
+    names, notices = _label_names(train, labels["train"], column)
     different = len(set(written.texts["train"]))
     if len(names) > different:
         raise UserError(
@@ -56,8 +58,8 @@ def read_classes(written: Written) -> Labels:
             f"{different} different texts in {', '.join(written.text_columns)}; are the columns swapped? "
             "Set --text-columns and --label-column"
         )
-    splits = {s: _classes(table, written.labels[s], names) for s, table in written.tables.items()}
-    return Labels(splits, names, tuple(notices))
+    splits = {s: _classes(table, labels[s], names, column) for s, table in written.tables.items()}
+    return Labels(splits, names, (*(f"{train.path}: {notice}" for notice in told), *notices))
 
 
 def read_several(written: Written) -> Labels:
@@ -78,11 +80,7 @@ def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, .
     """The classes in order, and notices."""
     for line, value in zip(table.lines, written, strict=True):
         if not _names_a_class(value):
-            raise UserError(
-                f"{table.path} line {line}: label {short(value)} names no class; "
-                "use strings or whole numbers, --task multilabel for any number of labels a text, or --task regression "
-                "for scores"
-            )
+            raise UserError(f"{table.where(line)}: label {short(value)} names no class; {way_out(value, column)}")
     names = {str(value) for value in written}
     whole = all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
     ordered = tuple(sorted(names, key=lambda name: (int(name), name)) if whole else sorted(names))
@@ -94,13 +92,6 @@ def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, .
         raise UserError(
             f"{table.path}: column {column!r} holds {len(ordered)} different labels in {len(written)} rows; "
             "is it the text column? Set --text-columns and --label-column"
-        )
-    bare = [name.strip() for name in ordered]
-    if len(set(bare)) < len(bare):
-        twice = next(name for name in bare if bare.count(name) > 1)
-        several = [name for name in ordered if name.strip() == twice]
-        raise UserError(
-            f"{table.path}: labels {' and '.join(map(repr, several))} differ in white space only; write them the same"
         )
     folded = [name.casefold() for name in ordered]
     alike = [name for name in ordered if folded.count(name.casefold()) > 1]
@@ -121,13 +112,15 @@ def _names_a_class(value: object) -> bool:
     return re.fullmatch(r"-?\d+", value) is not None
 
 
-def _classes(table: Table, written: list, names: tuple[str, ...]) -> list[int]:
+def _classes(table: Table, written: list, names: tuple[str, ...], column: str) -> list[int]:
     number = {name: i for i, name in enumerate(names)}
     for line, value in zip(table.lines, written, strict=True):
+        if is_missing(value):
+            raise UserError(f"{table.where(line)}: label {short(value)} names no class; {way_out(value, column)}")
         if str(value) not in number:
             known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
             raise UserError(
-                f"{table.path} line {line}: label {short(value)} is not in train, which has {known}; "
+                f"{table.where(line)}: label {short(value)} is not in train, which has {known}; "
                 "add examples of it to train, or mend the label"
             )
     return [number[str(value)] for value in written]

@@ -12,7 +12,7 @@ from layerstill.data.columns import short
 from layerstill.data.files import Table, read_table
 from layerstill.errors import UserError
 
-SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "test": "test"}
+SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}
 """What splits are called in a dictionary, and here."""
 TAKEN = (
     "a Task, a Dataset, DatasetDict or DataFrame, a list of (text, label), a list of texts with labels=, "
@@ -37,7 +37,7 @@ def tables_of(data: Any, labels: Any, label_column: str, words: bool = False) ->
     for name, part in data.items():
         split = SPLITS[name]
         if split in found:
-            raise UserError("data: both dev and validation are there, and they are two names of one split")
+            raise UserError(f"data: {name!r} is another name of split {split}, which is there too")
         found[split] = _table(split, part, None if labels is None else labels[name], label_column, words)
     return found
 

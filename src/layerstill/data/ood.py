@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from layerstill.data.class_names import names_of_classes
 from layerstill.data.columns import scores_of, short, texts_of
-from layerstill.data.files import SUFFIXES, Table, read_json, read_table, read_text
+from layerstill.data.files import Table, is_table_file, read_json, read_table, read_text, read_unquoted, suffix_of
 from layerstill.data.tasks import GLUE, Task
 from layerstill.errors import UserError, nearest
 from layerstill.randomness import generator
@@ -166,9 +167,11 @@ def label_maps(words: list[str]) -> dict[str, dict[str, str]]:
 
 def _read_layout(name: str, path: Path, known_as: str, gold: dict[str, str]) -> OodSet:
     file, layout = _the_file(name, path), LAYOUTS[known_as]
-    suffix = ".tsv" if file.suffix == ".txt" else file.suffix
-    named = not layout.header or suffix != ".tsv" or _has_header(file, layout)
-    table = read_table(file, None if named else layout.header, suffix=suffix)
+    if suffix_of(file) in {".tsv", ".txt"}:  # the official files have no quoting
+        named = not layout.header or _has_header(file, layout)
+        table = read_unquoted(file, None if named else layout.header)
+    else:
+        table = read_table(file)
     columns = _first_there(table, layout.texts, name)
     label_column = _first_there(table, tuple((column,) for column in layout.labels), name)[0]
     texts = texts_of(table, columns, f"--ood {name}")
@@ -216,6 +219,8 @@ def _read_own(
     columns = text_columns or _first_there(table, (*of_task, *usual), name)
     texts = texts_of(table, columns, f"--ood {name}")
     written = table.column(label_column, f"--ood {name}")
+    if task.head.single:
+        written = names_of_classes({name: written})[0][name]
     if not task.head.named:
         return OodSet(name, texts, scores_of(table, written))
     labels = [str(label) for label in written]
@@ -280,7 +285,7 @@ def _read_folders(name: str, folders: dict[str, Path]) -> OodSet:
 def _the_file(name: str, path: Path) -> Path:
     if not path.is_dir():
         return path
-    files = sorted(f for f in path.iterdir() if f.suffix in {*SUFFIXES, ".txt"} and f.is_file())
+    files = sorted(f for f in path.iterdir() if (is_table_file(f) or suffix_of(f) == ".txt") and f.is_file())
     if len(files) != 1:
         what = f"several files, {', '.join(f.name for f in files)}; give one of them" if files else "no table in it"
         raise UserError(f"--ood {name}={path}: {what}")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from layerstill.data.columns import guess_texts, short, texts_of
-from layerstill.data.files import Table, read_table
-from layerstill.data.tasks import GLUE, Split, Task, find_files, glue_files
+from layerstill.data.files import Table, read_table, read_unquoted
+from layerstill.data.folders import find_files
+from layerstill.data.tasks import GLUE, Split, Task, glue_files
 from layerstill.errors import UserError
 
 OPTION = "--teacher-probabilities"
@@ -109,7 +110,7 @@ def read_probabilities(
     """
     task.head.refuse_probabilities(OPTION)
     glue = GLUE.get(task.name)
-    table = read_table(path, glue.header, skip_ragged=task.name == "qqp") if glue else read_table(path)
+    table = read_unquoted(path, glue.header, skip_ragged=task.name == "qqp") if glue else read_table(path)
     texts = texts_of(table, text_columns or (glue.texts if glue else guess_texts(table, label_column)), OPTION)
     if twice := next((name for name in columns if list(columns).count(name) > 1), None):
         raise UserError(f"{OPTION}: column {twice!r} is named twice; name one for each label")

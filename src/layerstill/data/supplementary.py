@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from layerstill.data import conll
 from layerstill.data.columns import guess_texts, texts_of
-from layerstill.data.files import SUFFIXES, read_lines, read_table
+from layerstill.data.files import SUFFIXES, read_lines, read_table, suffix_of
 from layerstill.data.tasks import GLUE, Split, Task
 from layerstill.errors import UserError, nearest
 
@@ -62,9 +62,10 @@ def read_texts(source: str, columns: tuple[str, ...], kind: type[Texts]) -> Text
     """Read texts without their labels, as this kind of them.
 
     Args:
-        source: a file of texts or pairs (`.tsv .csv .jsonl .parquet`), a `.txt` file with one text a line, or
-            `mnli=FOLDER`: the training texts of a GLUE task. For tasks whose words have tags also sentences: `.conll`
-            and its kin with the words in the first column, or a table with a column `tokens` or `words` of lists.
+        source: a file of texts or pairs (`.csv .tsv .jsonl .json .parquet .xlsx`), a `.txt` file with one text a line,
+            or `mnli=FOLDER`: the training texts of a GLUE task. For tasks whose words have tags also sentences:
+            `.conll` and its kin with the words in the first column, or a table with a column `tokens` or `words` of
+            lists.
         columns: one or two text columns of a table.
 
     UserError for a file that cannot be read, with the line, and for columns that are not there.
@@ -79,12 +80,12 @@ def read_texts(source: str, columns: tuple[str, ...], kind: type[Texts]) -> Text
             f"{kind.option} {source}: a folder; give a file ({' '.join(SUFFIXES)} .txt), or NAME={source} for the "
             f"training texts of a GLUE task: {', '.join(GLUE)}"
         )
-    if path.suffix == ".txt":
+    if suffix_of(path) == ".txt":
         if columns:
             raise UserError(f"{option}: a .txt file has no columns, each line is a text; leave it out for {source}")
         table = read_lines(path)
-        return kind(source, texts_of(table, ("text",), option))
-    if path.suffix in conll.COLUMN_SUFFIXES and path.suffix not in SUFFIXES:
+        return kind(source, texts_of(table, ("text",), option), table.notices)
+    if suffix_of(path) in conll.COLUMN_SUFFIXES and suffix_of(path) not in SUFFIXES:
         if columns:
             raise UserError(f"{option}: the words of {source} are its first column; leave it out")
         return kind(source, conll.read_words(path), words=True)

@@ -11,15 +11,14 @@ import torch
 
 from layerstill.data import conll
 from layerstill.data.columns import guess_texts, scores_of, texts_of
-from layerstill.data.files import SUFFIXES, Table, read_table, refuse_copies
+from layerstill.data.files import Table, read_table, read_unquoted, refuse_copies
+from layerstill.data.folders import find_files
 from layerstill.data.labels import READERS, Written
 from layerstill.data.objects import as_list, tables_of
 from layerstill.data.source import Place, TaskSource
 from layerstill.errors import UserError
 from layerstill.heads import Classes, Head, Scores, head_named
 from layerstill.names import nearest_task
-
-NOTHING = "no such file or folder"
 
 
 @dataclass(frozen=True)
@@ -314,7 +313,7 @@ def _glue_from_folder(name: str, path: Path) -> Task:
     spec = GLUE[name]
     splits = {}
     for split, file in glue_files(name, path).items():
-        table = read_table(file, spec.header, skip_ragged=name == "qqp")
+        table = read_unquoted(file, spec.header, skip_ragged=name == "qqp")
         texts = texts_of(table, spec.texts, f"task {name}")
         written = table.column(spec.label, f"task {name}")
         splits[split] = Split(texts, scores_of(table, written) if not spec.labels else _numbers(table, written, spec))
@@ -405,29 +404,6 @@ def _of_tagged(head: Head, read: conll.TaggedSplits, text_columns: tuple[str, ..
     source = TaskSource(kind=head.word, text_columns=list(text_columns), label_column=label_column)
     metrics = head.metrics_of(read.names)
     return Task(head.word, head, splits, read.names, metrics, notices=tuple(read.notices), source=source)
-
-
-def find_files(
-    path: Path, dev: Path | None, option: str = "--data", suffixes: tuple[str, ...] = SUFFIXES
-) -> dict[str, Path]:
-    """Own files by split, from a file or a folder; UserError that names `option` for what is missing."""
-    if path.is_file():
-        return {"train": path} if dev is None else {"train": path, "dev": dev}
-    if not path.is_dir():
-        raise UserError(f"{option} {path}: {'neither an ordinary file nor a folder' if path.exists() else NOTHING}")
-    files = {}
-    for split, stems in {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}.items():
-        found = [path / f"{stem}{suffix}" for stem in stems for suffix in suffixes]
-        found = [file for file in found if file.exists()]
-        if len(found) > 1:
-            raise UserError(f"{option} {path}: several files for split {split}: {', '.join(f.name for f in found)}")
-        if found:
-            files[split] = found[0]
-    if dev is not None:
-        files["dev"] = dev
-    if "train" not in files:
-        raise UserError(f"{option} {path}: split train is missing, looked for train{{{','.join(suffixes)}}}")
-    return files
 
 
 def _hold_out(splits: dict[str, Split], head: Head) -> tuple[dict[str, Split], str]:

@@ -52,6 +52,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+WRITTEN = (".tsv", ".csv", ".jsonl", ".parquet")
+"""The kinds of file that are written."""
+
+
 class TableWriter:
     """Writes rows with the columns of `like` and the column `origin` to `path`, a context.
 
@@ -69,7 +73,8 @@ class TableWriter:
             self._parquet = pyarrow.parquet.ParquetWriter(path, schema)
             return
         self._file = path.open("w", encoding="utf-8", newline="")
-        self._csv = csv.writer(self._file, lineterminator="\n")
+        self._quoted = suffix == ".csv" or like.quoted
+        self._csv = csv.writer(self._file, lineterminator="\n", delimiter="," if suffix == ".csv" else "\t")
         if suffix == ".csv" or (suffix == ".tsv" and header):
             self._write_fields([self.names])
 
@@ -94,7 +99,7 @@ class TableWriter:
             self._write_fields([[row[name] for name in self.names] for row in rows])
 
     def _write_fields(self, rows: list[list[Any]]) -> None:
-        if self.suffix == ".csv":
+        if self._quoted:
             self._csv.writerows(rows)
         else:
             self._file.writelines("\t".join(map(str, row)) + "\n" for row in rows)
