@@ -41,9 +41,9 @@ def test_the_loss_is_cross_entropy_times_the_weight_of_the_class(task: Task, tmp
 def test_weights_follow_their_classes_into_another_order(task: Task) -> None:
     weighted = with_class_weights(task, {"common": 1, "rare": 4})
     turned = weighted.with_label_order(tuple(reversed(task.labels)))
-    assert turned.head.class_weights == tuple(reversed(weighted.head.class_weights))
+    assert turned.head.class_weights == weighted.head.class_weights[::-1]
     more = weighted.with_label_order((*task.labels, "never seen"))
-    assert more.head.class_weights == (*weighted.head.class_weights, 1.0)
+    assert more.head.class_weights == [*weighted.head.class_weights, 1.0]
 
 
 def test_a_class_without_training_examples_has_weight_1(task: Task) -> None:

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from layerstill.atomic import read_json
 from layerstill.data.encode import allowed_length, usable_length
 from layerstill.data.label_agreement import agree_on_labels
+from layerstill.data.label_map import with_label_map
 from layerstill.data.regimes import Regime
 from layerstill.data.source import TaskSource
 from layerstill.data.tasks import GLUE, Task
@@ -63,7 +64,7 @@ class Remembered:
         said = self.settings.get("head")
         name = next(iter(said), "") if isinstance(said, dict) else said
         foreign = isinstance(name, str) and ":" in name
-        return None if said is None or foreign else head_said(said, f"{self.folder / RUN_FILE}, head")
+        return None if said is None or foreign else head_said(said, f"{self.folder / RUN_FILE}, head").as_scored()
 
     @property
     def max_length(self) -> int | None:
@@ -110,7 +111,10 @@ class Remembered:
         """The same, whether or not the data have changed."""
         if (self.folder / JOB_FILE).is_file() and (own := task_of_run(self.folder)) is not None:
             return own
-        task = self._from_source().with_dev()
+        task = self._from_source()
+        if self.source is not None and self.source.label_map:
+            task = with_label_map(task, self.source.label_map)
+        task = task.with_dev()
         record = self.settings.get("regime")
         return Regime.from_record(record).apply(task, 0) if isinstance(record, dict) and record else task
 

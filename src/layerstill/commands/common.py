@@ -51,6 +51,15 @@ def read_task(name: str, data: Path | None, dev: Path | None, texts: str | None,
     return task.limited(limit)
 
 
+def renamed(task: Any, label_map: str | None) -> Any:
+    """The task with the label names of `--label-map`."""
+    if label_map is None:
+        return task
+    from layerstill.data.label_map import read_label_map, with_label_map
+
+    return with_label_map(task, read_label_map(label_map))
+
+
 def names(listed: str | None) -> tuple[str, ...]:
     """The column names of an option: `a,b`."""
     return tuple(name.strip() for name in listed.split(",")) if listed is not None else ()

@@ -50,8 +50,8 @@ AugmentModel = Annotated[
 Supplementary = Annotated[
     Optional[str],
     typer.Option(
-        help="Texts for stages with `data: supplementary`: a file (.csv .tsv .jsonl .json .parquet .xlsx, or .txt with one text a "
-        "line), or `mnli=FOLDER` for the training texts of a GLUE task. Labels are dropped.",
+        help="Texts for stages with `data: supplementary`: a file (.csv .tsv .jsonl .json .parquet .xlsx, or .txt with "
+        "one text a line), or `mnli=FOLDER` for the training texts of a GLUE task. Labels are dropped.",
         rich_help_panel=DATA,
     ),
 ]

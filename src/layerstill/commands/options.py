@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from layerstill.commands.common import names, read_task, setup
+from layerstill.commands.common import names, read_task, renamed, setup
 from layerstill.commands.known import complete_task, known_task
 from layerstill.errors import UserError, nearest
 
@@ -99,6 +99,23 @@ OodLabels = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+LabelMap = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="DATA=MODEL,...",
+        help="What labels of the data are called in the model: 0=negative,1=positive.",
+        rich_help_panel=DATA,
+    ),
+]
+ClassWeights = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="balanced|FILE",
+        help="What an example of each class counts in the loss on labels: `balanced`, so that rare classes count as "
+        "much as frequent ones, or a JSON file of a number for each class.",
+        rich_help_panel=DATA,
+    ),
+]
 MaxLength = Annotated[int, typer.Option(min=4, help="Longest text in tokens; longer ones are cut.")]
 MaxSteps = Annotated[
     Optional[int], typer.Option(min=1, help="Stop every stage after N optimiser steps.", rich_help_panel=RUN)
@@ -156,10 +173,11 @@ class TaskOptions(DataOptions):
     """What is to be learnt, and from which data."""
 
     task: Task_
+    label_map: LabelMap = None
 
     def read(self, train_examples: int | None = None, dev: Path | None = None) -> Any:
         """The task; `dev` in place of the option."""
-        return self.read_as(self.task, train_examples, dev)
+        return renamed(self.read_as(self.task, train_examples, dev), self.label_map)
 
 
 @dataclass(frozen=True)
@@ -170,10 +188,16 @@ class RegimeOptions:
     few_samples: FewSamples = None
     label_noise: LabelNoise = None
     regime: RegimeWords = None
+    class_weights: ClassWeights = None
 
     def read(self, options: TaskOptions, seed: int) -> Any:
         """The task in this regime."""
-        return self._in_regime(options.read(self.train_examples), seed)
+        task = self._in_regime(options.read(self.train_examples), seed)
+        if self.class_weights is None:
+            return task
+        from layerstill.data.class_weights import with_class_weights
+
+        return with_class_weights(task, self.class_weights)
 
     def _in_regime(self, task: Any, seed: int) -> Any:
         given = {"few_samples": self.few_samples, "label_noise": self.label_noise}

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from layerstill.commands.common import names, read_task
+from layerstill.commands.common import names, read_task, renamed
 from layerstill.commands.known import complete_task, known_task
-from layerstill.commands.options import DATA, TASK_HELP, Data, DataOptions, Dev, TextColumns
+from layerstill.commands.options import DATA, TASK_HELP, Data, DataOptions, Dev, LabelMap, TextColumns
 from layerstill.errors import UserError
 
 USUAL = "label"
@@ -34,6 +34,7 @@ class RunDataOptions:
     ] = None
     data: Data = None
     dev: Dev = None
+    label_map: LabelMap = None
     text_columns: TextColumns = None
     label_column: Annotated[
         Optional[str],
@@ -52,13 +53,18 @@ class RunDataOptions:
         run's data have changed.
         """
         from layerstill.acts.remembered import Remembered
+        from layerstill.data.label_map import with_label_map
         from layerstill.training.stages import note
 
         run = Remembered.of(model)
         if not self.given and train_examples is None:
             return run.read() if split is None else run.task()
         note(self._differences(run.source, run.kind, split))
-        return self._read_over(run, split, train_examples)
+        task = self._read_over(run, split, train_examples)
+        if self.label_map is not None:
+            return renamed(task, self.label_map)
+        there = run.source.label_map if run.source else {}
+        return with_label_map(task, there) if there and set(there) <= set(task.labels) else task
 
     def _read_over(self, run: Any, split: str | None, train_examples: int | None) -> Any:
         from layerstill.heads import HEADS, head_named

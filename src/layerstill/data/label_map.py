@@ -41,7 +41,8 @@ def with_label_map(task: Task, names: Mapping[str, str]) -> Task:
     if twice := next((name for name in labels if labels.count(name) > 1), None):
         raise UserError(f"{OPTION}: two labels would be called {twice!r}; every label needs a name of its own")
     positive = None if task.positive is None else names.get(task.positive, task.positive)
-    return replace(task, labels=labels, positive=positive)
+    source = task.source and task.source.model_copy(update={"label_map": dict(names)})
+    return replace(task, labels=labels, positive=positive, source=source)
 
 
 def as_option(old: tuple[str, ...], new: tuple[str, ...]) -> str:

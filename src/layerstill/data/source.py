@@ -40,5 +40,7 @@ class TaskSource(Spec):
     text_columns: list[str] = Field(default_factory=list)
     """Those that were read, also where nobody named them; empty where the words of sentences were found."""
     label_column: str = "label"
+    label_map: dict[str, str] = Field(default_factory=dict)
+    """Other names for labels of the data."""
     train_examples: int | None = None
     """Only so many of the training examples."""

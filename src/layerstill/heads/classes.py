@@ -24,11 +24,14 @@ class Classes(Head):
     probable: ClassVar[bool] = True
     some: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "single_label_classification"
-    class_weights: tuple[Positive, ...] | None = None
+    class_weights: list[Positive] | None = None
     """What an example of each class counts in the loss on labels; None for 1 each. Scores know nothing of it."""
 
     def weighted(self, weights: Sequence[float]) -> "Classes":
-        return self.model_copy(update={"class_weights": tuple(float(weight) for weight in weights)})
+        return self.model_copy(update={"class_weights": [float(weight) for weight in weights]})
+
+    def as_scored(self) -> "Classes":
+        return self.model_copy(update={"class_weights": None})
 
     def in_order(self, places: Sequence[int], outputs: int) -> "Classes":
         if self.class_weights is None:
