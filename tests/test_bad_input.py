@@ -488,7 +488,7 @@ MODELS = [
     (
         "other labels",
         config(id2label={"0": "no", "1": "perhaps", "2": "yes"}),
-        ["knows the labels no, perhaps, yes, the data have bad, fine, good", "rename"],
+        ["knows the labels no, perhaps, yes, the data have bad, fine, good", "--label-map bad=no,"],
     ),
     (
         "another number of labels",

@@ -122,7 +122,7 @@ def main() -> None:
 def _about_option(error: Any) -> str | None:
     """What is said of an option that does not exist; None for another error."""
     word, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
-    if not hasattr(error, "possibilities") or word is None or context is None:
+    if "possibilities" not in vars(error) or word is None or context is None:
         return None
     like = options_like(word, context)
     return f"No such option: {word}" + (f"; did you mean {' or '.join(like)}?" if like else "")

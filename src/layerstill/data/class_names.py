@@ -22,7 +22,7 @@ def way_out(value: Any, column: str) -> str:
     if is_missing(value):
         return (
             f"it is missing: fill it in or leave the row out (pandas: df.dropna(subset=[{column!r}])); "
-            "texts without labels are for --unlabelled"
+            "texts without labels are for --unlabelled, and those with any number of labels for --task multilabel"
         )
     if _is_infinite(value):
         return "it is read as an infinite number; if it is a name, write another one, such as 'infinite'"
