@@ -64,7 +64,8 @@ class RunDataOptions:
         if self.label_map is not None:
             return renamed(task, self.label_map)
         there = run.source.label_map if run.source else {}
-        return with_label_map(task, there) if there and set(there) <= set(task.labels) else task
+        known = {old: new for old, new in there.items() if old in task.labels}
+        return with_label_map(task, known) if known else task
 
     def _read_over(self, run: Any, split: str | None, train_examples: int | None) -> Any:
         from layerstill.heads import HEADS, head_named

@@ -265,6 +265,8 @@ def settings_of(task: Task, recipe: Recipe, options: Options, ood: Sequence[OodS
         **({"ood": {ood_set.name: ood_set.fingerprint for ood_set in ood}} if ood else {}),
         "data_fingerprint": task_fingerprint(task),
         **({SOURCE: task.source.model_dump(mode="json")} if task.source else {}),
+        # Data under other names are other data, which their fingerprint does not show.
+        **({"labels": list(task.labels)} if task.source and task.source.label_map else {}),
         "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "seed": options.seed,
         "max_length": options.max_length,
