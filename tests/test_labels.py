@@ -81,3 +81,24 @@ def test_data_with_some_of_the_teachers_classes_are_taken_and_it_is_said(tmp_pat
     assert "train has no example of 1 of 3 classes: b" in err
     student = json.loads((tmp_path / "out" / "config.json").read_text())
     assert student["id2label"] == {"0": "a", "1": "b", "2": "c"}
+
+
+def test_another_map_is_another_run(home, call):
+    first = words(home, "places", "--label-map", "0=NEGATIVE,1=POSITIVE")
+    assert call(first)[0] == 0
+    status, _, err = call(words(home, "places", "--label-map", "0=POSITIVE,1=NEGATIVE"))
+    assert status == 2, err
+
+
+def test_a_remembered_map_holds_where_new_data_lack_a_label(tmp_path, call):
+    save_tiny(tmp_path / "base", names=("a", "b", "c"), layers=2)
+    write_csv(tmp_path / "train.csv", rows=60)
+    names = "bad=c,fine=b,good=a"
+    run = f"finetune {tmp_path}/base --task classification --data {tmp_path}/train.csv --output {tmp_path}/ft"
+    status, _, err = call([*run.split(), "--max-length", "32", "--max-steps", "2", "--label-map", names])
+    assert status == 0, err
+    write_two(tmp_path / "two.csv", {"bad": "bad", "good": "good"})
+    asked = ["evaluate", str(tmp_path / "ft"), "--data", str(tmp_path / "two.csv"), "--json"]
+    remembered, said = (call([*asked, *more]) for more in ([], ["--label-map", "bad=c,good=a"]))
+    assert remembered[0] == said[0] == 0, remembered[2]
+    assert json.loads(remembered[1])["metrics"] == json.loads(said[1])["metrics"]

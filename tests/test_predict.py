@@ -1,6 +1,7 @@
 """`layerstill predict` from end to end: every head, in PyTorch and exported, from files and from standard input."""
 
 import csv
+import gzip
 import io
 import json
 import shutil
@@ -298,3 +299,27 @@ def test_an_export_of_a_run_knows_the_columns(tmp_path, call):
     status, out, err = call(f"predict {tmp_path}/m/onnx --data {tmp_path}/new.csv")
     assert (status, err) == (0, "")
     assert lines(out)[0]["label"] == predict(tmp_path / "m", ["good film"])[0].label
+
+
+def test_one_output_without_a_word_about_it_is_a_score(tmp_path):
+    """As most cross-encoders are published."""
+    save_tiny(tmp_path / "one", labels=1)
+    config = json.loads((tmp_path / "one" / "config.json").read_text("utf-8"))
+    config.pop("problem_type", None)
+    (tmp_path / "one" / "config.json").write_text(json.dumps(config), "utf-8")
+    first, second = predict(tmp_path / "one", ["the plot is good", "an awful film"])
+    assert isinstance(first.label, float)
+    assert first.label != second.label
+
+
+def test_lines_are_texts_however_the_file_is_called_and_packed(plain, tmp_path, call):
+    texts = "the plot is good\nan awful film\n"
+    (tmp_path / "A.TXT").write_text(texts, "utf-16")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(texts.encode()))
+    answers = []
+    for name in ("A.TXT", "b.txt.gz"):
+        status, out, err = call(["predict", str(plain / "m"), "--data", str(tmp_path / name)])
+        assert status == 0, err
+        answers.append([one["label"] for one in lines(out)])
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == 2

@@ -132,8 +132,9 @@ def test_data_that_are_gone_or_have_changed_are_one_line_whose_way_out_works(run
         status, _, err = call(f"{verb} {tmp_path}/run")
         assert status == 2
         assert f"its data have changed since it was trained, fingerprint {settings['data_fingerprint']} then" in err
-    assert f"give --data {tmp_path}/d to take them so" in err
-    assert scored(call, f"evaluate {tmp_path}/run --data {tmp_path}/d")[0]["examples"] == 31
+    assert "add --task classification to use them as they are now" in err
+    for way in ("--task classification", f"--data {tmp_path}/d"):
+        assert scored(call, f"evaluate {tmp_path}/run {way}")[0]["examples"] == 31
     status, _, err = call(f"diagnose {tmp_path}/run")
     assert status == 2
     assert "the files have changed since" in err

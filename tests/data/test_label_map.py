@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from transformers import BertConfig
 
 from layerstill import Task, UserError
 from layerstill.data.checks import chance_notices
+from layerstill.data.label_agreement import agree_on_labels
 from layerstill.data.label_map import read_label_map, with_label_map
 
 ROWS = [(f"text {i}", ("bad", "good")[i % 2]) for i in range(40)]
@@ -67,3 +69,24 @@ def test_three_classes_in_a_circle() -> None:
     task = Task.from_data({"train": rows, "dev": rows}, "classification")
     (said,) = scored(task, (task.gold("dev") + 1) % 3)
     assert said.endswith("--label-map a=b,b=c,c=a")
+
+
+def test_the_way_out_also_works_for_a_teacher_that_does_not_name_its_labels(task: Task) -> None:
+    unnamed = BertConfig(num_labels=2)
+    gold = task.gold("dev")
+    asked, _ = agree_on_labels(task, unnamed, "teacher")
+    (said,) = scored(asked, 1 - gold)
+    mended = with_label_map(task, read_label_map(said.split("--label-map ")[1]))
+    mended, _ = agree_on_labels(mended, unnamed, "teacher")
+    assert mended.score(np.eye(2)[1 - gold])["accuracy"] == 1
+
+
+def test_a_second_map_is_in_the_names_of_the_data(tmp_path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(200)))
+    task = Task.from_files("classification", tmp_path / "train.csv").with_dev()
+    mapped = with_label_map(task, {"0": "neg", "1": "pos"})
+    gold = mapped.gold("dev")
+    said = scored(mapped, 1 - gold)
+    assert said
+    assert said[0].endswith("--label-map 0=pos,1=neg")
+    assert with_label_map(task, read_label_map("0=pos,1=neg")).labels == ("pos", "neg")

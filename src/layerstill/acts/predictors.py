@@ -59,7 +59,7 @@ class Predictor:
         return whole
 
     def _logits(self, texts: Texts) -> Any:
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say how it asks a model")
 
     def closing(self) -> list[str]:
         """Notices after the last text."""

@@ -100,10 +100,10 @@ class Remembered:
         here = task_fingerprint(agreed)
         if there is not None and here != there:
             place = self.source.data.path if self.source and self.source.data else None
-            way = "say with --task and --data what to take" if place is None else f"give --data {place} to take them so"
+            where, kind = "" if place is None else f" in {place}", self.kind or task.head.word
             raise UserError(
                 f"run {self.folder}: its data have changed since it was trained, fingerprint {there} then and {here} "
-                f"now{'' if place is None else f' in {place}'}; {way}, or other ones"
+                f"now{where}; add --task {kind} to use them as they are now, or give other data with --data"
             )
         return task
 

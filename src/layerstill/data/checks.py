@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from layerstill.data.label_map import as_option
+from layerstill.data.label_map import as_option, names_in_data
 from layerstill.data.tasks import Split, Task
 from layerstill.metrics.multilabel import best_constant
 
@@ -105,7 +105,7 @@ def _swapped(task: Task, logits: Any, limit: float) -> str:
     now = np.trace(table) / known.sum()
     return (
         f"labels have changed places: the teacher scores {task.metrics[0]} {now:.4f} on dev, and {right:.4f} if "
-        f"it is taken to call {said}. If that is what it means: {as_option(task.labels, named)}"
+        f"it is taken to call {said}. If that is what it means: {as_option(names_in_data(task), named)}"
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PretrainedConfig
 
-from layerstill.data.label_map import as_option
+from layerstill.data.label_map import as_option, names_in_data
 from layerstill.data.ood import OodSet
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
@@ -67,6 +67,10 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
             f"({_some(task.labels)}); {_way_out(task.labels, theirs)}"
         )
     if all(name == f"LABEL_{i}" for i, name in enumerate(theirs)):
+        # Its outputs are taken in the order of the data's own names, so a map that lets two of them change places
+        # says that the outputs are the other way round.
+        if set(own := names_in_data(task)) == set(task.labels):
+            task = task.with_label_order(own)
         return task, [f"{who} does not name its labels; taking them in the order {', '.join(task.labels)}"]
     if set(theirs) == set(task.labels):
         notices.append(f"label order of {who} differs from the data's; using {', '.join(theirs)}")

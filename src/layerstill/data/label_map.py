@@ -45,6 +45,13 @@ def with_label_map(task: Task, names: Mapping[str, str]) -> Task:
     return replace(task, labels=labels, positive=positive, source=source)
 
 
+def names_in_data(task: Task) -> tuple[str, ...]:
+    """What the data themselves call the labels of a task."""
+    given = task.source.label_map if task.source else {}
+    old = {new: name for name, new in given.items()}
+    return tuple(old.get(name, name) for name in task.labels)
+
+
 def as_option(old: tuple[str, ...], new: tuple[str, ...]) -> str:
     """The option that gives the labels `old` the names `new`, where they differ."""
     return f"{OPTION} " + ",".join(f"{a}={b}" for a, b in zip(old, new, strict=True) if a != b)

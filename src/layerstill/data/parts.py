@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from layerstill.data import conll
-from layerstill.data.files import Table, read_table
+from layerstill.data.contents import suffix_of
+from layerstill.data.files import Table, read_lines, read_table
 from layerstill.errors import UserError
 
 ROWS = 1024
@@ -39,16 +40,30 @@ def read_parts(path: Path, texts: int | None, words: bool) -> Iterator[Table]:
         raise UserError(f"--data {path}: a folder; name the file in it whose texts are asked about")
     if not path.is_file():
         raise UserError(f"--data {path}: {'not an ordinary file' if path.exists() else 'no such file'}")
-    if path.suffix == ".txt":
-        with path.open("rb") as stream:
-            yield from _some(path, _texts(path, _lines(path, stream), texts))
-    elif words and path.suffix in conll.COLUMN_SUFFIXES:
+    suffix = suffix_of(path)
+    if suffix == ".txt":
+        yield from _of_lines(path, texts)
+    elif words and suffix in conll.COLUMN_SUFFIXES:
         sentences = [list(sentence) for sentence in conll.read_words(path)]
         yield from _cut(Table(path, {WORDS: sentences}, list(range(1, len(sentences) + 1))))
-    elif path.stat().st_size < LARGE or path.suffix not in LARGE_READERS:
+    elif _read_whole(path) or suffix not in LARGE_READERS:
         yield from _cut(read_table(path))
     else:
-        yield from _some(path, LARGE_READERS[path.suffix](path))
+        yield from _some(path, LARGE_READERS[suffix](path))
+
+
+def _read_whole(path: Path) -> bool:
+    return path.stat().st_size < LARGE or path.suffix.lower() == ".gz"
+
+
+def _of_lines(path: Path, texts: int | None) -> Iterator[Table]:
+    """Texts one a line: a small file in any encoding that tables may have, or packed, a large one in UTF-8."""
+    if _read_whole(path):
+        whole = read_lines(path)
+        yield from _some(path, _texts(path, zip(whole.lines, whole.columns[TEXT], strict=True), texts))
+        return
+    with path.open("rb") as stream:
+        yield from _some(path, _texts(path, _lines(path, stream), texts))
 
 
 def read_stream(stream: Any, texts: int | None) -> Iterator[Table]:
@@ -64,7 +79,7 @@ def read_stream(stream: Any, texts: int | None) -> Iterator[Table]:
 
 def has_header(path: Path) -> bool:
     """Whether columns have names of their own."""
-    return path != STDIN and path.suffix not in {*conll.COLUMN_SUFFIXES} - {".tsv"}
+    return path != STDIN and suffix_of(path) not in {*conll.COLUMN_SUFFIXES} - {".tsv"}
 
 
 def _with_first(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:

@@ -27,6 +27,10 @@ class Classes(Head):
     class_weights: list[Positive] | None = None
     """What an example of each class counts in the loss on labels; None for 1 each. Scores know nothing of it."""
 
+    def _says_so(self, config: Any) -> bool:
+        # One output and no word about it is a score, as transformers has it: a cross-encoder, say.
+        return super()._says_so(config) and (config.problem_type is not None or config.num_labels > 1)
+
     def weighted(self, weights: Sequence[float]) -> "Classes":
         return self.model_copy(update={"class_weights": [float(weight) for weight in weights]})
 
