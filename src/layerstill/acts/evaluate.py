@@ -51,7 +51,7 @@ class Evaluation:
 
     @cached_property
     def by_label(self) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and support by name of a label or type; empty where the metrics say enough."""
+        """Precision, recall, F1 and support by name of a label or type; empty for scores."""
         return self.task.by_label(self.logits, self.split)
 
     def to_data(self) -> dict[str, Any]:

@@ -50,6 +50,8 @@ def evaluate(
     neutral and contradiction then count as not_entailment. The gap is the score on the split minus the score on the
     set, both in the classes of the set.
 
+    Precision, recall and F1 of each class, label or type of entity stand below, the worst first; --json has all.
+
     Example:
         layerstill evaluate student --latency
     """

@@ -12,7 +12,7 @@ from layerstill.errors import UserError
 from layerstill.heads.answers import only_answer
 from layerstill.heads.head import IGNORED, LEAST, Head, refuse_no_probability
 from layerstill.heads.prediction import Prediction, softmax
-from layerstill.metrics.by_name import METRICS
+from layerstill.metrics.by_name import METRICS, class_table
 from layerstill.schema import Positive
 
 
@@ -74,6 +74,9 @@ class Classes(Head):
                 pair = (gold == number, decided == number)
             scores[name] = METRICS[name](*pair)
         return scores
+
+    def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
+        return class_table(labels, decided, gold)
 
     def predictions(self, logits: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
         found = []

@@ -217,7 +217,7 @@ class Head(Spec):
         raise TypeError(f"{type(self).__name__} is not a head by itself")
 
     def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and support of each output by its name; empty where the metrics say enough."""
+        """Precision, recall, F1 and support of each output by its name; empty where there are none."""
         return {}
 
     def metrics_of(self, labels: Sequence[str]) -> tuple[str, ...]:

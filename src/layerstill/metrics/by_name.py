@@ -1,7 +1,7 @@
 """Metrics by name, from scikit-learn and scipy."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
@@ -27,3 +27,18 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "spearman": _correlation(stats.spearmanr),
 }
 """Each takes gold labels and predictions `(n,)`; correlations of constant predictions count as 0."""
+
+
+def class_table(labels: Sequence[str], decided: np.ndarray, gold: np.ndarray) -> dict[str, dict[str, float]]:
+    """For every class its precision, recall and F1, and its support: the texts that have it.
+
+    Classes and decisions are numbers `(n,)`; texts whose class is not known (below 0) count nowhere. A share of nothing
+    is 0, as scikit-learn has it with `zero_division=0`.
+    """
+    known = gold >= 0
+    numbers = list(range(len(labels)))
+    columns = metrics.precision_recall_fscore_support(gold[known], decided[known], labels=numbers, zero_division=0)
+    return {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+        for name, p, r, f, n in zip(labels, *columns, strict=True)
+    }

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from layerstill.atomic import write_text
 from layerstill.heads import Head
 from layerstill.recipe import Recipe
+from layerstill.reporting.label_table import MOST, worst_first
 from layerstill.reporting.words import spec_words
 from layerstill.result import Record, Result
 
@@ -70,7 +71,8 @@ def model_card(result: Record, recipe: Recipe, settings: dict[str, Any], head: H
         selected=result.selected,
         kind=head.word,
         rule=head.rule,
-        by_label=list(result.by_label.items()),
+        by_label=worst_first(result.by_label)[:MOST],
+        more_labels=max(len(result.by_label) - MOST, 0),
         own_head=settings.get("head") and _named(settings["head"]),
         auto_class=f"AutoModel{head.architecture}",
         settings=settings,
