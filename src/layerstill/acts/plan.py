@@ -105,7 +105,7 @@ def _timed(made: Plan, agreed: Agreement) -> Plan:
     stages = []
     for number, (stage, planned) in enumerate(zip(recipe.stages, made.stages, strict=True)):
         split = agreed.split(stage)
-        some = agreed.readers.encode(evenly(split), agreed.options.max_length, head)
+        some = agreed.readers.encode(evenly(split).unweighted(), agreed.options.max_length, head)
         taken = measure_step_seconds(
             recipe,
             number,

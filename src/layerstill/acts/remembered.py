@@ -141,5 +141,6 @@ class Remembered:
             return Task.glue(str(kind), data).limited(source.train_examples)
         assert data is not None
         head = self.head or head_named(source.kind)
-        task = Task.from_files(head, data, dev, tuple(source.text_columns), source.label_column)
+        columns = tuple(source.text_columns), source.label_column, source.weight_column
+        task = Task.from_files(head, data, dev, *columns)
         return task.limited(source.train_examples)

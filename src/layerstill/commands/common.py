@@ -30,13 +30,22 @@ def setup(quiet: bool) -> None:
     log.handlers[:] = [handler]
 
 
-def read_task(name: str, data: Path | None, dev: Path | None, texts: str | None, label: str, limit: int | None) -> Any:
+def read_task(
+    name: str,
+    data: Path | None,
+    dev: Path | None,
+    texts: str | None,
+    label: str,
+    limit: int | None,
+    weights: str | None = None,
+) -> Any:
     """The task of `--task` and the options that go with it."""
     refuse_unknown_task(name)
     from layerstill.data.tasks import Task
     from layerstill.heads import HEADS
 
     own = {"--dev": dev, "--text-columns": texts, "--label-column": None if label == "label" else label}
+    own["--weight-column"] = weights
     unused = [option for option, value in own.items() if value is not None]
     if name not in HEADS and (unused or (name == "tickets" and data is not None)):
         raise UserError(f"--task {name} takes no {(unused or ['--data'])[0]}; that is for --task {', '.join(HEADS)}")
@@ -45,7 +54,7 @@ def read_task(name: str, data: Path | None, dev: Path | None, texts: str | None,
     elif name in HEADS:
         if data is None:
             raise UserError(f"--task {name} needs --data: a folder with train and dev files, or one file")
-        task = Task.from_files(name, data, dev, names(texts), label)
+        task = Task.from_files(name, data, dev, names(texts), label, weights)
     else:
         task = Task.glue(name, data)
     return task.limited(limit)

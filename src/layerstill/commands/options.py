@@ -107,6 +107,15 @@ LabelMap = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+WeightColumn = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="NAME",
+        help="Column of your own files that says what each training example counts in the loss on labels: numbers of 0 "
+        "or more, of which only the proportions matter.",
+        rich_help_panel=DATA,
+    ),
+]
 ClassWeights = Annotated[
     Optional[str],
     typer.Option(
@@ -163,9 +172,12 @@ class DataOptions:
     text_columns: TextColumns = None
     label_column: LabelColumn = "label"
 
-    def read_as(self, task: str, train_examples: int | None = None, dev: Path | None = None) -> Any:
-        """The data as the task of this name; `dev` in place of the option."""
-        return read_task(task, self.data, dev or self.dev, self.text_columns, self.label_column, train_examples)
+    def read_as(
+        self, task: str, train_examples: int | None = None, dev: Path | None = None, weights: str | None = None
+    ) -> Any:
+        """The data as the task of this name; `dev` in place of the option, `weights` a column of train."""
+        columns = self.text_columns, self.label_column
+        return read_task(task, self.data, dev or self.dev, *columns, train_examples, weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,10 +186,11 @@ class TaskOptions(DataOptions):
 
     task: Task_
     label_map: LabelMap = None
+    weight_column: WeightColumn = None
 
     def read(self, train_examples: int | None = None, dev: Path | None = None) -> Any:
         """The task; `dev` in place of the option."""
-        return renamed(self.read_as(self.task, train_examples, dev), self.label_map)
+        return renamed(self.read_as(self.task, train_examples, dev, self.weight_column), self.label_map)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ Tags of entities are IOB2 afterwards: `O`, `B-TYPE` at the first word of an enti
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 from layerstill.data.columns import not_text, short
 from layerstill.data.files import Table, read_table, read_text, suffix_of
 from layerstill.data.iob import as_iob2, has_entities
+from layerstill.data.weight_column import OPTION, weights_of
 from layerstill.errors import UserError
 
 COLUMN_SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".txt", ".tsv")
@@ -37,6 +38,8 @@ class Sentences:
     tags: list[list[str]]
     lines: list[list[int]]
     """The line of every word; in a table, the row's."""
+    table: Table | None = None
+    """The rows that they stand in, where the file is a table."""
     notices: tuple[str, ...] = ()
 
     def where(self, sentence: int, word: int) -> str:
@@ -156,6 +159,7 @@ def _from_table(table: Table, word_column: str | None, tag_column: str | None) -
         [words[i] for i in kept],
         [[tag.strip() for tag in tags[i]] for i in kept],
         [[table.lines[i]] * len(words[i]) for i in kept],
+        table.take(kept),
         (*table.notices, *([f"{table.path}: {left} rows without words are left out"] if left else [])),
     )
 
@@ -253,22 +257,32 @@ class TaggedSplits:
     names: tuple[str, ...]
     """The tags of all splits, in order."""
     notices: tuple[str, ...] = ()
+    weights: list[float] = field(default_factory=list)
+    """Of the sentences of train; empty without any."""
 
 
-def read_splits(files: Mapping[str, Path], text_columns: Sequence[str] = (), label_column: str = USUAL) -> TaggedSplits:
+def read_splits(
+    files: Mapping[str, Path],
+    text_columns: Sequence[str] = (),
+    label_column: str = USUAL,
+    weight_column: str | None = None,
+) -> TaggedSplits:
     """Read tagged files by split, `train` among them; UserError with file and line for what is wrong.
 
-    `text_columns` and `label_column` are the options of these names: see `read_tagged`.
+    The columns are the options of these names: see `read_tagged`.
     """
     if len(text_columns) > 1:
         raise UserError(f"--text-columns: sentences have one column of words, got {', '.join(text_columns)}")
     tag_column = None if label_column == USUAL else label_column
     read = {split: read_tagged(path, next(iter(text_columns), None), tag_column) for split, path in files.items()}
-    return together(read)
+    return together(read, weight_column)
 
 
-def together(read: Mapping[str, Sentences]) -> TaggedSplits:
-    """Sentences by split, `train` among them, with their tags as numbers; UserError if they teach nothing."""
+def together(read: Mapping[str, Sentences], weight_column: str | None = None) -> TaggedSplits:
+    """Sentences by split, `train` among them, with their tags as numbers; UserError if they teach nothing.
+
+    `weight_column` is a column of the table that train is.
+    """
     notices = [notice for sentences in read.values() for notice in sentences.notices]
     names = order_of_tags({name for sentences in read.values() for name in sentences.names})
     train = read["train"]
@@ -283,7 +297,17 @@ def together(read: Mapping[str, Sentences]) -> TaggedSplits:
             )
     number = {name: i for i, name in enumerate(names)}
     tags = {s: [[number[tag] for tag in row] for row in sentences.tags] for s, sentences in read.items()}
-    return TaggedSplits({s: sentences.words for s, sentences in read.items()}, tags, names, tuple(notices))
+    words = {s: sentences.words for s, sentences in read.items()}
+    return TaggedSplits(words, tags, names, tuple(notices), _weights(train, weight_column))
+
+
+def _weights(train: Sentences, column: str | None) -> list[float]:
+    if column is not None and train.table is None:
+        raise UserError(
+            f"{OPTION} {column}: {train.path} has a word a line, so no column of it is about a sentence; write the "
+            'sentences as JSON lines, {"tokens": [...], "tags": [...], "' + column + '": 2}, or leave it out'
+        )
+    return [] if train.table is None else weights_of(train.table, column)
 
 
 def read_words(path: Path) -> list[tuple[str, ...]]:

@@ -204,7 +204,9 @@ class Collator:
         rows = [{name: value for name, value in row.items() if name != "length"} for row in rows]
         # Hashes stay numbers of Python: on a device, reading them would have to wait for it.
         apart: dict[str, Any] = {
-            name: [row.pop(name) for row in rows] for name in ("content", "counted", "labels") if name in rows[0]
+            name: [row.pop(name) for row in rows]
+            for name in ("content", "counted", "labels", "weights")
+            if name in rows[0]
         }
         batch: dict[str, Any] = dict(self._pad(rows))
         tokens = batch["input_ids"].shape[1]
@@ -213,13 +215,15 @@ class Collator:
         if "labels" in apart:
             assert self._head is not None
             apart["labels"] = self._head.pad_labels(apart["labels"], tokens)
+        if "weights" in apart:
+            apart["weights"] = torch.tensor(apart["weights"], dtype=torch.float32)
         return batch | apart
 
 
 def evenly(split: Split, sample: int = 1000) -> Split:
     """At most `sample` examples, spread evenly over the split."""
     step = max(len(split) // sample, 1)
-    return Split(split.texts[::step][:sample], split.labels[::step][:sample])
+    return split.take(range(len(split))[::step][:sample])
 
 
 def mean_tokens(

@@ -42,8 +42,7 @@ class ExtraTexts:
     def joined(self, task: Task) -> Split:
         """The training examples, and after them these, whose labels are not known."""
         train, outputs = task.splits["train"], len(task.labels)
-        labels = [*train.labels, *(task.head.unknown(row, outputs) for row in self.rows)]
-        return Split([*train.texts, *self.rows], labels)
+        return train.joined(self.rows, (task.head.unknown(row, outputs) for row in self.rows))
 
 
 class Sieve:

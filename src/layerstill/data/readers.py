@@ -31,9 +31,16 @@ class Readers:
     """Whether their tokens are numbered differently, so that every example is encoded twice."""
 
     def encode(self, split: Split, max_length: int, head: Head) -> Encoded:
-        """A split for training and for the scores on the way; at most `max_length` tokens of either kind."""
-        theirs = encode(split, self.teacher, max_length, head)
-        return joined(encode(split, self.student, max_length, head), theirs) if self.apart else theirs
+        """A split for training and for the scores on the way; at most `max_length` tokens of either kind.
+
+        Where examples count differently there is a column `weights`, too.
+        """
+        found = encode(split, self.teacher, max_length, head)
+        if self.apart:
+            found = joined(encode(split, self.student, max_length, head), found)
+        if weights := split.relative_weights(head):
+            found = replace(found, dataset=found.dataset.add_column("weights", weights))
+        return found
 
     def collator(self, head: Head) -> "Collator | PairCollator":
         """What makes batches of `encode`d examples."""

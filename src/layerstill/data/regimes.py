@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from layerstill.data.tasks import Split, Task
+from layerstill.data.tasks import Task
 from layerstill.errors import UserError, nearest
 from layerstill.randomness import generator
 from layerstill.result import Record
@@ -95,7 +95,7 @@ class Regime(Spec):
         chosen = self._drawn(task, kept, seed)
         clean = [train.labels[i] for i in chosen]
         labels = self._with_noise(task, seed, chosen) if self.noisy else clean
-        split = Split([train.texts[i] for i in chosen], labels)
+        split = train.take(chosen).relabelled(labels)
         changed = replace(
             task,
             splits={**task.splits, "train": split},

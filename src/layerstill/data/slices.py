@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from layerstill.data.tasks import Split, Task
+from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.randomness import generator
 
@@ -31,7 +31,7 @@ def slice_of(task: Task, seed: int = 0) -> Task:
     start = drawn.random()
     held = {order[int((k + start) * total / count)] for k in range(count)}
     kept = [i for i in range(total) if i not in held]
-    splits = {"train": _pick(train, kept), "dev": _pick(train, sorted(held))}
+    splits = {"train": train.take(kept), "dev": train.take(sorted(held)).unweighted()}
     # Made anew, because what a task remembers of its regime is about the whole train split.
     return Task(task.name, task.head, splits, task.labels, task.metrics, task.positive)
 
@@ -40,7 +40,3 @@ def _stratum(task: Task, label: Any) -> float:
     """What the examples are ordered by before every so-manyth is taken."""
     known = isinstance(label, int | float) and label == label
     return float(label) if known and (task.head.single or not task.head.named) else 0.0
-
-
-def _pick(split: Split, rows: list[int]) -> Split:
-    return Split([split.texts[i] for i in rows], [split.labels[i] for i in rows])

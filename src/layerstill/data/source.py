@@ -40,6 +40,8 @@ class TaskSource(Spec):
     text_columns: list[str] = Field(default_factory=list)
     """Those that were read, also where nobody named them; empty where the words of sentences were found."""
     label_column: str = "label"
+    weight_column: str | None = None
+    """What each training example counts in the loss on labels."""
     label_map: dict[str, str] = Field(default_factory=dict)
     """Other names for labels of the data."""
     train_examples: int | None = None

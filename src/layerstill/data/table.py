@@ -1,7 +1,8 @@
 """A table as it was read from a file: columns, and where each row stands in it."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerstill.errors import UserError, nearest
@@ -29,6 +30,11 @@ class Table:
     def where(self, line: int) -> str:
         """One of `lines` as messages say it."""
         return f"{self.path} {self.unit} {line}"
+
+    def take(self, rows: Sequence[int]) -> "Table":
+        """The rows of these numbers, counted from 0."""
+        columns = {name: [values[i] for i in rows] for name, values in self.columns.items()}
+        return replace(self, columns=columns, lines=[self.lines[i] for i in rows])
 
     def column(self, name: str, option: str) -> list:
         """A column by name; UserError that names the option which asked for it."""

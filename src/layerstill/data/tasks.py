@@ -16,36 +16,11 @@ from layerstill.data.folders import find_files
 from layerstill.data.labels import READERS, Written
 from layerstill.data.objects import as_list, tables_of
 from layerstill.data.source import Place, TaskSource
+from layerstill.data.split import Split
+from layerstill.data.weight_column import weights_of
 from layerstill.errors import UserError
 from layerstill.heads import Classes, Head, Scores, head_named
 from layerstill.names import nearest_task
-
-
-@dataclass(frozen=True)
-class Split:
-    """Examples: one or two texts each and a label, as the head of the task has it.
-
-    That is a class number, a score, a 0 or 1 for each label, or the numbers of tags; these belong to an example whose
-    texts are its words. A plain string is taken for an example of one text, an array for a list; names of labels become
-    numbers in a `Task`, which knows them.
-    """
-
-    texts: list[tuple[str, ...]]
-    labels: list[Any]
-    """Empty for texts without labels."""
-
-    def __post_init__(self) -> None:
-        texts = as_list(self.texts)
-        if any(type(text) is not tuple for text in texts):
-            texts = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        labels = as_list(self.labels)
-        if labels and len(labels) != len(texts):
-            raise UserError(f"a split has {len(texts)} examples and {len(labels)} labels; one each is needed")
-        object.__setattr__(self, "texts", texts)
-        object.__setattr__(self, "labels", labels)
-
-    def __len__(self) -> int:
-        return len(self.texts)
 
 
 @dataclass(frozen=True)
@@ -79,7 +54,7 @@ class Task:
             labels = self.head.numbered(split.labels, self.labels, f"task {self.name}, split {name}")
             if self.head.per_token:
                 _refuse_unequal(f"task {self.name}, split {name}", split)
-            splits[name] = split if labels == split.labels else Split(split.texts, labels)
+            splits[name] = split if labels == split.labels else split.relabelled(labels)
         object.__setattr__(self, "splits", splits)
         object.__setattr__(self, "metrics", self.metrics or self.head.metrics_of(self.labels))
 
@@ -100,16 +75,19 @@ class Task:
         dev: str | Path | None = None,
         text_columns: tuple[str, ...] = (),
         label_column: str = "label",
+        weight_column: str | None = None,
     ) -> "Task":
         """Own files: a folder with `train.*` and `dev.*` (and perhaps `test.*`), or one file of training examples.
 
-        `head` is a head or its word, `classification` say. Tags are read as `data.conll` says.
+        `head` is a head or its word, `classification` say. Tags are read as `data.conll` says. `weight_column` says
+        what each training example counts in the loss on labels, a number of 0 or more; only train needs it.
         Without a dev file, a tenth of the training examples is held out, the same tenth every time.
         """
         found = head_named(head)
         if not isinstance(path, str | Path):
             raise UserError(f"Task.from_files reads files, and this is a {type(path).__name__}: use Task.from_data")
-        task = _own_files(found, Path(path), None if dev is None else Path(dev), text_columns, label_column)
+        columns = Columns(text_columns, label_column, weight_column)
+        task = _own_files(found, Path(path), None if dev is None else Path(dev), columns)
         places = {"data": Place.of(path), "dev": None if dev is None else Place.of(dev)}
         return replace(task, source=task.source and task.source.model_copy(update=places))
 
@@ -122,6 +100,7 @@ class Task:
         label_column: str = "label",
         labels: Any = None,
         hold_out: bool = True,
+        weight_column: str | None = None,
     ) -> "Task":
         """Data that are in memory already; they are read as own files are, and the same mistakes are found.
 
@@ -133,20 +112,22 @@ class Task:
             label_column: where the labels are. Of a Dataset's ClassLabel the names are taken.
             labels: of a list of texts, in its order; by split where the texts are.
             hold_out: without a dev split, make one of a tenth of the training examples, the same every time.
+            weight_column: as in `from_files`.
 
         UserError for what is no data, and for labels that the head cannot learn from, with the split and the row.
         """
         found = head_named(head)
         if isinstance(data, str | Path) and labels is None:
-            return cls.from_files(found, data, None, text_columns, label_column)
+            return cls.from_files(found, data, None, text_columns, label_column, weight_column)
+        columns = Columns(text_columns, label_column, weight_column)
         tables = tables_of(data, labels, label_column, words=found.per_token)
         if "train" not in tables and not hold_out:
             tables["train"] = next(iter(tables.values()))
         if "train" not in tables:
             raise UserError(f"data: split train is missing, there are {', '.join(tables)}")
         if found.per_token:
-            return _tagged(found, tables, text_columns, label_column)
-        return _from_tables(found, tables, text_columns, label_column, hold_out)
+            return _tagged(found, tables, columns)
+        return _from_tables(found, tables, columns, hold_out)
 
     @classmethod
     def from_dataset(cls, dataset: Any, head: str | Head = "classification", **settings: Any) -> "Task":
@@ -169,7 +150,7 @@ class Task:
         def moved(labels: list[Any]) -> list[Any]:
             return self.head.renumbered(labels, places, len(names))
 
-        splits = {s: Split(split.texts, moved(split.labels)) for s, split in self.splits.items()}
+        splits = {s: split.relabelled(moved(split.labels)) for s, split in self.splits.items()}
         clean = None if self.clean_labels is None else moved(self.clean_labels)
         head = self.head.in_order(places, len(names))
         return replace(self, head=head, splits=splits, labels=names, clean_labels=clean)
@@ -217,7 +198,7 @@ class Task:
         if self.regime:
             raise UserError("the first training examples are taken before a regime is applied, not after")
         first = self.splits["train"]
-        splits = {**self.splits, "train": Split(first.texts[:train], first.labels[:train])}
+        splits = {**self.splits, "train": first.take(range(min(train, len(first))))}
         source = self.source and self.source.model_copy(update={"train_examples": train})
         return replace(self, splits=splits, source=source)
 
@@ -346,25 +327,41 @@ def _glue_from_hub(name: str) -> Task:
     return Task(name, spec.head, splits, tuple(spec.labels.values()), spec.metrics, spec.positive)
 
 
-def _own_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of own files are called."""
+
+    texts: tuple[str, ...]
+    """Empty for usual names."""
+    label: str
+    weight: str | None = None
+
+    def source(self, head: Head) -> TaskSource:
+        """What a run writes down of them."""
+        return TaskSource(
+            kind=head.word, text_columns=list(self.texts), label_column=self.label, weight_column=self.weight
+        )
+
+
+def _own_files(head: Head, path: Path, dev: Path | None, columns: Columns) -> Task:
     if head.per_token:
-        return _tagged_files(head, path, dev, text_columns, label_column)
+        return _tagged_files(head, path, dev, columns)
     files = find_files(path, dev)
-    return _from_tables(head, {split: read_table(file) for split, file in files.items()}, text_columns, label_column)
+    return _from_tables(head, {split: read_table(file) for split, file in files.items()}, columns)
 
 
-def _from_tables(
-    head: Head, tables: dict[str, Table], text_columns: tuple[str, ...], label_column: str, hold_out: bool = True
-) -> Task:
+def _from_tables(head: Head, tables: dict[str, Table], columns: Columns, hold_out: bool = True) -> Task:
     if head.word not in READERS:
         raise UserError(f"--task {head.word}: own files are read for {', '.join(READERS)}; make the Task in Python")
-    text_columns = text_columns or guess_texts(tables["train"], label_column)
-    texts = {s: texts_of(t, text_columns, "--text-columns") for s, t in tables.items()}
-    if label_column in text_columns:
-        raise UserError(f"column {label_column!r} is both text and label; set --text-columns and --label-column")
-    labels = READERS[head.word](Written(tables, texts, text_columns, label_column))
+    columns = replace(columns, texts=columns.texts or guess_texts(tables["train"], columns.label))
+    texts = {s: texts_of(t, columns.texts, "--text-columns") for s, t in tables.items()}
+    if columns.label in columns.texts:
+        raise UserError(f"column {columns.label!r} is both text and label; set --text-columns and --label-column")
+    labels = READERS[head.word](Written(tables, texts, columns.texts, columns.label))
     notices = [*(notice for table in tables.values() for notice in table.notices), *labels.notices]
     splits = {s: Split(texts[s], labels.splits[s]) for s in tables}
+    weights = weights_of(tables["train"], columns.weight, (*columns.texts, *columns.label.split(",")))
+    splits["train"] = replace(splits["train"], weights=weights)
     if (rows := len(splits.get("dev", splits["train"]))) < head.fewest:
         path = tables.get("dev", tables["train"]).path
         raise UserError(f"{path}: a correlation needs at least {head.fewest} rows, the dev split has {rows}")
@@ -372,38 +369,37 @@ def _from_tables(
         refuse_copies(tables["train"])
         splits, notice = _hold_out(splits, head)
         notices.append(notice)
-    source = TaskSource(kind=head.word, text_columns=list(text_columns), label_column=label_column)
+    source = columns.source(head)
     return Task(head.word, head, splits, labels.names, head.metrics, notices=tuple(notices), source=source)
 
 
-def _tagged(head: Head, tables: dict[str, Table], text_columns: tuple[str, ...], label_column: str) -> Task:
+def _tagged(head: Head, tables: dict[str, Table], columns: Columns) -> Task:
     """Sentences as lists of words, and their tags."""
     read = {}
     for split, table in tables.items():
         # Rows of lists may be arrays or tuples here, and a plain list of pairs is a table of text and label.
-        columns = {c: [_listed(value) for value in values] for c, values in table.columns.items()}
-        words = text_columns[0] if text_columns else next((c for c in (*conll.WORDS, "text") if c in columns), None)
-        tags = label_column if label_column in columns else None
-        read[split] = conll.tagged_table(replace(table, columns=columns), words, tags)
-    return _of_tagged(head, conll.together(read), text_columns, label_column)
+        there = {c: [_listed(value) for value in values] for c, values in table.columns.items()}
+        words = columns.texts[0] if columns.texts else next((c for c in (*conll.WORDS, "text") if c in there), None)
+        tags = columns.label if columns.label in there else None
+        read[split] = conll.tagged_table(replace(table, columns=there), words, tags)
+    return _of_tagged(head, conll.together(read, columns.weight), columns)
 
 
 def _listed(value: Any) -> Any:
     return value if isinstance(value, str) or not isinstance(value, Iterable) else as_list(value)
 
 
-def _tagged_files(head: Head, path: Path, dev: Path | None, text_columns: tuple[str, ...], label_column: str) -> Task:
+def _tagged_files(head: Head, path: Path, dev: Path | None, columns: Columns) -> Task:
     files = find_files(path, dev, suffixes=conll.SUFFIXES)
-    read = conll.read_splits(files, text_columns, label_column)
-    task = _of_tagged(head, read, text_columns, label_column)
+    task = _of_tagged(head, conll.read_splits(files, columns.texts, columns.label, columns.weight), columns)
     return task if "dev" in task.splits else task.with_dev()
 
 
-def _of_tagged(head: Head, read: conll.TaggedSplits, text_columns: tuple[str, ...], label_column: str) -> Task:
+def _of_tagged(head: Head, read: conll.TaggedSplits, columns: Columns) -> Task:
     splits = {split: Split(words, read.tags[split]) for split, words in read.words.items()}
-    source = TaskSource(kind=head.word, text_columns=list(text_columns), label_column=label_column)
+    splits["train"] = replace(splits["train"], weights=read.weights)
     metrics = head.metrics_of(read.names)
-    return Task(head.word, head, splits, read.names, metrics, notices=tuple(read.notices), source=source)
+    return Task(head.word, head, splits, read.names, metrics, notices=tuple(read.notices), source=columns.source(head))
 
 
 def _hold_out(splits: dict[str, Split], head: Head) -> tuple[dict[str, Split], str]:
@@ -419,9 +415,6 @@ def _hold_out(splits: dict[str, Split], head: Head) -> tuple[dict[str, Split], s
         rarest = min(Counter(train.labels).values())
         classes = train.labels if rarest >= 2 and len(train) >= 20 * len(set(train.labels)) else None
     keep, held = train_test_split(range(len(train)), test_size=0.1, random_state=0, stratify=classes)
-    parts = {
-        s: Split([train.texts[i] for i in at], [train.labels[i] for i in at])
-        for s, at in (("train", sorted(keep)), ("dev", sorted(held)))
-    }
+    parts = {"train": train.take(sorted(keep)), "dev": train.take(sorted(held)).unweighted()}
     notice = f"no dev split given: held out {len(held)} of {len(train)} training rows (the same every time)"
     return {**splits, **parts}, notice

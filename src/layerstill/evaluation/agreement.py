@@ -32,7 +32,7 @@ def sample_of(split: Split, examples: int, seed: int, name: str) -> Split:
     if len(split) <= examples:
         return split
     rows = sorted(generator(seed, "sample", name).sample(range(len(split)), examples))
-    return Split([split.texts[i] for i in rows], [split.labels[i] for i in rows])
+    return split.take(rows)
 
 
 def agreement(first: Any, second: Any, head: Head) -> float:

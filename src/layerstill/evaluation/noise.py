@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from layerstill.data.tasks import Split, Task
+from layerstill.data.tasks import Task
 from layerstill.evaluation.predict import predict
 
 
@@ -18,7 +18,7 @@ def recall_of_noise(
     wrong = [i for i, (a, b) in enumerate(zip(train.labels, clean, strict=True)) if a != b]
     if not wrong:
         return noise_shares(np.array([]), np.array([]), np.array([]))
-    split = Split([train.texts[i] for i in wrong], [train.labels[i] for i in wrong])
+    split = train.take(wrong)
     predicted = task.head.decide(predict(model, tokenizer, split, max_length, task.head))
     return noise_shares(predicted, np.array(split.labels), np.array([clean[i] for i in wrong]))
 

@@ -254,15 +254,21 @@ class BoundObjective(nn.Module):
             return relate.count(places.tokens.sum(1), self.distance.counts)
         return self.signal.count(self.distance.counts, places, reaches, self.spec.padding, self.distance.reads)
 
-    def against_labels(self, logits: Tensor, targets: Sequence[tuple[float, Tensor]], scale: Tensor) -> Term:
+    def against_labels(
+        self, logits: Tensor, targets: Sequence[tuple[float, Tensor, Tensor | None]], scale: Tensor
+    ) -> Term:
         """The head's loss on logits against labels, each with a share (two under mixup).
 
-        `scale` `(targets, 1)` as in `against`. A label that is not there counts nowhere.
+        With the labels come weights `(B,)` of the examples or None; an error is multiplied by its example's, and what
+        the sum is divided by does not depend on them. `scale` `(targets, 1)` as in `against`. A label that is not there
+        counts nowhere.
         """
         logits = wide(logits)
         total = logits.new_zeros(())
-        for (share, labels), part in zip(targets, scale, strict=True):
+        for (share, labels, weights), part in zip(targets, scale, strict=True):
             error = self.head.errors(logits, labels)
+            if weights is not None:
+                error = error * weights.to(error.dtype).view(-1, *(1,) * (error.ndim - 1))
             total = total + share * error.sum() / self.head.labelled(labels).sum().clamp(min=1) * part.squeeze()
         return Term(total)
 

@@ -14,8 +14,8 @@ from layerstill.reporting.runs import RunRecord
 
 NOT_RECORDED = (
     "In the commands, DATA stands for where the data are, DEV and FILE for files, and NEW for a new folder. No record "
-    "says them, nor --dev, --text-columns, --label-column and --train-examples (outside studies), --ood-labels, "
-    "--supplementary-columns, --unlabelled-columns, --cache and --report-to."
+    "says them, nor --dev, --text-columns, --label-column, --weight-column and --train-examples (outside studies), "
+    "--ood-labels, --supplementary-columns, --unlabelled-columns, --cache and --report-to."
 )
 
 
@@ -66,6 +66,7 @@ def _task(run: RunRecord, settings: dict[str, Any], remarks: list[str]) -> list[
         words += ["--dev", "DEV"] if get(source, "dev") else []
         words += ["--text-columns", ",".join(map(str, columns))] if isinstance(columns, list) and columns else []
         words += ["--label-column", label] if label not in (None, "label") else []
+        words += ["--weight-column", get(source, "weight_column")] if get(source, "weight_column") else []
     if sampled := [key for key in ("train_examples", "dev_examples", "ood_examples") if get(source, key)]:
         remarks.append(f"the study drew a sample ({', '.join(sampled)}), which layerstill study alone makes again")
     return words

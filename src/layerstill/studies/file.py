@@ -98,6 +98,7 @@ class TaskSource(Spec):
     dev: str | None = None
     text_columns: list[str] = Field(default_factory=list)
     label_column: str = "label"
+    weight_column: str | None = None
     train_examples: PositiveInt | None = None
     """Size of a sample of train, the same in every run."""
     dev_examples: PositiveInt | None = None

@@ -251,6 +251,8 @@ class StudyPlan:
             "dev": None if source.dev is None else str(self.file_folder / source.dev),
             "text_columns": source.text_columns,
             "label_column": source.label_column,
+            # Only where there is one, so that studies from before keep their runs.
+            **({} if source.weight_column is None else {"weight_column": source.weight_column}),
             "train_examples": source.train_examples,
             "dev_examples": source.dev_examples,
         }

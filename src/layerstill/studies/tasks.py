@@ -24,6 +24,7 @@ class Source(Spec):
     dev: str | None
     text_columns: list[str]
     label_column: str
+    weight_column: str | None = None
     train_examples: int | None
     dev_examples: int | None
 
@@ -47,7 +48,8 @@ def read_source(where: dict[str, Any]) -> Task:
             raise UserError(
                 f"tasks.{where['name']}: kind {kind} needs data: a folder with train and dev files, or one file"
             )
-        task = Task.from_files(kind, data, where["dev"], tuple(where["text_columns"]), where["label_column"])
+        columns = tuple(where["text_columns"]), where["label_column"], where.get("weight_column")
+        task = Task.from_files(kind, data, where["dev"], *columns)
     else:
         task = Task.glue(kind, data)
     splits = dict(task.splits)
@@ -61,12 +63,7 @@ def _sample(split: Split, examples: int | None, name: str) -> Split:
     if examples is None or examples >= len(split):
         return split
     chosen = sorted(generator(0, "study sample", name).sample(range(len(split)), examples))
-    return _pick(split, chosen)
-
-
-def _pick(split: Split, rows: list[int]) -> Split:
-    # Labels are all classes or all scores, before as after, which the checker cannot follow through a comprehension.
-    return Split([split.texts[i] for i in rows], [split.labels[i] for i in rows])  # type: ignore[arg-type]
+    return split.take(chosen)
 
 
 def under_regime(task: Task, regime: dict[str, Any], seed: int) -> Task:
@@ -84,7 +81,7 @@ def hold_out(task: Task, share: float) -> Task:
         raise UserError(f"tune.held_out {share:g} of {len(train)} training examples is too little to choose by")
     held = set(generator(0, "tuning slice").sample(range(len(train)), count))
     kept = [i for i in range(len(train)) if i not in held]
-    splits = {"train": _pick(train, kept), "dev": _pick(train, sorted(held))}
+    splits = {"train": train.take(kept), "dev": train.take(sorted(held)).unweighted()}
     # Made anew, because what a task remembers of its regime is about the whole train split.
     return Task(task.name, task.head, splits, task.labels, task.metrics, task.positive)
 

@@ -34,6 +34,7 @@ from layerstill.recipe import Stage
 from layerstill.training.accounting import forward_flops
 from layerstill.training.clock import Clock, Stopwatch
 from layerstill.training.dropout import CheapDropout
+from layerstill.training.gold import Gold
 from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.sides import Side, Sides, refuse_token_terms, sides_of
 from layerstill.training.teacher_cache import TeacherCache
@@ -137,8 +138,9 @@ class DistillationModule(nn.Module):
         """In training mode the stage's `loss`, its `terms` by name and the student's `logits`; else only `logits`.
 
         `batch` has `input_ids` and `attention_mask` `(B, N)`, perhaps `token_type_ids`, and `labels` as the head has
-        them; with a teacher cache also `content`, the hashes under which it knows the examples; with `idle`, its rows
-        are another process's and count nowhere. A teacher with another tokenizer reads `teacher_input_ids` and so on.
+        them, perhaps with `weights` `(B,)` that the loss on each example's labels is multiplied by; with a teacher
+        cache also `content`, the hashes under which it knows the examples; with `idle`, its rows are another process's
+        and count nowhere. A teacher with another tokenizer reads `teacher_input_ids` and so on.
         A batch may bring its `own_units`, the row of `count_units`, which then is not counted again.
         `units` are the totals of `count_units` over the whole optimiser step (divided by the number of processes,
         whose gradients are averaged); without them the batch is the whole step.
@@ -203,8 +205,8 @@ class DistillationModule(nn.Module):
                 for o in here:
                     if o.signal.gold:
                         assert student.logits is not None
-                        labels = self._labels(batch, sides)
-                        values[o.name] = o.against_labels(student.logits, _shares(mixing, labels), scales[o.name])
+                        gold = Gold.of(batch, sides.student.places, self.head).shares(mixing)
+                        values[o.name] = o.against_labels(student.logits, gold, scales[o.name])
                         continue
                     targets = self._targets(o, teacher, own, sides, mixing)
                     compared = o.compared(self.clock.epoch, self.clock.step)
@@ -212,14 +214,6 @@ class DistillationModule(nn.Module):
                         student, targets, self._aligner_of(o), compared, scales[o.name], counted[o.name], self.training
                     )
         return {o.name: values[o.name] for o in self.terms_of_stage}, logits
-
-    def _labels(self, batch: dict[str, Any], sides: Sides) -> Tensor:
-        if "labels" not in batch:
-            raise UserError("the stage compares with gold labels, and the batch has no `labels`")
-        labels: Tensor = batch["labels"]
-        # What has no text is no example, whatever label fills its row.
-        examples = sides.student.places.examples.view(-1, *(1,) * (labels.ndim - 1))
-        return torch.where(examples, labels, self.head.without_labels(labels))
 
     def _counted(self, batch: dict[str, Any], sides: Sides) -> dict[str, Tensor]:
         """The units of each objective on a batch, `(targets, comparisons)` float64."""
@@ -229,7 +223,7 @@ class DistillationModule(nn.Module):
         for o in self.terms_of_stage:
             targets = self._targets_of(o)
             if o.signal.gold:
-                each = self.head.labelled(self._labels(batch, sides)).sum(dtype=torch.float64)
+                each = Gold.of(batch, sides.student.places, self.head).count(self.head)
                 counted[o.name] = each.expand(targets, 1)
                 continue
             places = sides.student.places if o.spec.consistent else sides.met
@@ -305,9 +299,7 @@ class DistillationModule(nn.Module):
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             self.train()
             terms = self._tried(batch)
-            # A batch may have nothing that a term counts, labels say, which is no fault of the term.
-            counted = self._counted(batch, sides_of(batch, self.head))
-            empty = {name for name, count in counted.items() if not count.any()}
+            empty = self._taught_nothing(batch)
             for name, term in terms.items():
                 value = term.value.item()
                 if (value == 0 and name not in empty) or value != value or abs(value) == float("inf"):
@@ -324,6 +316,14 @@ class DistillationModule(nn.Module):
         self.teacher_time = Stopwatch()
         self.flops = spent
         return unreached
+
+    def _taught_nothing(self, batch: dict[str, Any]) -> set[str]:
+        """Objectives to which a batch gives nothing that counts, labels say, which is no fault of theirs."""
+        sides = sides_of(batch, self.head)
+        empty = {name for name, count in self._counted(batch, sides).items() if not count.any()}
+        gold = [o.name for o in self.terms_of_stage if o.signal.gold]
+        unweighted = gold and not Gold.of(batch, sides.student.places, self.head).teaches(self.head)
+        return empty | set(gold if unweighted else ())
 
     def _tried(self, batch: dict[str, Any]) -> dict[str, Term]:
         """The terms of a batch, with their counts checked; mappings remember nothing of it."""
@@ -467,9 +467,3 @@ def union(plans: Iterable[CapturePlan]) -> CapturePlan:
     for plan in plans:
         total = total | plan
     return total
-
-
-def _shares(mixing: Mixing | None, labels: Tensor) -> list[tuple[float, Tensor]]:
-    if mixing is None:
-        return [(1.0, labels)]
-    return [(mixing.lam, labels), (1 - mixing.lam, mixing.partner(labels))]

@@ -287,10 +287,11 @@ def folder_for(output: str | Path | None, recipe: Recipe, settings: dict[str, An
 
 
 def task_fingerprint(task: Task) -> str:
-    """Twelve hexadecimal digits of every text and label."""
+    """Twelve hexadecimal digits of every text, label and weight."""
     digest = hashlib.sha256()
     for name, split in sorted(task.splits.items()):
-        digest.update(json.dumps([name, split.texts, split.labels], ensure_ascii=False).encode())
+        weights = [split.weights] if split.weights else []
+        digest.update(json.dumps([name, split.texts, split.labels, *weights], ensure_ascii=False).encode())
     return digest.hexdigest()[:12]
 
 
