@@ -247,3 +247,76 @@ def test_the_demos_task_and_an_official_one(place, tmp_path, call):
     status, out, _ = call(f"predict {tmp_path}/run --data {folder}/dev.tsv")
     assert status == 0
     assert {json.loads(line)["predicted_label"] for line in out.splitlines()} <= {"entailment", "not_entailment"}
+
+
+@pytest.fixture(scope="module")
+def named_otherwise(place, tmp_path_factory):
+    """A run whose columns, label names and length are none of the usual ones, and new data like its own."""
+    from tests.command import status_of
+
+    folder = tmp_path_factory.mktemp("otherwise")
+    (folder / "d").mkdir()
+    for name, seed in (("d/train", 0), ("d/dev", 1), ("new", 2)):
+        file = write_csv(folder / f"{name}.csv", rows=30, seed=seed)
+        file.write_text(file.read_text("utf-8").replace("text,label", "body,team"), "utf-8")
+    words = f"finetune {place}/m --task classification --data {folder}/d --text-columns body --label-column team"
+    assert status_of(*f"{words} --label-map good=FINE,bad=GOOD {QUICK} --output {folder}/run".split()) == 0
+    return folder
+
+
+def test_python_and_the_command_line_read_other_data_the_same_way(named_otherwise, call, caplog):
+    """Columns, label names and the length are the run's, whether the data are a file or in memory."""
+    run, file = named_otherwise / "run", named_otherwise / "new.csv"
+    found, _ = scored(call, f"evaluate {run} --data {file}")
+    caplog.set_level("INFO", "layerstill")
+    rows = [line.rsplit(",", 1) for line in file.read_text("utf-8").splitlines()[1:]]
+    texts, labels = [text for text, _ in rows], [label for _, label in rows]
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"body": texts, "team": labels})
+    for data, own in ((str(file), None), (table, None), ([tuple(row) for row in rows], None), (texts, labels)):
+        ours = evaluate(run, data, labels=own)
+        assert ours.metrics == pytest.approx(found["metrics"])
+        assert ours.examples == 30
+        assert "FINE" in ours.task.labels
+    assert f"--data {file}, trained with" in caplog.text
+    made = export(run, str(file), named_otherwise / "onnx", max_drop=100)
+    assert made.record["max_length"] == 6
+    assert set(json.loads((made.folder / "config.json").read_text("utf-8"))["id2label"].values()) >= {"FINE", "GOOD"}
+    gap = diagnose(run, str(named_otherwise / "d"), parts=("gap",))["gap"]["accuracy"]["dev"]
+    assert gap == pytest.approx(metrics_of(run)["accuracy"])
+
+
+def test_other_columns_in_memory_are_told_what_they_were_called(named_otherwise):
+    table = pytest.importorskip("datasets").Dataset.from_dict({"text": ["good", "bad"], "label": ["good", "bad"]})
+    with pytest.raises(UserError, match=r"trained with --text-columns body and --label-column team.*Task.from_data"):
+        evaluate(named_otherwise / "run", table)
+    task = Task.from_data({"train": table, "dev": table})
+    with pytest.raises(UserError, match="knows"):
+        evaluate(named_otherwise / "run", task)
+
+
+def test_a_threshold_is_remembered_for_other_data_too(place, tmp_path, call):
+    rows = [("good film", "a|b"), ("bad plot", "b"), ("fine", "")] * 10
+    file = tmp_path / "d.csv"
+    file.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows), "utf-8")
+    options = Options(max_length=12, max_steps=1, progress=False)
+    made = finetune(place / "m", Task.from_files(MultiLabel(threshold=0.3), file), tmp_path / "run", options=options)
+    found, _ = scored(call, f"evaluate {made.folder} --data {file}")
+    for data in (str(file), [(text, label.split("|") if label else []) for text, label in rows]):
+        ours = evaluate(made.folder, data)
+        assert ours.task.head.threshold == 0.3
+        assert ours.metrics == pytest.approx(found["metrics"])
+
+
+@pytest.mark.parametrize("damage", [{"task": ["classification"]}, {"task": {}}, {"task": 5}, {"max_length": True}])
+def test_a_damaged_record_is_no_traceback(damage, run, tmp_path, call):
+    shutil.copytree(run, tmp_path / "run")
+    settings = json.loads((run / "run.json").read_text("utf-8")) | damage
+    if "task" in damage:
+        del settings["source"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(settings), "utf-8")
+    status, _, err = call(f"evaluate {tmp_path}/run")
+    assert (status, err.count("\n")) == (2, 1) if "task" in damage else status == 0
+    if "task" in damage:
+        with pytest.raises(UserError, match="does not say where they are"):
+            evaluate(tmp_path / "run")

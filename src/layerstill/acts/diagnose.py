@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from layerstill.acts.inputs import read_task
+from layerstill.acts.given import task_for
 from layerstill.acts.remembered import Remembered
 from layerstill.atomic import write_json
 from layerstill.data.encode import encode, usable_length
@@ -241,9 +241,10 @@ def diagnose(
 
 def _task(folder: Path, data: Any, settings: dict[str, Any]) -> Task:
     """What the run was trained on, its regime included."""
+    run = Remembered.of(folder)
     if data is None:
-        return Remembered.of(folder).read()
-    task = read_task(data, str(folder)).with_dev()
+        return run.read()
+    task = task_for(run, str(folder), data).with_dev()
     record = settings.get("regime")
     return Regime.from_record(record).apply(task, 0) if record and not task.regime else task
 

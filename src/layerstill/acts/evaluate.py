@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from layerstill.acts.inputs import Model, has_no_splits, model_at, read_task
+from layerstill.acts.given import task_for
+from layerstill.acts.inputs import Model, has_no_splits, model_at
 from layerstill.acts.remembered import Remembered
 from layerstill.data.encode import encode
 from layerstill.data.label_agreement import agree_on_labels, fit_all
@@ -100,11 +101,8 @@ def evaluate(
     """
     with model_at(model, tokenizer) as (place, name):
         run = Remembered.of(name)
-        data = run.task() if data is None else data
-        if split is None and has_no_splits(data):
-            data = {"train": data, "dev": data}
-            labels = None if labels is None else {"train": labels, "dev": labels}
-        task = read_task(data, place, labels, hold_out=False)
+        whole = split is None and has_no_splits(data)
+        task = task_for(run, place, data, labels, whole=whole)
         split = split or "dev"
         if split not in task.splits:
             raise UserError(f"--split {split}: {nearest(split, task.splits)}")

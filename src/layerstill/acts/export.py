@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from layerstill.acts.export_folder import RECORD, SOURCE, built_beside, find_export
-from layerstill.acts.inputs import Model, has_no_splits, model_at, read_task
+from layerstill.acts.given import task_for
+from layerstill.acts.inputs import Model, has_no_splits, model_at
 from layerstill.acts.remembered import Remembered
 from layerstill.atomic import read_json, write_json
 from layerstill.data.encode import encode
@@ -148,11 +149,7 @@ def _read(
     place: str, name: str, data: Any, split: str, max_length: int | None, max_drop: float, labels: Any
 ) -> _Source:
     run = Remembered.of(name)
-    data = run.task() if data is None else data
-    if split == "dev" and has_no_splits(data):
-        data = {"train": data, "dev": data}
-        labels = None if labels is None else {"train": labels, "dev": labels}
-    task = read_task(data, place, labels, hold_out=False)
+    task = task_for(run, place, data, labels, whole=split == "dev" and has_no_splits(data))
     if split not in task.splits:
         raise UserError(f"--split {split}: {nearest(split, task.splits)}")
     task.refuse_unscored(split)

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from layerstill.data.probabilities import OPTION, Probabilities
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.heads import Head, head_of
+from layerstill.heads import HEADS, Head, head_of
+from layerstill.names import refuse_unknown_task
 from layerstill.recipe import Recipe
 from layerstill.training.models import load_config, load_tokenizer
 
@@ -77,6 +78,40 @@ def start_of(teacher: Model | None, start: str | None, probabilities: Probabilit
             "student itself with --student"
         )
     return start
+
+
+def task_named(
+    name: str,
+    data: Path | None,
+    dev: Path | None,
+    text_columns: tuple[str, ...],
+    label_column: str,
+    limit: int | None,
+    weight_column: str | None = None,
+) -> Task:
+    """The task of a word of `--task` and the options that go with it; `limit` is the number of training examples.
+
+    UserError for an unknown word, and for options that the task does not take.
+    """
+    refuse_unknown_task(name)
+    own = {
+        "--dev": dev,
+        "--text-columns": text_columns or None,
+        "--label-column": None if label_column == "label" else label_column,
+        "--weight-column": weight_column,
+    }
+    unused = [option for option, value in own.items() if value is not None]
+    if name not in HEADS and (unused or (name == "tickets" and data is not None)):
+        raise UserError(f"--task {name} takes no {(unused or ['--data'])[0]}; that is for --task {', '.join(HEADS)}")
+    if name == "tickets":
+        task = Task.demo()
+    elif name in HEADS:
+        if data is None:
+            raise UserError(f"--task {name} needs --data: a folder with train and dev files, or one file")
+        task = Task.from_files(name, data, dev, text_columns, label_column, weight_column)
+    else:
+        task = Task.glue(name, data)
+    return task.limited(limit)
 
 
 def read_task(data: Any, model: str, labels: Any = None, head: Head | None = None, hold_out: bool = True) -> Task:

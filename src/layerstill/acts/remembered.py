@@ -53,7 +53,7 @@ class Remembered:
     def kind(self) -> str | None:
         """The word of `--task`; None where a Task made in Python had a name of its own."""
         word = self.source.kind if self.source else self.settings.get("task")
-        return word if word in {*HEADS, *GLUE, TICKETS} else None
+        return word if isinstance(word, str) and word in {*HEADS, *GLUE, TICKETS} else None
 
     @property
     def head(self) -> Head | None:
@@ -70,7 +70,7 @@ class Remembered:
     def max_length(self) -> int | None:
         """Tokens of the longest text in training."""
         length = self.settings.get("max_length")
-        return length if isinstance(length, int) and length > 0 else None
+        return length if type(length) is int and length > 0 else None
 
     def length(
         self, asked: int | None, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from layerstill.errors import UserError
 from layerstill.names import refuse_unknown_task
 
 PROCESS = int(os.environ.get("RANK", "0"))
@@ -41,23 +40,9 @@ def read_task(
 ) -> Any:
     """The task of `--task` and the options that go with it."""
     refuse_unknown_task(name)
-    from layerstill.data.tasks import Task
-    from layerstill.heads import HEADS
+    from layerstill.acts.inputs import task_named
 
-    own = {"--dev": dev, "--text-columns": texts, "--label-column": None if label == "label" else label}
-    own["--weight-column"] = weights
-    unused = [option for option, value in own.items() if value is not None]
-    if name not in HEADS and (unused or (name == "tickets" and data is not None)):
-        raise UserError(f"--task {name} takes no {(unused or ['--data'])[0]}; that is for --task {', '.join(HEADS)}")
-    if name == "tickets":
-        task = Task.demo()
-    elif name in HEADS:
-        if data is None:
-            raise UserError(f"--task {name} needs --data: a folder with train and dev files, or one file")
-        task = Task.from_files(name, data, dev, names(texts), label, weights)
-    else:
-        task = Task.glue(name, data)
-    return task.limited(limit)
+    return task_named(name, data, dev, names(texts), label, limit, weights)
 
 
 def renamed(task: Any, label_map: str | None) -> Any:

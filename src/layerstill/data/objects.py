@@ -42,6 +42,13 @@ def tables_of(data: Any, labels: Any, label_column: str, words: bool = False) ->
     return found
 
 
+def has_columns(data: Any) -> bool:
+    """Whether data have names of columns of their own, as files, DataFrames and Datasets have, and lists have not."""
+    parts = data.values() if isinstance(data, Mapping) else [data]
+    kinds = (("pandas", "DataFrame"), ("datasets", "Dataset"))
+    return all(isinstance(part, str | Path) or any(_is(part, *kind) for kind in kinds) for part in parts)
+
+
 def _table(split: str, data: Any, labels: Any, label_column: str, words: bool) -> Table:
     if isinstance(data, str | Path):
         return read_table(Path(data))
