@@ -228,7 +228,9 @@ def test_a_file_larger_than_memory_gives_what_a_small_one_does(suffix, plain, tm
     monkeypatch.setattr(parts, "ROWS", 8)
     assert call(f"predict {plain}/m --data {path}") == whole
     monkeypatch.setattr(parts, "LARGE", 0)
-    assert call(f"predict {plain}/m --data {path}") == whole
+    status, out, err = call(f"predict {plain}/m --data {path}")
+    assert (status, out) == whole[:2]
+    assert f"{path}: large, read" in err
     assert [row["number"] for row in lines(whole[1])] == [row["number"] for row in rows]
 
 
@@ -241,7 +243,7 @@ def test_the_same_of_piped_json_and_of_lines(plain, monkeypatch, call):
     assert status == 0
     assert [row["id"] for row in lines(out)] == [7, 8]
     status, said, err = piped("\ufeffgood\r\n\nbad\n")
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "note: standard input: line 2 is blank and has no answer\n")
     assert [row["text"] for row in lines(said)] == ["good", "bad"]
     assert [row["label"] for row in lines(said)] == [row["label"] for row in lines(out)]
     assert "no texts in it" in piped("\n")[2]
@@ -323,3 +325,94 @@ def test_lines_are_texts_however_the_file_is_called_and_packed(plain, tmp_path, 
         answers.append([one["label"] for one in lines(out)])
     assert answers[0] == answers[1]
     assert len(answers[0]) == 2
+
+
+def test_every_line_has_an_answer_or_is_counted(plain, tmp_path, monkeypatch, call):
+    files = {
+        "a.txt": "good\n\nbad\n  \n\n",
+        "a.csv": "body,x\ngood,1\n\nbad,2\n,\n\n",
+        "a.tsv": "body\tx\ngood\t1\n\nbad\t2\n\t\n\n",
+        "a.jsonl": '{"body": "good"}\n\n{"body": "bad"}\n\n\n',
+    }
+    blank = {"a.txt": "2, 4, 5", "a.csv": "3, 5, 6", "a.tsv": "3, 5, 6", "a.jsonl": "2, 4, 5"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, "utf-8")
+        for size in (parts.LARGE, 0):
+            with monkeypatch.context() as patch:
+                patch.setattr(parts, "LARGE", size)
+                status, out, err = call(f"predict {plain}/m --data {tmp_path}/{name}")
+            assert (status, len(lines(out))) == (0, 2), err
+            assert f"{name}: 3 lines are blank and have no answer (lines {blank[name]})" in err
+            assert ("large, read" in err) == (size == 0 and name != "a.txt")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"\n\ngood\n\n" + b"\n" * 6 + b"bad")))
+    status, out, err = call(f"predict {plain}/m --data -")
+    assert len(lines(out)) == 2
+    assert "standard input: 9 lines are blank and have no answer (lines 1, 2, 4, 5, 6, ...)" in err
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_text_file_that_is_a_table_is_read_as_one(large, plain, tmp_path, monkeypatch, call):
+    if large:
+        monkeypatch.setattr(parts, "LARGE", 0)
+
+    def answers(content: str, *words: str) -> tuple[list[dict], str]:
+        (tmp_path / "in.txt").write_text(content, "utf-8")
+        status, out, err = call(f"predict {plain}/m --data {tmp_path}/in.txt {' '.join(words)}")
+        assert status == 0, err
+        return lines(out), err
+
+    for content in ("body\tn\ngood\t1\nbad\t2\n", "n,body\n1,good\n2,bad\n", '{"body": "good"}\n{"body": "bad"}\n'):
+        found, err = answers(content)
+        assert [row["body"] for row in found] == ["good", "bad"]
+        assert "read as a table with the columns" in err or "large, read" in err
+    found, err = answers("mine,n\ngood,1\nbad,2\n", "--text-columns", "mine")
+    assert [row["mine"] for row in found] == ["good", "bad"]
+    found, err = answers("well, good\nno, bad\noh, a film\n")
+    assert [row["text"] for row in found] == ["well, good", "no, bad", "oh, a film"]
+    assert large or "read as one text a line; if it is a table with the columns well, good, say which is text" in err
+
+
+def test_a_large_file_is_read_by_its_content_and_says_how(plain, tmp_path, monkeypatch, call):
+    files = {
+        "semicolons.csv": "body;x\n\"good; 'film'\";1\nbad;2\n",
+        "blanks.csv": 'body, x\n"good, film", 1\nbad, 2\n',
+        "quoted.tsv": 'body\tx\n"a ""good"" film\tor\nnot"\t1\nbad\t2\n',
+        "plain.tsv": 'body\tx\n"good" and "bad" film\t1\nbad\t2\n',
+        "returns.csv": 'body,x\r\n"good\rfilm",1\r\nbad,2\r\n',
+        "wrong.csv": '{"body": "good"}\n{"body": "bad", "more": 1}\n',
+        "array.jsonl": '[{"body": "good"}, {"body": "bad"}]',
+        "cut.csv": "body,x\ngood,1\n" + '"bad\nand\nlong",2\n' * 4,
+        "right.csv": "body,x,,\ngood,1,,\nbad,2,,\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, "utf-8", newline="")
+    (tmp_path / "wide.csv").write_text("body,x\ngood,1\nbad,2\n", "utf-16")
+    for name in (*files, "wide.csv"):
+        whole = call(f"predict {plain}/m --data {tmp_path}/{name}")
+        assert whole[0] == 0, whole[2]
+        with monkeypatch.context() as patch:
+            patch.setattr(parts, "LARGE", 0)
+            patch.setattr("layerstill.data.large.SAMPLE", 40 if name == "cut.csv" else 2**18)
+            status, out, err = call(f"predict {plain}/m --data {tmp_path}/{name}")
+        assert (status, out) == whole[:2], err
+        assert ("large, read" in err) == (name not in {"array.jsonl", "wide.csv"}), name
+
+
+def test_keys_that_come_up_late(plain, tmp_path, monkeypatch, call):
+    monkeypatch.setattr(parts, "ROWS", 2)
+    monkeypatch.setattr(parts, "LARGE", 0)
+    rows = [{"body": "good"}, {"body": "bad"}, {"body": "fine", "more": 1}]
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    line = f"predict {plain}/m --data {tmp_path}/in.jsonl"
+    status, out, err = call(line)
+    assert (status, [row.get("more") for row in lines(out)]) == (0, [None, None, 1]), err
+    status, _, err = call(f"{line} --output {tmp_path}/o.csv")
+    assert status == 2
+    assert (
+        "key 'more' is in no row before line 3, when the columns of the answers were fixed; write them as .jsonl" in err
+    )
+    assert not (tmp_path / "o.csv").exists()
+    (tmp_path / "in.jsonl").write_text('{"body": "a"}\n{"body": "b"}\n{"body": "c", "label": "mine"}\n', "utf-8")
+    status, _, err = call(line)
+    assert status == 2
+    assert "rename it, as 'label' is taken for the answers" in err

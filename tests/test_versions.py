@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS_OF_USERS = ("report", "ray", "export")
+EXTRAS_OF_USERS = ("report", "ray", "export", "excel")
 
 
 def lower_bounds() -> dict[str, str]:

@@ -248,7 +248,7 @@ def test_what_is_not_read_says_the_way_out(name, content, message, tmp_path):
 def test_excel_without_openpyxl_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     path = put(tmp_path, "a.xlsx", zipped(xl__workbook_xml="<workbook/>"))
-    with pytest.raises(UserError, match="pip install openpyxl, or save the file as 'CSV UTF-8'"):
+    with pytest.raises(UserError, match=r"pip install 'layerstill\[excel\]', or save the file as 'CSV UTF-8'"):
         read_table(path)
 
 

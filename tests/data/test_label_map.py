@@ -1,5 +1,8 @@
 """Labels under other names, and a teacher whose labels have changed places."""
 
+import shlex
+import subprocess
+
 import numpy as np
 import pytest
 from transformers import BertConfig
@@ -90,3 +93,60 @@ def test_a_second_map_is_in_the_names_of_the_data(tmp_path) -> None:
     assert said
     assert said[0].endswith("--label-map 0=pos,1=neg")
     assert with_label_map(task, read_label_map("0=pos,1=neg")).labels == ("pos", "neg")
+
+
+def in_turn(names: tuple[str, ...]) -> Task:
+    rows = [(f"text {i}", names[i % len(names)]) for i in range(60)]
+    return Task.from_data({"train": rows, "dev": rows}, "classification")
+
+
+@pytest.mark.parametrize("names", [("not so good", "it's good"), ("$x `y`", "a;b"), ("US", "us"), ("a", "b=c")])
+def test_the_option_that_is_named_can_be_pasted_into_a_shell(names) -> None:
+    task = in_turn(names)
+    gold = task.gold("dev")
+    (said,) = scored(task, 1 - gold)
+    if "--label-map" not in said:
+        assert any("=" in name or "," in name for name in names)
+        assert said.endswith("give the data these names")
+        return
+    option, value = shlex.split(said[said.index("--label-map") :])
+    done = subprocess.run(f"printf %s {said.split('--label-map ')[1]}", shell=True, capture_output=True, text=True)
+    assert (option, value) == ("--label-map", done.stdout)
+    mended = with_label_map(task, read_label_map(value)).with_label_order(task.labels)
+    assert mended.score(np.eye(2)[1 - gold])["accuracy"] == 1
+
+
+@pytest.mark.parametrize("names", [("good, very", "bad"), ("a=b", "c"), ("a=b", "c,d")])
+def test_names_that_cannot_be_given_are_not_offered(names) -> None:
+    task = in_turn(names)
+    (said,) = scored(task, 1 - task.gold("dev"))
+    assert "--label-map" not in said
+    with pytest.raises(UserError) as error:
+        agree_on_labels(task, BertConfig(id2label={0: "x", 1: "y"}, label2id={"x": 0, "y": 1}), "teacher")
+    assert "--label-map" not in str(error.value)
+
+
+def test_data_that_differ_from_the_model_in_case_are_mended_by_the_names_that_are_said(tmp_path) -> None:
+    (tmp_path / "train.csv").write_text(
+        "text,label\n" + "".join(f"t {i},{('BAD', 'GOOD')[i % 2]}\n" for i in range(200))
+    )
+    task = Task.from_files("classification", tmp_path / "train.csv").with_dev()
+    config = BertConfig(id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
+    asked, _ = agree_on_labels(task, config, "teacher")
+    gold = asked.gold("dev")
+    (said,) = scored(asked, 1 - gold)
+    mended = with_label_map(task, read_label_map(said.split("--label-map ")[1]))
+    assert mended.source.label_map == {"BAD": "good", "GOOD": "bad"}
+    mended, _ = agree_on_labels(mended, config, "teacher")
+    assert mended.score(np.eye(2)[1 - gold])["accuracy"] == 1
+
+
+def test_a_map_whose_names_the_model_writes_otherwise_is_named_in_the_words_of_the_data(tmp_path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(200)))
+    task = with_label_map(
+        Task.from_files("classification", tmp_path / "train.csv").with_dev(), {"0": "neg", "1": "pos"}
+    )
+    config = BertConfig(id2label={0: "NEG", 1: "POS"}, label2id={"NEG": 0, "POS": 1})
+    asked, _ = agree_on_labels(task, config, "teacher")
+    (said,) = scored(asked, 1 - asked.gold("dev"))
+    assert said.endswith("--label-map 0=POS,1=NEG")

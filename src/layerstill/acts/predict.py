@@ -12,9 +12,9 @@ from layerstill.acts.inputs import Model
 from layerstill.acts.predictors import Predictor, load_predictor
 from layerstill.data import conll
 from layerstill.data.answers import SEPARATORS, AnswerFile, refuse_target
-from layerstill.data.columns import guess_texts, texts_of
+from layerstill.data.columns import USUAL, guess_texts, texts_of
 from layerstill.data.files import Table
-from layerstill.data.parts import has_header, read_parts, read_stream
+from layerstill.data.parts import Parts
 from layerstill.data.writing import appears_whole
 from layerstill.errors import UserError, nearest
 from layerstill.heads.prediction import Prediction
@@ -102,8 +102,9 @@ def predict_file(
 
     Args:
         model: as in `predict`.
-        data: a file of texts, `.tsv .csv .jsonl .parquet .txt`, for tags `.conll` and its kin, too; or a stream of
-            bytes with one text a line, or JSON lines. Labels are not needed, and every column is kept.
+        data: a file of texts, `.tsv .csv .jsonl .parquet .txt` (a table, or one text a line), for tags `.conll` and
+            its kin, too; or a stream of bytes with one text a line, or JSON lines. Labels are not needed, and every
+            column is kept.
         output: a new file, `.jsonl .csv .tsv`, which is written whole or not at all; or a stream, for JSON lines.
         text_columns: without them those of the run that made the model, or usual ones.
         probabilities: of all classes or labels, rather than of what is given.
@@ -122,11 +123,14 @@ def predict_file(
             "leave it out"
         )
     words = predictor.head.per_token
-    parts = read_parts(data, predictor.texts, words) if isinstance(data, Path) else read_stream(data, predictor.texts)
+    trained = tuple(predictor.source.text_columns) if predictor.source else ()
+    known = (text_columns,) if text_columns else (trained, *USUAL) if trained else USUAL
+    whole = Parts(data, predictor.texts, words, known)
+    parts = iter(whole)
     first = next(parts, None)
     if first is None:
         raise UserError(f"{data}: no texts in it")
-    columns, notices = _columns(first, text_columns, predictor)
+    columns, notices = _columns(first, text_columns, predictor, whole.named)
     note([*predictor.notices, *notices, *first.notices])
     suffix = output.suffix if isinstance(output, Path) else ".jsonl"
     asking = _Asking(predictor, columns, first, probabilities, suffix in SEPARATORS)
@@ -136,7 +140,7 @@ def predict_file(
             count = AnswerFile(stream, suffix, " " if words else "|").write(answers)
     else:
         count = AnswerFile(output, suffix).write(answers)
-    note(predictor.closing())
+    note([*whole.closing(), *predictor.closing()])
     return Predicted(count, columns)
 
 
@@ -147,6 +151,7 @@ class _Asking:
         self, predictor: Predictor, columns: tuple[str, ...], first: Table, probabilities: bool, table: bool
     ) -> None:
         self._predictor, self._columns, self._first = predictor, columns, first
+        self._table = table
         self._own = self._free(predictor.head.answer)
         self._one = None if probabilities else self._free("probability")
         self._every = self._free("probabilities") if probabilities and not table else None
@@ -165,9 +170,19 @@ class _Asking:
     def rows(self, parts: Iterable[Table]) -> Iterator[dict[str, Any]]:
         """Every row with its answer."""
         for table in parts:
+            self._refuse_new(table)
             said = self._predictor.said(self._texts(table))
             for i, one in enumerate(said):
                 yield {name: values[i] for name, values in table.columns.items()} | self._answer(one)
+
+    def _refuse_new(self, table: Table) -> None:
+        """UserError for keys that came up too late to have a column, or to give their name to the answers."""
+        answers = {self._own, self._one, self._every, *self._each}
+        for name in table.columns:
+            if name not in self._first.columns and (self._table or name in answers):
+                where = f"{table.path}: key {name!r} is in no row before line {table.lines[0]}"
+                way = f"rename it, as {name!r} is taken for the answers" if name in answers else "write them as .jsonl"
+                raise UserError(f"{where}, when the columns of the answers were fixed; {way}")
 
     def _texts(self, table: Table) -> list[tuple[str, ...]]:
         values = [table.columns.get(name, []) for name in self._columns]
@@ -195,7 +210,9 @@ def _rounded(value: Any) -> Any:
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def _columns(table: Table, asked: tuple[str, ...], predictor: Predictor) -> tuple[tuple[str, ...], list[str]]:
+def _columns(
+    table: Table, asked: tuple[str, ...], predictor: Predictor, named: bool
+) -> tuple[tuple[str, ...], list[str]]:
     """The text columns, and a notice where they are not those of training."""
     trained = tuple(predictor.source.text_columns) if predictor.source else ()
     found, notices = asked, []
@@ -207,7 +224,7 @@ def _columns(table: Table, asked: tuple[str, ...], predictor: Predictor) -> tupl
         found = trained
     else:
         found = _guessed(table, trained, predictor)
-    if trained and found != trained and has_header(table.path):
+    if trained and found != trained and named:
         notices.append(f"{OPTION} {','.join(found)}, trained with {','.join(trained)}")
     if predictor.texts not in (None, len(found)):
         wanted = "one text" if predictor.texts == 1 else "pairs of texts"

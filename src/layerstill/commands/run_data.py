@@ -10,8 +10,6 @@ from layerstill.commands.common import names
 from layerstill.commands.known import complete_task, known_task
 from layerstill.commands.options import DATA, TASK_HELP, Data, DataOptions, Dev, LabelMap, TextColumns
 
-GUESSED = (("text",), ("sentence1", "sentence2"), ("sentence",))
-"""Text columns that are found without being named."""
 MaxLengthOrRun = Annotated[
     Optional[int],
     typer.Option(
@@ -70,10 +68,11 @@ class RunDataOptions:
 
     def columns(self, task: Any) -> DataOptions:
         """The columns of own out-of-domain files: those that were said, else the task's unless they are usual ones."""
+        from layerstill.data.columns import USUAL
         from layerstill.heads import HEADS
 
         source = task.source
-        own = None if source is None or tuple(source.text_columns) in GUESSED else ",".join(source.text_columns)
+        own = None if source is None or tuple(source.text_columns) in USUAL else ",".join(source.text_columns)
         if source is None or source.kind not in HEADS:
             return DataOptions(text_columns=self.text_columns, label_column=self.label_column or "label")
         return DataOptions(

@@ -103,9 +103,11 @@ def _swapped(task: Task, logits: Any, limit: float) -> str:
     said = ", ".join(f"{old!r} {new!r}" for old, new in moved[:5])
     named = tuple(task.labels[j] for j in columns)
     now = np.trace(table) / known.sum()
+    option = as_option(names_in_data(task), named)
+    way = f"If that is what it means: {option}" if option else "If that is what it means, give the data these names"
     return (
         f"labels have changed places: the teacher scores {task.metrics[0]} {now:.4f} on dev, and {right:.4f} if "
-        f"it is taken to call {said}. If that is what it means: {as_option(names_in_data(task), named)}"
+        f"it is taken to call {said}. {way}"
     )
 
 

@@ -5,10 +5,13 @@ import re
 from layerstill.data.files import Table
 from layerstill.errors import UserError
 
+USUAL = (("text",), ("sentence1", "sentence2"), ("sentence",))
+"""Text columns that are found without being named."""
+
 
 def guess_texts(table: Table, label_column: str, option: str = "--text-columns") -> tuple[str, ...]:
     """The text columns of a file that uses a usual name for them; UserError that lists its columns otherwise."""
-    for columns in (("text",), ("sentence1", "sentence2"), ("sentence",)):
+    for columns in USUAL:
         if all(c in table.columns for c in columns):
             return columns
     others = [c for c in table.columns if c != label_column]

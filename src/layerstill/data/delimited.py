@@ -27,6 +27,8 @@ from layerstill.errors import UserError
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 OWN = {".csv": ",", ".tsv": "\t"}
 """The separator that a name stands for."""
+CUTS = 20
+"""Lines at the end of a sample that may be parts of one row."""
 Row = tuple[int, list[str]]
 """The line where a row begins, and its fields."""
 
@@ -40,6 +42,10 @@ class Reading:
     names: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     notices: tuple[str, ...] = ()
+    blank: list[int] = field(default_factory=list)
+    """Lines that hold nothing, and empty rows at the end."""
+    blanks: bool = False
+    """Whether those after a separator do not count."""
     problem: str | None = None
     """Why the file cannot be read so; None if it can."""
 
@@ -49,7 +55,8 @@ class Reading:
             raise UserError(self.problem)
         columns = {name: [row[i] for _, row in self.rows] for i, name in enumerate(self.names)}
         tabs = self.quoted and self.separator == "\t"
-        return Table(path, columns, [line for line, _ in self.rows], self.notices, self.separator, tabs, unit)
+        lines = [line for line, _ in self.rows]
+        return Table(path, columns, lines, self.notices, self.separator, tabs, unit, self.blank)
 
 
 def read_delimited(path: Path, text: str) -> Table:
@@ -66,6 +73,19 @@ def is_table(path: Path, text: str) -> bool:
     """Whether every row has the same number of fields, and more than one."""
     reading = _read(path, with_line_feeds(text))
     return reading.problem is None and len(reading.names) > 1
+
+
+def sample_reading(path: Path, text: str) -> Reading | None:
+    """How the first lines of a table are read; None if they are none. The last row may be cut off anywhere."""
+    end = len(text)
+    for _ in range(CUTS):
+        reading = _read(path, text[:end])
+        if reading.problem is None:
+            return reading if reading.rows and not text.startswith("sep=") else None
+        end = text.rfind("\n", 0, end - 1) + 1
+        if end <= 0:
+            break
+    return None
 
 
 def from_rows(path: Path, rows: Iterable[Row], separator: str, unit: str, notices: tuple[str, ...]) -> Table:
@@ -167,7 +187,8 @@ def _of_equal_rows(kept: str, plain: Reading, quoted: Reading, path: Path) -> Re
 
 
 def _lines(text: str) -> Iterator[Row]:
-    return ((number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1) if line)
+    lines = text.removesuffix("\n").split("\n")
+    return ((number, line.split("\t") if line else []) for number, line in enumerate(lines, 1))
 
 
 def _by_csv(path: Path, text: str, mark: str) -> Reading:
@@ -195,30 +216,32 @@ def _csv(path: Path, text: str, mark: str, blanks: bool) -> Reading:
     problem = None
     try:
         for row in reader:
-            if row:
-                rows.append((start, [f.replace(stand_in, "\r") for f in row] if stand_in else row))
+            rows.append((start, [f.replace(stand_in, "\r") for f in row] if stand_in else row))
             start = reader.line_num + 1
     except csv.Error as error:
         problem = unbalanced(path, text, start, reader.line_num, error)
     finally:
         csv.field_size_limit(limit)
     if problem:
-        return Reading(mark, True, rows[0][1] if rows else [], problem=problem)
-    reading = _fitted(path, Reading(mark, True), rows)
+        return Reading(mark, True, next((row for _, row in rows if row), []), problem=problem)
+    reading = _fitted(path, Reading(mark, True, blanks=blanks), rows)
     return replace(reading, notices=(*reading.notices, *swallowed(path, text, mark, reading.rows)))
 
 
 def _fitted(path: Path, reading: Reading, rows: Iterable[Row], unit: str = "line") -> Reading:
     """Rows with as many fields as there are names, without empty ones; with the problem if that cannot be."""
-    (line, names), *rest = [*rows] or [(1, [])]
+    every = [*rows]
+    (line, names), *filled = [row for row in every if row[1]] or [(1, [])]
     names = [name.strip() for name in names]
-    rest, notices = _without_empty(path, rest, unit)
+    rest, notices = _without_empty(path, filled, unit)
+    last = rest[-1][0] if rest else line
+    blank = [number for number, row in every if not row or number > last]
     # Spreadsheets write empty columns on the right of what is filled.
     while len(names) > 1 and not names[-1] and not any("".join(row[len(names) - 1 :]).strip() for _, row in rest):
         names.pop()
     rest = [(number, row[: len(names)] if not any(row[len(names) :]) else row) for number, row in rest]
     problem = _problem(f"{path} {unit} ", line, names, rest, reading.separator)
-    return replace(reading, names=names, rows=rest, notices=(*reading.notices, *notices), problem=problem)
+    return replace(reading, names=names, rows=rest, notices=(*reading.notices, *notices), blank=blank, problem=problem)
 
 
 def _without_empty(path: Path, rows: list[Row], unit: str) -> tuple[list[Row], list[str]]:

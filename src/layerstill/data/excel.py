@@ -22,7 +22,8 @@ def read_excel(path: Path, raw: bytes) -> Table:
         import openpyxl
     except ImportError:
         raise UserError(
-            f"{path}: Excel files need openpyxl: pip install openpyxl, or save the file as 'CSV UTF-8' in Excel"
+            f"{path}: Excel files need openpyxl: pip install 'layerstill[excel]', or save the file as 'CSV UTF-8' in "
+            "Excel"
         ) from None
     try:
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)

@@ -30,6 +30,7 @@ __all__ = [
     "is_table_file",
     "read_json",
     "read_lines",
+    "read_rows",
     "read_table",
     "read_text",
     "read_unquoted",
@@ -114,7 +115,17 @@ def read_lines(path: Path) -> Table:
         text = with_line_feeds(decoded(path, read_bytes(path)).removeprefix("\ufeff"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    rows = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    every = list(enumerate(text.removesuffix("\n").split("\n"), 1))
+    rows = [(number, line) for number, line in every if line.strip()]
     if not rows:
         raise UserError(f"{path}: no text in it")
-    return Table(path, {"text": [line for _, line in rows]}, [number for number, _ in rows])
+    blank = [number for number, line in every if not line.strip()]
+    return Table(path, {"text": [line for _, line in rows]}, [number for number, _ in rows], blank=blank)
+
+
+def read_rows(path: Path) -> Table | None:
+    """A `.txt` file as a table, rows of JSON say; None for one that can only be lines of text."""
+    try:
+        return read_table(path)
+    except UserError:
+        return None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ def read_json_rows(path: Path, text: str) -> Table:
     lines = text.split("\n")
     full = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if full and not _is_one_value(path, text, full):
-        return _table(path, [(n, json_object(f"{path} line {n}", line)) for n, line in full], "line")
+        table = _table(path, [(n, json_object(f"{path} line {n}", line)) for n, line in full], "line")
+        blank = [number for number, line in enumerate(text.removesuffix("\n").split("\n"), 1) if not line.strip()]
+        return replace(table, blank=blank)
     return _whole(path, _parsed(str(path), text)) if full else Table(path, {}, [])
 
 

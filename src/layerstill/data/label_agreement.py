@@ -85,8 +85,11 @@ def _way_out(labels: Sequence[str], theirs: Sequence[str]) -> str:
     old = [name for name in labels if name not in theirs]
     if len(old) > len(new):
         return "fine-tune the teacher on this task"
-    option = as_option(tuple(old[:3]), tuple(new[: len(old[:3])])) + ",..." * (len(old) > 3)
-    return f"say which is which ({option}, say), or fine-tune the teacher on this task"
+    option = as_option(tuple(old[:3]), tuple(new[: len(old[:3])]))
+    if option is None:
+        return "give the data the model's names, or fine-tune the teacher on this task"
+    more = " and so on" if len(old) > 3 else ""
+    return f"say which is which ({option}{more}, say), or fine-tune the teacher on this task"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from layerstill.errors import UserError, nearest
@@ -26,6 +26,8 @@ class Table:
     """Whether quotes around fields were taken off in a file whose fields are separated by tabs."""
     unit: str = "line"
     """What `lines` count."""
+    blank: list[int] = field(default_factory=list, compare=False)
+    """Where nothing stands and there is no row; empty rows that a notice counts are not among them."""
 
     def where(self, line: int) -> str:
         """One of `lines` as messages say it."""
