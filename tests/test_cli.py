@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from layerstill.recipe import Recipe, shipped_recipes
-from tests.tiny import save_tiny, save_tiny_masked_lm, write_csv
+from tests.tiny import save_tiny, write_csv
 
 ROOT = Path(__file__).parents[1]
 
@@ -310,52 +310,3 @@ def test_whoever_interrupts_is_told_what_becomes_of_the_work(words, after, call,
     for module in (f"layerstill.commands.{verb}", "layerstill.commands.options"):
         monkeypatch.setattr(importlib.import_module(module), "setup", interrupt, raising=False)
     assert call(words) == (130, "", f"interrupted; {after}\n")
-
-
-def readme_blocks(language: str) -> list[str]:
-    """The README's code blocks in a language; "" for those without one."""
-    parts = re.split(r"^```(.*)$", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE)
-    # Split by fences: text, language, code, "" (the closing fence), text, ...
-    return [code for name, code in zip(parts[1::4], parts[2::4], strict=True) if name == language]
-
-
-def test_the_readmes_commands_and_code_run_as_they_are_written(call, tmp_path, monkeypatch):
-    """In a folder with models, GLUE's MRPC in `glue`, own mails and sentences, on tiny models and files."""
-    save_tiny(tmp_path / "MODEL", positions=160, width=240, intermediate_size=960)
-    save_tiny_masked_lm(tmp_path / "bert-base-uncased", positions=160)
-    (tmp_path / "sentences.txt").write_text("good film\nthe plot was poor\n", "utf-8")
-    (tmp_path / "glue" / "MRPC").mkdir(parents=True)
-    rows = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
-    rows += [f"{i % 2}\t1\t2\tgood film\t{['bad plot', 'great film'][i % 2]}" for i in range(8)]
-    for split in ("train", "dev"):
-        (tmp_path / "glue" / "MRPC" / f"{split}.tsv").write_text("\n".join(rows) + "\n", "utf-8")
-    mails = ["subject,body,team"] + [f"film {i},{'good' if i % 2 else 'bad'} plot,{'ab'[i % 2]}" for i in range(40)]
-    (tmp_path / "mails.csv").write_text("\n".join(mails) + "\n", "utf-8")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text((ROOT / "src/layerstill/recipes/rail-kd-l.yaml").read_text("utf-8"), "utf-8")
-    lines = "\n".join(readme_blocks("")).replace("\\\n", " ").split("\n")
-    commands = [line.split("#")[0] for line in lines if line.startswith("layerstill ")]
-    assert len(commands) >= 9
-    for command in commands:
-        status, _, err = call(command.removeprefix("layerstill "))
-        assert status == 0, f"{command}: {err}"
-    rows = {"text": ["good film", "bad plot"] * 8, "label": ["shipping", "account"] * 8}
-    frame = pytest.importorskip("pandas").DataFrame(rows)
-    routing = save_tiny(tmp_path / "routing", layers=6, labels=2, names=["account", "shipping"], positions=160)
-    given = {"train_frame": frame, "dev_frame": frame}
-    given["model"] = AutoModelForSequenceClassification.from_pretrained(routing)
-    for code in readme_blocks("python"):
-        exec(compile(code, "README.md", "exec"), dict(given))
-    assert len(readme_blocks("python")) >= 2
-
-
-def test_the_readme_names_make_targets_that_exist():
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
-    named = re.findall(r"^make ([a-z]+)", "\n".join(readme_blocks("")), flags=re.MULTILINE)
-    assert {"demo", "test"} <= set(named) <= set(targets)
-
-
-def test_the_readme_lists_every_recipe():
-    text = (ROOT / "README.md").read_text("utf-8")
-    for name in shipped_recipes():
-        assert f"`{name}`" in text, name

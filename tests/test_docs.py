@@ -16,36 +16,24 @@ from layerstill.studies.expand import expand
 from layerstill.studies.file import load_study
 from layerstill.studies.job import divided
 from layerstill.studies.tuning import jobs_in
-
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+from tests.documents import DOCUMENTS, ROOT
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_path_that_a_document_names_is_there(document):
     text = document.read_text("utf-8")
     named = re.findall(r"(?<![\w/.-])(?:\.\./)?((?:studies|docs|benchmarks|examples)/(?!s\b)[\w./-]*\w)", text)
-    linked = [document.parent / to for to in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)]
-    gone = [str(path) for path in [*(ROOT / name for name in named), *linked] if not path.exists()]
-    assert not gone
-    assert named or linked or document.name not in {"README.md", "studies.md", "scale.md"}
+    assert not [name for name in named if not (ROOT / name).exists()]
+    assert named or document.name not in {"README.md", "studies.md", "scale.md"}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_heading_that_a_document_links_to_is_there(document):
-    text = document.read_text("utf-8")
-    heads = re.findall(r"^#+ (.*)$", text, re.M)
-    anchors = {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
-    assert set(re.findall(r"\]\(#([^)\s]+)\)", text)) <= anchors
-
-
-def test_the_sentence_that_the_readme_shows_is_one_that_report_says():
+def test_the_sentence_that_the_guide_shows_is_one_that_report_says():
     """Of the mappings study, every arm against kd as its file asks, one family."""
     records = Records.read("mappings")
     assert records.study["compare"]["against"] == "kd"
     arms = [arm for arm in records.values("recipe") if arm != "kd"]
     family = as_family([against(records, {"recipe": arm}, {"recipe": "kd"}, (arm, "kd")) for arm in arms])
-    shown = re.findall(r"(?:^> .*\n)+", (ROOT / "README.md").read_text("utf-8"), re.M)
+    shown = re.findall(r"(?:^> .*\n)+", (ROOT / "docs" / "guide.md").read_text("utf-8"), re.M)
     (sentence,) = (part.replace("\n> ", " ").removeprefix("> ").strip() for part in shown)
     assert sentence in [words(c) for c in family]
 
@@ -129,3 +117,27 @@ def test_the_readmes_first_table_is_a_row_of_the_record():
             and f"{row['disk_mb']:.1f} MB" == mb
             for row in rows
         ), name
+
+
+def test_the_numbers_of_choosing_are_in_the_evidence():
+    """Every number with a decimal point or a percent sign, and every count of updates."""
+    evidence = " ".join((ROOT / "docs" / "evidence.md").read_text("utf-8").split())
+    text = (ROOT / "docs" / "choosing.md").read_text("utf-8")
+    numbers = set(re.findall(r"(?<![\w.,])\d+(?:,\d{3})*(?:\.\d+)?(?= %|x| points| times)|(?<![\w.,])\d+\.\d+", text))
+    assert len(numbers) > 20
+    known = set(re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", evidence))
+    assert numbers <= known | {"1.0"}, numbers - known
+
+
+def test_the_architecture_names_files_that_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \| (.*) \|$", text, re.M)
+    source = ROOT / "src" / "layerstill"
+    folders = {path.name for path in source.iterdir() if (path / "__init__.py").exists()}
+    assert {folder for folder, _ in rows} == folders
+    for folder, files in rows:
+        for name in re.findall(r"`(\w+\.py)`", files):
+            assert (source / folder / name).is_file(), f"{folder}/{name}"
+    (beside,) = re.findall(r"^Beside the folders: (.*?)\n\n", text, re.M | re.S)
+    for name in re.findall(r"`(\w+\.py)`", beside):
+        assert (source / name).is_file(), name
