@@ -15,7 +15,7 @@ from layerstill.cli import START, app
 from layerstill.commands.recipes import recipes_app
 from layerstill.data.tasks import GLUE
 from layerstill.heads import HEADS
-from layerstill.names import DEMO_TASK, ELSEWHERE, OWN_TASKS, task_names
+from layerstill.names import DEMO_TASK, ELSEWHERE, OWN_TASKS, TEXT_TASK, task_names
 from tests.test_lazy import HEAVY, python
 
 TOP = typer.main.get_command(app)
@@ -211,7 +211,7 @@ def test_the_shell_completes_verbs_options_recipes_and_tasks(words, found):
 
 
 def test_the_names_that_are_known_without_torch_are_those_that_work():
-    assert set(task_names()) == {*HEADS, *GLUE, DEMO_TASK}
+    assert set(task_names()) == {*HEADS, *GLUE, TEXT_TASK, DEMO_TASK}
     assert set(ELSEWHERE.values()) <= set(HEADS)
     assert list(HEADS) == list(OWN_TASKS)
     assert set(ELSEWHERE).isdisjoint(task_names())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         compress,
         diagnose,
         distill,
+        distill_text,
         evaluate,
         export,
         finetune,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from layerstill.data.regimes import Regime
     from layerstill.data.supplementary import Supplementary, read_supplementary
     from layerstill.data.tasks import Split, Task
+    from layerstill.data.text.packing import Corpus
     from layerstill.errors import ObjectiveError, UserError
     from layerstill.heads.prediction import Prediction
     from layerstill.recipe import Recipe, Stage
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Augment",
+    "Corpus",
     "DistillationModule",
     "DistillationTrainer",
     "ObjectiveError",
@@ -66,6 +69,7 @@ __all__ = [
     "compress",
     "diagnose",
     "distill",
+    "distill_text",
     "evaluate",
     "export",
     "finetune",
@@ -78,13 +82,14 @@ __all__ = [
     "study",
 ]
 _HOMES = {
-    "acts": "augment cache compress diagnose distill evaluate export finetune plan predict report study",
+    "acts": "augment cache compress diagnose distill distill_text evaluate export finetune plan predict report study",
     "data.copies": "Augment",
     "data.extra": "Unlabelled read_unlabelled",
     "data.probabilities": "Probabilities read_probabilities",
     "data.regimes": "Regime",
     "data.supplementary": "Supplementary read_supplementary",
     "data.tasks": "Split Task",
+    "data.text.packing": "Corpus",
     "errors": "ObjectiveError UserError",
     "heads.prediction": "Prediction",
     "recipe": "Recipe Stage",

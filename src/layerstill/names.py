@@ -10,6 +10,8 @@ OWN_TASKS = ("classification", "regression", "multilabel", "tokens")
 """Kinds of task that own files have, which are the words of heads."""
 GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
 DEMO_TASK = "tickets"
+TEXT_TASK = "text"
+"""Running text, on which a student is distilled before there is a task."""
 ELSEWHERE = {
     "text-classification": "classification",
     "sequence-classification": "classification",
@@ -24,7 +26,7 @@ ELSEWHERE = {
 
 def task_names() -> list[str]:
     """What `--task` takes."""
-    return [*OWN_TASKS, DEMO_TASK, *GLUE_TASKS]
+    return [*OWN_TASKS, TEXT_TASK, DEMO_TASK, *GLUE_TASKS]
 
 
 def nearest_task(name: str, others: Iterable[str] = ()) -> str:

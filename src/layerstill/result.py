@@ -90,6 +90,8 @@ class Record(_Part):
     """Of copies that did: `copies`, `methods`, `probability`, `model`, `examples`, `left_out`."""
     teacher_probabilities: dict[str, Any] | None = None
     """Where the teacher was no model: `source`, `columns` and `examples` of its probabilities."""
+    text: dict[str, Any] | None = None
+    """Of running text: `documents`, `blocks`, `tokens`, `held_out_blocks`, `held_out_tokens`; None for tasks."""
     train: TrainPart = TrainPart()
     environment: dict[str, Any] = {}
     """Versions that the result depends on."""

@@ -5,6 +5,7 @@ from layerstill.acts.cache import cache
 from layerstill.acts.compress import compress
 from layerstill.acts.diagnose import diagnose
 from layerstill.acts.distill import distill
+from layerstill.acts.distill_text import distill_text
 from layerstill.acts.evaluate import evaluate
 from layerstill.acts.export import export
 from layerstill.acts.finetune import finetune
@@ -19,6 +20,7 @@ __all__ = [
     "compress",
     "diagnose",
     "distill",
+    "distill_text",
     "evaluate",
     "export",
     "finetune",

@@ -12,7 +12,7 @@ from layerstill.data.probabilities import OPTION, Probabilities
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import HEADS, Head, head_of
-from layerstill.names import refuse_unknown_task
+from layerstill.names import TEXT_TASK, refuse_unknown_task
 from layerstill.recipe import Recipe
 from layerstill.training.models import load_config, load_tokenizer
 
@@ -94,6 +94,11 @@ def task_named(
     UserError for an unknown word, and for options that the task does not take.
     """
     refuse_unknown_task(name)
+    if name == TEXT_TASK:
+        raise UserError(
+            f"--task {TEXT_TASK}: running text has no labels, so it is for `layerstill distill` only; its student is "
+            "fine-tuned on a task like any other model"
+        )
     own = {
         "--dev": dev,
         "--text-columns": text_columns or None,

@@ -13,6 +13,8 @@ from layerstill.commands.options import (
     Verbosity,
 )
 from layerstill.commands.recipe_options import RecipeOptions, StageOptions
+from layerstill.commands.running_text import RunningTextOptions
+from layerstill.names import TEXT_TASK
 
 
 @bundled
@@ -25,6 +27,7 @@ def distill(
     ood: OodOptions,
     recipe: RecipeOptions,
     stages: StageOptions,
+    text: RunningTextOptions,
     output: Output,
     run: RunOptions,
     cache: CacheOptions,
@@ -37,10 +40,17 @@ def distill(
     A run that was interrupted goes on when the same command is given again. Several processes share every batch:
     `torchrun --nproc_per_node 2 -m layerstill distill ...`
 
+    With `--task text` the student is distilled on running text instead, before there is a task.
+
     Example:
         layerstill distill teacher --task classification --data my.csv --student-layers 3 --output small
     """
     quiet = verbosity.setup()
+    if data.task == TEXT_TASK:
+        bundles = regime, extra, probabilities, supplementary, ood
+        show(text.distill(teacher, data, recipe, stages, output, run.read(quiet, cache), bundles), verbosity.json_)
+        return
+    text.refuse()
     from layerstill import acts
 
     the_recipe = recipe.read(stages)

@@ -102,11 +102,16 @@ def _new_projector(
     source: PreTrainedModel, wanted: dict[str, Tensor], copied: dict[str, Tensor], narrowing: Narrowing
 ) -> dict[str, Tensor]:
     """The map behind embeddings that are factorised in the student and not in the source."""
-    stem = f"{source.base_model_prefix}.{narrowing.widths.projector}"
+    stem = f"{prefix_of(source)}{narrowing.widths.projector}"
     if narrowing.widths.projector is None or f"{stem}.weight" in copied or f"{stem}.weight" not in wanted:
         return {}
     weight, bias = wanted[f"{stem}.weight"], wanted[f"{stem}.bias"]
     return {f"{stem}.weight": narrowing.projector(weight), f"{stem}.bias": torch.zeros_like(bias)}
+
+
+def prefix_of(model: PreTrainedModel) -> str:
+    """What the names of a body's parameters begin with: `bert.`, and nothing in a bare body."""
+    return "" if model.base_model is model else f"{model.base_model_prefix}."
 
 
 class _Places:
@@ -114,7 +119,7 @@ class _Places:
 
     def __init__(self, source: PreTrainedModel, layers: list[int] | None, spec: StudentSpec) -> None:
         self.family = family_of(source.config)
-        self.base = f"{source.base_model_prefix}."
+        self.base = prefix_of(source)
         self.stem = f"{self.base}{self.family.layers}."
         self.layers = layers
         self.spec = spec

@@ -35,10 +35,13 @@ class Options:
     """Run the layers of both models through torch.compile."""
 
 
-def training_arguments(stage: Stage, folder: Path, options: Options, metric: str, examples: int) -> TrainingArguments:
+def training_arguments(
+    stage: Stage, folder: Path, options: Options, metric: str, examples: int, every: int | None = None
+) -> TrainingArguments:
     """Arguments for training `stage` on `examples` examples with checkpoints below `folder`.
 
-    `metric` says which evaluation is best.
+    `metric` says which evaluation is best. Checkpoints are written and evaluations made after every epoch, or after
+    `every` steps.
     """
     for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
         if os.environ.get(name, "").lower() in {"1", "true"}:
@@ -49,6 +52,7 @@ def training_arguments(stage: Stage, folder: Path, options: Options, metric: str
     shorter = steps_of(stage, examples, options.max_steps) < steps_of(stage, examples, None)
     optimiser = stage.optimiser
     best = stage.select == "best"
+    when = "epoch" if every is None else "steps"
     args = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs_of(stage, examples),
@@ -68,8 +72,10 @@ def training_arguments(stage: Stage, folder: Path, options: Options, metric: str
         bf16=uses_bf16(options.precision),
         logging_steps=0.05,
         logging_nan_inf_filter=False,
-        eval_strategy="epoch" if best or stage.evaluate != "end" else "no",
-        save_strategy="epoch",
+        eval_strategy=when if best or stage.evaluate != "end" else "no",
+        save_strategy=when,
+        eval_steps=every,
+        save_steps=every or 500,
         restore_callback_states_from_checkpoint=True,
         save_total_limit=2 if best else 1,
         load_best_model_at_end=best,

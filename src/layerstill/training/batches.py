@@ -1,12 +1,24 @@
 """Micro-batches, and each process's share of them, so that many processes learn what one would."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from layerstill.data.order import LengthBuckets
+
+class Order(Protocol):
+    """The rows of an epoch, in the order in which they are trained on."""
+
+    lengths: Sequence[int]
+    """Of every row, in tokens."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
 
 
 def share(rows: int, processes: int, process: int) -> list[int]:
@@ -27,7 +39,7 @@ class MicroBatches(Sampler[list[int]]):
     alike. A process without a row of its own gets only that one.
     """
 
-    def __init__(self, order: LengthBuckets, rows: int, processes: int, process: int) -> None:
+    def __init__(self, order: Order, rows: int, processes: int, process: int) -> None:
         self.order = order
         self.rows = rows
         self.processes = processes
@@ -41,9 +53,8 @@ class MicroBatches(Sampler[list[int]]):
         return -(-len(self.order) // self.rows)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = list(self.order)
-        for start in range(0, len(order), self.rows):
-            whole = order[start : start + self.rows]
+        order = iter(self.order)
+        while whole := list(islice(order, self.rows)):
             if self.processes == 1:
                 yield whole
             else:

@@ -22,6 +22,8 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import depth_of, family_of, inputs_of
 from layerstill.heads import Classes, Head, head_of
+from layerstill.heads.body import Body
+from layerstill.students.build import prefix_of
 from layerstill.training.model_files import first_line, held_elements, refuse_folder
 
 log = logging.getLogger("layerstill")
@@ -238,6 +240,11 @@ def load_with_its_head(name: str) -> PreTrainedModel:
     return load_fine_tuned(name, head_of(config) or Classes())
 
 
+def load_body(name: str) -> PreTrainedModel:
+    """A model without its head, if it has one; a pooler that it lacks is random."""
+    return _load(name, load_config(name, Body()), Body(), new_head=True)
+
+
 def load_masked_lm(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A masked language model and its tokenizer; UserError for a model without that head."""
     config = load_config(name)
@@ -290,7 +297,7 @@ def _load(
     if start is not None:
         _start_biases(model, wrong, start)
     if new_head:
-        body = f"{model.base_model_prefix}."
+        body = prefix_of(model)
         wrong = [key for key in wrong if key.startswith(body) and "pooler" not in key]
     if wrong:
         raise UserError(

@@ -32,9 +32,11 @@ JOB_FILE = "job.json"
 """What a study told the run, written before it begins."""
 SOURCE = "source"
 """Key of what the task was read from."""
-PLACES = {"teacher", "model", "init_from", "student", "augment_model", "data_checks", "tuning", SOURCE}
+KEPT = {"tuning", "steps"}
+"""What a run finds out and keeps, so that it knows it when it goes on."""
+PLACES = {"teacher", "model", "init_from", "student", "augment_model", "data_checks", SOURCE, *KEPT}
 """Settings that make no run another: a model is what its fingerprint says, under whatever path it was given, and what
-tuning found follows from the others."""
+was found out follows from the others."""
 RUNS = Path("runs")
 """Where runs go that are given no folder."""
 DISK_TROUBLE = {
@@ -103,9 +105,9 @@ class RunFolder:
             there = json.loads((self.path / RUN_FILE).read_text("utf-8"))
         except (OSError, ValueError):
             return settings
-        if not isinstance(there, dict) or "tuning" not in there or _different(there, settings) is not None:
+        if not isinstance(there, dict) or _different(there, settings) is not None:
             return settings
-        return settings | {"tuning": there["tuning"]}
+        return settings | {name: there[name] for name in KEPT if name in there}
 
     def kept(self, name: str) -> Any:
         """What the run has found out and kept in `run.json`; None if it has not."""
@@ -113,7 +115,7 @@ class RunFolder:
         return json.loads(file.read_text("utf-8")).get(name) if file.is_file() else None
 
     def keep(self, name: str, value: Any) -> None:
-        """Keep something in `run.json`, one of `PLACES`, so that the run knows it when it goes on."""
+        """Keep something in `run.json`, one of `KEPT`, so that the run knows it when it goes on."""
         if processes.is_first():
             write_json(self.path / RUN_FILE, json.loads((self.path / RUN_FILE).read_text("utf-8")) | {name: value})
         processes.wait_for_all()
@@ -173,6 +175,11 @@ class RunFolder:
         """Where short trainings of candidates are kept; removed with the checkpoints."""
         return self.path / "tuning"
 
+    @property
+    def corpus(self) -> Path:
+        """Where running text is kept as blocks of tokens, if no cache is shared; removed with the checkpoints."""
+        return self.path / "corpus"
+
     def finish(self, record: Record) -> Result:
         """Write `result.json`, which makes the run a finished one, and remove the checkpoints."""
         record.write(self.path)
@@ -185,13 +192,14 @@ class RunFolder:
             self.checkpoints,
             self.teacher_cache,
             self.tuning,
+            self.corpus,
             self.path / LOCK_FILE,
             *self.path.glob(".*.part"),
         )
         return [p for p in unfinished if p.exists()]
 
     def _tidy(self) -> None:
-        for folder in (self.checkpoints, self.teacher_cache, self.tuning):
+        for folder in (self.checkpoints, self.teacher_cache, self.tuning, self.corpus):
             shutil.rmtree(folder, ignore_errors=True)
         for part in self.path.glob(".*.part"):
             part.unlink(missing_ok=True)

@@ -263,6 +263,7 @@ class StagedRun:
             unlabelled=self.extra.unlabelled if self.extra else None,
             augmented=self.extra.augmented if self.extra else None,
             teacher_probabilities=self.probabilities.record() if self.probabilities else None,
+            text=None,
             train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
             environment=environment(),
         )

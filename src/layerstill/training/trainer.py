@@ -8,7 +8,7 @@ methods of the Trainer are overridden, and a test sees to it.
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from layerstill.atomic import read_json, write_json
 from layerstill.data.order import LengthBuckets
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.randomness import generator, named_seed
-from layerstill.training.batches import MicroBatches, MicroBatchLoader, lengths_of
+from layerstill.training.batches import MicroBatches, MicroBatchLoader, Order, lengths_of
 from layerstill.training.checkpoint import (
     MODULE_FILE,
     STATE_FILE,
@@ -208,14 +208,17 @@ class DistillationTrainer(Trainer):
         micro = args.train_batch_size * args.world_size
         # Whole optimiser steps are bucketed, so that the order does not depend on accumulation or processes.
         step = micro * args.gradient_accumulation_steps
-        order = LengthBuckets(lengths_of(self.train_dataset), step, args.seed)
         return MicroBatchLoader(
             self.train_dataset,
-            MicroBatches(order, micro, args.world_size, args.process_index),
+            MicroBatches(self.order(step), micro, args.world_size, args.process_index),
             self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
         )
+
+    def order(self, step: int) -> Order:
+        """The order of training examples, epoch by epoch; optimiser steps take so many."""
+        return LengthBuckets(lengths_of(self.train_dataset), step, self.args.seed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -300,20 +303,24 @@ class DistillationTrainer(Trainer):
     def _objective_values(self) -> dict[str, float]:
         train, dev = self.train_dataset, self.eval_dataset
         rng = generator(self.args.seed, "evaluated training examples")
-        rows = {"dev": list(range(len(dev))), "train": rng.sample(range(len(train)), min(len(dev), len(train)))}
+        some = rng.sample(range(len(train)), min(len(dev), len(train)))
+        return self.objective_values("dev", dev, range(len(dev))) | self.objective_values("train", train, some)
+
+    def objective_values(self, split: str, data: Any, rows: Sequence[int]) -> dict[str, float]:
+        """`SPLIT objective/NAME`: the value of every objective on some rows of a data set, as evaluation mode has it.
+
+        With several processes all of them must ask.
+        """
         micro = self.args.train_batch_size * self.args.world_size
-        logs: dict[str, float] = {}
-        for split, data in (("dev", dev), ("train", train)):
-            batches = batches_by_length(lengths_of(data), rows[split], micro)
-            own = batches[self.args.process_index :: self.args.world_size]
-            loaded = (self._on_device(self.data_collator([data[i] for i in batch])) for batch in own)
-            with self.compute_loss_context_manager():
-                sums = add_up_objectives(self.module, loaded, self.args.device)
-            amounts, units = self.accelerator.reduce(sums, reduction="sum")
-            names = [f"{split} objective/{objective.name}" for objective in self.module.objectives]
-            values = zip(names, (amounts / units).tolist(), units.tolist(), strict=True)
-            logs |= {name: value for name, value, count in values if count}  # of gold labels there may be none
-        return logs
+        batches = batches_by_length(lengths_of(data), rows, micro)
+        own = batches[self.args.process_index :: self.args.world_size]
+        loaded = (self._on_device(self.data_collator([data[i] for i in batch])) for batch in own)
+        with self.compute_loss_context_manager():
+            sums = add_up_objectives(self.module, loaded, self.args.device)
+        amounts, units = self.accelerator.reduce(sums, reduction="sum")
+        names = [f"{split} objective/{objective.name}" for objective in self.module.objectives]
+        values = zip(names, (amounts / units).tolist(), units.tolist(), strict=True)
+        return {name: value for name, value, count in values if count}  # of gold labels there may be none
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None

@@ -1,0 +1,95 @@
+"""`layerstill distill --task text`: the options of running text, and those that it has no use for."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from layerstill.commands.common import names
+from layerstill.commands.options import RUN, TaskOptions
+from layerstill.commands.recipe_options import RecipeOptions, StageOptions
+from layerstill.errors import UserError
+from layerstill.names import TEXT_TASK
+
+MaxTokens = Annotated[
+    Optional[float],
+    typer.Option(
+        metavar="NUMBER",
+        help="With --task text: train on so many tokens, repetitions counted: 5e8. No more of the corpus are read.",
+        rich_help_panel=RUN,
+    ),
+]
+MaxHours = Annotated[
+    Optional[float],
+    typer.Option(help="With --task text: train for about so many hours on this machine.", rich_help_panel=RUN),
+]
+
+
+@dataclass(frozen=True)
+class RunningTextOptions:
+    """How long a student is distilled on running text."""
+
+    max_tokens: MaxTokens = None
+    max_hours: MaxHours = None
+
+    def refuse(self) -> None:
+        """UserError if they are given for another kind of task."""
+        for option, value in (("--max-tokens", self.max_tokens), ("--max-hours", self.max_hours)):
+            if value is not None:
+                raise UserError(f"{option}: it is for --task {TEXT_TASK}; for others use --epochs or --max-steps")
+
+    def distill(
+        self,
+        teacher: str | None,
+        data: TaskOptions,
+        recipe: RecipeOptions,
+        stages: StageOptions,
+        output: Path,
+        options: Any,
+        bundles: tuple[Any, ...],
+    ) -> Any:
+        """Run `acts.distill_text`; `bundles` are the options that a task has and running text does not."""
+        _refuse_given(bundles)
+        unused = {
+            "--dev": data.dev,
+            "--label-map": data.label_map,
+            "--weight-column": data.weight_column,
+            "--student": recipe.student,
+        }
+        for option, value in unused.items():
+            if value is not None:
+                raise UserError(f"{option}: --task {TEXT_TASK} has no use for it; leave it out")
+        if data.label_column != "label":
+            raise UserError(f"--label-column: --task {TEXT_TASK} has no labels; leave it out")
+        if stages.rate == "auto" or stages.epochs == "auto":
+            option = "--learning-rate" if stages.rate == "auto" else "--epochs"
+            raise UserError(f"{option} auto: it is found by scores, which running text has none of; give a number")
+        if data.data is None:
+            kinds = ".txt .jsonl .parquet .csv .tsv"
+            raise UserError(f"--task {TEXT_TASK} needs --data: a file or a folder of texts ({kinds})")
+        if teacher is None:
+            raise UserError("TEACHER: give the model that teaches")
+        columns = names(data.text_columns)
+        if len(columns) > 1:
+            raise UserError(f"--text-columns {data.text_columns}: running text is in one column")
+        from layerstill.acts.distill_text import DEFAULT_RECIPE, Length, distill_text
+        from layerstill.data.text.packing import Corpus
+
+        chosen = recipe if recipe.recipe != RecipeOptions().recipe else _named(recipe, DEFAULT_RECIPE)
+        corpus = Corpus.at(data.data, columns[0] if columns else None)
+        length = Length(self.max_tokens, self.max_hours)
+        layers, start = recipe.student_layers, recipe.init_from
+        return distill_text(teacher, corpus, chosen.read(stages), layers, output, options, start, length)
+
+
+def _named(recipe: RecipeOptions, name: str) -> RecipeOptions:
+    return replace(recipe, recipe=name)
+
+
+def _refuse_given(bundles: tuple[Any, ...]) -> None:
+    for bundle in bundles:
+        for field in fields(bundle):
+            if getattr(bundle, field.name) != field.default:
+                option = f"--{field.name.strip('_').replace('_', '-')}"
+                raise UserError(f"{option}: it is about labelled examples, which --task {TEXT_TASK} has none of")
