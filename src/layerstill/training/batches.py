@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader, Sampler
 class Order(Protocol):
     """The rows of an epoch, in the order in which they are trained on."""
 
-    lengths: Sequence[int]
-    """Of every row, in tokens."""
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Of every row, in tokens."""
+        ...
 
     def set_epoch(self, epoch: int) -> None: ...
 
