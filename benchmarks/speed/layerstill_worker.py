@@ -21,7 +21,7 @@ from layerstill.data.order import LengthBuckets
 from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.training.accounting import matmul_peak
-from layerstill.training.arguments import Options, dtype_of, training_arguments, uses_bf16
+from layerstill.training.arguments import Options, arithmetic_of, dtype_of, training_arguments
 from layerstill.training.module import DistillationModule, bind_objectives
 from layerstill.training.teacher_cache import Contents, TeacherCache
 from layerstill.training.trainer import DistillationTrainer
@@ -95,7 +95,7 @@ def main() -> None:
     filled = 0.0
     with tempfile.TemporaryDirectory() as folder:
         if job["arm"] == "cached":
-            arithmetic = "bf16" if uses_bf16("auto") else "fp32"
+            arithmetic = arithmetic_of("auto")
             bound = bind_objectives(stage, student.config, teacher.config, Classes(), 0)
             cache = TeacherCache(Path(job["cache"]), "benchmark", Contents.of(bound), arithmetic)
             start = time.perf_counter()

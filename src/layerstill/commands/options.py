@@ -23,6 +23,7 @@ class Precision(str, Enum):
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
+    fp16 = "fp16"
 
 
 TASK_HELP = (
@@ -131,7 +132,13 @@ MaxSteps = Annotated[
     Optional[int], typer.Option(min=1, help="Stop every stage after N optimiser steps.", rich_help_panel=RUN)
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of everything random.", rich_help_panel=RUN)]
-PrecisionOption = Annotated[Precision, typer.Option(help="auto: bf16 where the hardware has it.", rich_help_panel=RUN)]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        help="auto: bf16 where the hardware has it, else fp32. fp16, with a scaled loss, is for GPUs without bf16.",
+        rich_help_panel=RUN,
+    ),
+]
 Cache = Annotated[
     str,
     typer.Option(

@@ -63,7 +63,7 @@ class Settings(Spec):
     """Optimiser steps of all stages together, shared in proportion to their epochs."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Longest text in tokens."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the training step."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of everything random."""

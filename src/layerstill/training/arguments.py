@@ -11,7 +11,7 @@ from layerstill.errors import UserError
 from layerstill.recipe import Stage
 from layerstill.training.cache_choice import CacheOptions
 from layerstill.training.length import epochs_of, steps_of
-from layerstill.training.teacher_cache import Arithmetic
+from layerstill.training.teacher_cache import DTYPES, Arithmetic
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Options:
     max_steps: int | None = None
     """Stop every stage after this many optimiser steps."""
     precision: str = "auto"
-    """`fp32`, `bf16`, or `auto`: bf16 where the hardware multiplies it natively."""
+    """`fp32`, `bf16`, `fp16` (with a scaled loss), or `auto`: bf16 where the hardware multiplies it natively."""
     progress: bool = True
     """Show a progress bar."""
     trackers: tuple[str, ...] = ()
@@ -69,7 +69,8 @@ def training_arguments(
         lr_scheduler_type="constant_with_warmup" if optimiser.schedule == "constant" else optimiser.schedule,
         max_grad_norm=optimiser.clip,
         seed=options.seed,
-        bf16=uses_bf16(options.precision),
+        bf16=arithmetic_of(options.precision) == "bf16",
+        fp16=arithmetic_of(options.precision) == "fp16",
         logging_steps=0.05,
         logging_nan_inf_filter=False,
         eval_strategy=when if best or stage.evaluate != "end" else "no",
@@ -97,12 +98,19 @@ def training_arguments(
     return args
 
 
-def uses_bf16(precision: str) -> bool:
-    """Whether training steps run in bf16; UserError for an unknown word."""
-    if precision not in {"auto", "fp32", "bf16"}:
-        raise UserError(f"--precision {precision}: use fp32, bf16 or auto")
-    if precision != "auto":
-        return precision == "bf16"
+def arithmetic_of(precision: str) -> Arithmetic:
+    """In what training steps multiply under `--precision`; UserError for an unknown word.
+
+    `auto` never means fp16, in which large activations overflow: it is there for GPUs without bf16, by name.
+    """
+    if precision == "auto":
+        return "bf16" if _multiplies_bf16() else "fp32"
+    if precision not in DTYPES:
+        raise UserError(f"--precision {precision}: use {', '.join(DTYPES)} or auto")
+    return precision
+
+
+def _multiplies_bf16() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -111,9 +119,4 @@ def uses_bf16(precision: str) -> bool:
 
 def dtype_of(precision: str) -> torch.dtype:
     """The type of what training multiplies under `--precision`, and of the teacher's weights."""
-    return torch.bfloat16 if uses_bf16(precision) else torch.float32
-
-
-def arithmetic_of(precision: str) -> Arithmetic:
-    """In which of the two training steps multiply under `--precision`."""
-    return "bf16" if uses_bf16(precision) else "fp32"
+    return DTYPES[arithmetic_of(precision)]

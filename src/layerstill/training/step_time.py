@@ -13,7 +13,7 @@ from layerstill.data.order import LengthBuckets
 from layerstill.heads import Head
 from layerstill.recipe import Recipe
 from layerstill.students.build import set_trainable
-from layerstill.training.arguments import Options, dtype_of, uses_bf16
+from layerstill.training.arguments import Options, dtype_of
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
 
@@ -105,7 +105,8 @@ def _step(
     module: DistillationModule, optimiser: torch.optim.Optimizer, batch: dict[str, object], options: Options
 ) -> None:
     device = module.student.device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=uses_bf16(options.precision)):
+    dtype = dtype_of(options.precision)
+    with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
         loss = module(**batch)["loss"]
     loss.backward()
     torch.nn.utils.clip_grad_norm_((p for p in module.parameters() if p.grad is not None), 1.0)

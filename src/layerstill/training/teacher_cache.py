@@ -31,8 +31,8 @@ from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import VECTORS, AttentionRecord, Captured, CapturePlan, Kept
 from layerstill.knowledge.signals import pool_tokens
 
-Arithmetic = Literal["fp32", "bf16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Arithmetic = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[Arithmetic, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Teacher = Callable[[CapturePlan, dict[str, Tensor], Tensor], Captured]
 SHARDS = "shard-[0-9][0-9][0-9][0-9][0-9].safetensors"
 SHARD_EXAMPLES = 2048
@@ -248,7 +248,7 @@ class TeacherCache:
             batch = collator([dataset[i] for i in places])
             mask = batch["attention_mask"].bool().to(device)
             inputs = {name: batch[name].to(device) for name in ("input_ids", "token_type_ids") if name in batch}
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.arithmetic == "bf16"):
+            with torch.autocast(device.type, DTYPES[self.arithmetic], enabled=self.arithmetic != "fp32"):
                 captured = teacher(self.contents.capture, inputs, mask)
             for row, i in enumerate(places):
                 found[i] = {name: t.cpu() for name, t in self._row(captured, row, int(mask[row].sum())).items()}

@@ -44,6 +44,7 @@ from layerstill.training.checkpoint import (
     save_random_state,
 )
 from layerstill.training.compiling import compiled_layers
+from layerstill.training.loss_scale import LossScale, unfused
 from layerstill.training.module import DistillationModule
 from layerstill.training.objective_values import add_up_objectives, batches_by_length
 
@@ -63,8 +64,9 @@ class ProgressBar(ProgressCallback):
 class _Around(TrainerCallback):
     """What happens around the Trainer's steps: the module moves on, checkpoints are completed, read and thinned out."""
 
-    def __init__(self, module: DistillationModule, keep: int | None) -> None:
+    def __init__(self, module: DistillationModule, scale: LossScale, keep: int | None) -> None:
         self.module = module
+        self.scale = scale
         self.keep = keep
         self.resumed: Path | None = None
 
@@ -74,6 +76,7 @@ class _Around(TrainerCallback):
             state.best_model_checkpoint = str(best)
         if self.resumed is not None:
             load_optimizer(kwargs["optimizer"], kwargs["lr_scheduler"], self.resumed)
+            self.scale.load(self.resumed)
 
     def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         if self.resumed is not None:
@@ -81,7 +84,8 @@ class _Around(TrainerCallback):
             self.resumed = None
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        self.module.finish_step()
+        if self.scale.finish_step(state.global_step):
+            self.module.finish_step()
         self.on_epoch_end(args, state, control)
 
     def on_epoch_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
@@ -114,6 +118,7 @@ class DistillationTrainer(Trainer):
             )
         if args.gradient_accumulation_steps > 1:
             module.stage.refuse_split_batches()
+        unfused(args)
         super().__init__(module, args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise UserError("DistillationTrainer does not shard; shard a DistillationModule in a training loop")
@@ -126,7 +131,8 @@ class DistillationTrainer(Trainer):
         self._started = time.perf_counter()
         self._term_sums: dict[str, Tensor] = {}
         self._sums_since = 0
-        self._around = _Around(module, args.save_total_limit)
+        self._scale = LossScale(self.accelerator)
+        self._around = _Around(module, self._scale, args.save_total_limit)
         self.add_callback(self._around)
         args.save_total_limit = None  # the Trainer would remove older ones before the new one is on the disk
         args.save_only_model = True  # what else belongs to a checkpoint is written by `save_model`, without pickle
@@ -241,7 +247,7 @@ class DistillationTrainer(Trainer):
 
     def _tell_time(self) -> None:
         state, clock = self.state, self.module.clock
-        clock.step, clock.steps = state.global_step, state.max_steps
+        clock.step, clock.steps = state.global_step - self._scale.left_out, state.max_steps
         clock.epoch, clock.epochs = int((state.epoch or 0) + 1e-6), state.num_train_epochs
 
     def compute_loss(
@@ -272,6 +278,7 @@ class DistillationTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; with the loss go the means of every objective since the last time."""
+        logs = self._scale.told(logs)
         if "loss" in logs and self._term_sums:
             steps = max(self.state.global_step - self._sums_since, 1)
             sums = self.accelerator.reduce(torch.stack(list(self._term_sums.values())), reduction="mean").tolist()
@@ -285,6 +292,7 @@ class DistillationTrainer(Trainer):
                     raise ObjectiveError(
                         f"{name} became {value} at step {self.state.global_step}; the last checkpoint is kept. "
                         "Lower the learning rate, or the objective's weight"
+                        + ("; fp16 may be too narrow, bf16 and fp32 are not" if self._scale.used else "")
                     )
         super().log(logs, start_time)
 
@@ -355,6 +363,7 @@ class DistillationTrainer(Trainer):
             write_json(folder / COST_FILE, cost)
             save_optimizer(self.optimizer, self.lr_scheduler, folder)
             save_random_state(folder, states)
+            self._scale.save(folder)
         self.accelerator.wait_for_everyone()  # any of them may read it
 
     def _refuse_ruined(self) -> None:
