@@ -1,6 +1,6 @@
 """The act `report`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +9,16 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.latency import measure_speed
 from layerstill.reporting.arms import CONTROLS, Cell, Findings, cells, compare_all
+from layerstill.reporting.card import Card, cards_of
 from layerstill.reporting.choice import choice_of, compared_by, with_main_metric
+from layerstill.reporting.forms import read_forms
+from layerstill.reporting.looks import Looks
+from layerstill.reporting.models import Model, models_of
 from layerstill.reporting.page import PAGE_MARK, report_page
 from layerstill.reporting.plots import require_matplotlib
 from layerstill.reporting.runs import RunRecord, read_runs
 from layerstill.reporting.speed import LATENCY_FILE, known_latency, one_of_each
+from layerstill.reporting.teachers import teacher_folders
 from layerstill.training.runners import load_runner
 
 MAX_LENGTH = 128
@@ -27,6 +32,10 @@ class Report:
     runs: Sequence[RunRecord]
     cells: Sequence[Cell]
     findings: Findings
+    models: Sequence[Model]
+    """Students, teachers and the files made of them, with what each lost."""
+    cards: Sequence[Card]
+    """For each task which student, what is lost, what is gained."""
 
 
 def report(
@@ -57,21 +66,25 @@ def report(
             raise UserError(
                 f"--against {control}: no finished run of it; there are {', '.join(sorted(names)) or 'none'}"
             )
-    if latency:
-        _measure(folder, runs)
     found = cells(runs)
+    teachers = teacher_folders(found)
+    if latency:
+        _measure(folder, runs, teachers)
     findings = compare_all(found, tuple(against) or ((choice.against,) if choice.against else CONTROLS))
     if not findings.comparisons and not findings.left_out and len(found) > 1:
         findings.left_out.append(f"no two arms differ in nothing but their {choice.by}")
+    milliseconds, how = known_latency(folder, runs, teachers)
+    forms = read_forms(folder, runs)
     if output is not None:
-        milliseconds, how = known_latency(folder, runs)
-        write_text(output, report_page(folder.resolve().name, runs, found, findings, milliseconds, how))
-    return Report(runs, found, findings)
+        page = report_page(folder.resolve().name, runs, found, findings, milliseconds, how, forms)
+        write_text(output, page)
+    models = models_of(found, Looks(found), forms, milliseconds)
+    return Report(runs, found, findings, models, cards_of(models))
 
 
-def _measure(folder: Path, runs: Sequence[RunRecord]) -> None:
+def _measure(folder: Path, runs: Sequence[RunRecord], teachers: Mapping[str, Path]) -> None:
     """Write `latency.json`: one model of each kind, which take turns on short texts."""
-    places = one_of_each(runs)
+    places = one_of_each(runs, teachers)
     if not places:
         raise UserError(f"--latency: no run below {folder} has its model.safetensors")
     texts = [text[:1] for text in Task.demo().splits["dev"].texts[:20]]

@@ -20,10 +20,11 @@ def report(
         bool, typer.Option("--latency", help="Measure how long each kind of model takes for a text, on this machine.")
     ] = False,
 ) -> None:
-    """Compare runs: means over seeds, differences with intervals and tests, in words; as one HTML page with --output.
+    """Compare runs: which student, what is lost, what is gained; as one HTML page with --output.
 
-    The page holds everything it needs: tables to sort and filter, quality against cost, learning curves, out-of-domain
-    scores, diagnostics, and the commands that make each run again.
+    Means over seeds, differences with intervals and tests, in words. With one seed, students are compared with their
+    teacher and with each other over the examples of dev. The page holds everything it needs: tables to sort and filter,
+    quality against cost, learning curves, out-of-domain scores, diagnostics, and the commands that make each run again.
 
     Example:
         layerstill report runs --output report.html
@@ -32,6 +33,6 @@ def report(
     from layerstill.reporting.summary import print_summary
 
     found = acts.report(folder, output, against or (), latency)
-    print_summary(found.runs, found.cells, found.findings)
+    print_summary(found.runs, found.cells, found.findings, found.cards)
     if output is not None:
         print(f"written: {output}")

@@ -14,6 +14,7 @@ from layerstill.evaluation.statistics import (
     Summary,
     bootstrap_interval,
     equivalent,
+    example_test,
     holm,
     sign_flip_test,
     summarise,
@@ -23,6 +24,8 @@ ALPHA = 0.05
 Scores = Mapping[str, Mapping[int, float]]
 """Scores by task and seed."""
 Word = Literal["supported", "not supported", "undecided"]
+EXAMPLES = "examples"
+"""What was resampled where models, rather than the methods that made them, are compared."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Comparison:
     def evidence(self) -> bool:
         """Whether the test, after Holm, is below 0.05."""
         return self.p_holm < ALPHA
+
+    @property
+    def of_models(self) -> bool:
+        """Whether it is about these very models on other examples, and says nothing of other seeds."""
+        return self.interval.over == EXAMPLES
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,44 @@ def compare(
         test.p,
         1,
     )
+
+
+def compare_by_example(
+    a: str,
+    b: str,
+    of_a: Scores,
+    of_b: Scores,
+    examples: Mapping[str, np.ndarray],
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models, rather than two methods, by what they say of the same examples.
+
+    `examples` gives differences `(N,)` by example for every task of the scores, whose means are the differences of the
+    scores; over several seeds, those of their mean. Interval and test are over examples: they say what to expect of
+    these models on other examples, and with one seed that is all that can be said. UserError for a task without them.
+    """
+    if of_a.keys() != of_b.keys() or of_a.keys() != examples.keys() or not of_a:
+        raise UserError(f"{a} and {b} are not paired by example on {_list(of_a)}")
+    gaps = {task: np.asarray(values, dtype=float) for task, values in examples.items()}
+    test = example_test(list(gaps.values()), seed)
+    by_task = {task: _over_examples([values], level, seed) for task, values in gaps.items()}
+    return Comparison(
+        a,
+        b,
+        _summary(of_a),
+        _summary(of_b),
+        float(np.mean([values.mean() for values in gaps.values()])),
+        _over_examples(list(gaps.values()), level, seed),
+        test,
+        by_task,
+        test.p,
+        1,
+    )
+
+
+def _over_examples(gaps: Sequence[np.ndarray], level: float, seed: int) -> Interval:
+    return replace(bootstrap_interval(gaps, level, seed), over=EXAMPLES)
 
 
 def as_family(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -151,10 +197,13 @@ def no_interval(comparison: Comparison) -> str:
 
 def _finding(c: Comparison) -> str:
     family = f" after Holm, {c.family} comparisons" if c.family > 1 else ""
-    p = f"p = {c.p_holm:.2g}{family}" if c.p_holm >= 0.001 else f"p < 0.001{family}"
+    p = f"{p_words(c.p_holm)}{family}"
+    seeds = "; with one seed each this is about these two models alone" if c.of_models and c.of_a.n == 1 else ""
     if c.evidence:
-        return f"evidence that {c.a} is {'higher' if c.difference > 0 else 'lower'} ({p})"
+        return f"evidence that {c.a} is {'higher' if c.difference > 0 else 'lower'} ({p}){seeds}"
     finding = f"no evidence of a difference ({p})"
+    if c.of_models:
+        return finding + seeds
     if c.test.smallest >= ALPHA:
         return f"{finding}; {c.test.pairs} pairs cannot give a p below {c.test.smallest:.4g}"
     if c.test.smallest * c.family >= ALPHA:
@@ -163,10 +212,16 @@ def _finding(c: Comparison) -> str:
     return finding
 
 
+def p_words(p: float) -> str:
+    """A p-value in words."""
+    return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
+
+
 def _summary(scores: Scores) -> Summary:
     """Mean over tasks; the spread is that of seeds within tasks (root of the mean variance)."""
     parts = [summarise(list(by_seed.values())) for by_seed in scores.values()]
-    sd = float(np.sqrt(np.mean([(p.sd or 0.0) ** 2 for p in parts])))
+    known = any(p.sd is not None for p in parts)
+    sd = float(np.sqrt(np.mean([(p.sd or 0.0) ** 2 for p in parts]))) if known else None
     return Summary(float(np.mean([p.mean for p in parts])), sd, sum(p.n for p in parts))
 
 

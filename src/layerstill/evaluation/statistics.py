@@ -18,6 +18,8 @@ RESAMPLES = 4000
 EXACT_PAIRS = 13
 """Up to so many pairs every pattern of signs is tried; beyond, 9,999 random ones."""
 FEWEST_BLOCKS = 6
+MOST_FLIPPED = 20_000
+"""Differences up to which signs are flipped at random; of more, their sum is as good as normally distributed."""
 _CELLS = 2_000_000
 
 
@@ -116,8 +118,12 @@ def _freedom(arrays: Sequence[np.ndarray]) -> float:
 def _drawn_means(array: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Means `(resamples,)` of resampled rows, and columns if there are any."""
     rows = len(array)
-    if array.ndim == 1:
+    if array.ndim == 1 and rows * resamples <= 4 * _CELLS:
         return array[rng.integers(0, rows, (resamples, rows))].mean(1)
+    if array.ndim == 1:  # examples, which are many: not all draws at once
+        step = max(1, _CELLS // rows)
+        draws = (min(step, resamples - start) for start in range(0, resamples, step))
+        return np.concatenate([array[rng.integers(0, rows, (n, rows))].mean(1) for n in draws])
     columns = array.shape[1]
     means = np.empty(resamples)
     step = max(1, _CELLS // columns)
@@ -159,6 +165,12 @@ def sign_flip_test(groups: Sequence[np.ndarray | Sequence[float]], seed: int = 0
     if not differences.any():
         return PairedTest(1.0, smallest, pairs, method)
 
+    return PairedTest(_flipped(differences, weights, exact, seed), smallest, pairs, method)
+
+
+def _flipped(differences: np.ndarray, weights: np.ndarray, exact: bool, seed: int) -> float:
+    """The share of patterns of signs under which the weighted sum of `differences` is as far from 0 as it is."""
+
     def statistic(x: np.ndarray, axis: int) -> np.ndarray:
         return np.moveaxis(x, axis, -1) @ weights
 
@@ -171,7 +183,38 @@ def sign_flip_test(groups: Sequence[np.ndarray | Sequence[float]], seed: int = 0
         batch=1_000,
         rng=np.random.default_rng(named_seed(seed, "sign flips")),
     )
-    return PairedTest(float(min(1.0, result.pvalue)), smallest, pairs, method)
+    return float(min(1.0, result.pvalue))
+
+
+def example_test(groups: Sequence[np.ndarray | Sequence[float]], seed: int = 0) -> PairedTest:
+    """Permutation test of differences `(N,)` by example, one array a task: two given models on other examples.
+
+    The same sign flips as between seeds. An example that both models get right or both get wrong has the difference 0,
+    whose sign does not matter. Where all others differ by as much as each other (accuracy on one task), flips are
+    counted by the binomial distribution, which is McNemar's exact test (1947, doi 10.1007/BF02295996). With more than
+    20,000 of them, the sum of random signs is taken for normally distributed.
+    """
+    arrays = [_finite(group, 2, "test over examples") for group in groups]
+    if not arrays:
+        raise UserError("a test over examples needs at least one task")
+    differences = np.concatenate(arrays)
+    weights = np.concatenate([np.full(len(a), 1 / (len(a) * len(arrays))) for a in arrays])
+    examples, unequal = len(differences), differences != 0
+    differences, weights = differences[unequal], weights[unequal]
+    count = len(differences)
+    if count == 0:
+        return PairedTest(1.0, 1.0, examples, "no example differs")
+    parts = np.abs(differences * weights)
+    if np.allclose(parts, parts[0], rtol=1e-9, atol=0):
+        p = float(stats.binomtest(int((differences > 0).sum()), count).pvalue)
+        return PairedTest(p, min(1.0, 2 / 2.0**count), examples, "McNemar, exact")
+    if count > MOST_FLIPPED:
+        p = 2 * float(stats.norm.sf(abs(float(differences @ weights)) / float(np.sqrt((parts**2).sum()))))
+        return PairedTest(p, 0.0, examples, "sign flips, normal")
+    exact = count <= EXACT_PAIRS
+    smallest = min(1.0, 2 / 2.0**count) if exact else 2 / 10_000
+    method = "sign flips of examples, exact" if exact else "sign flips of examples, 9,999 drawn"
+    return PairedTest(_flipped(differences, weights, exact, seed), smallest, examples, method)
 
 
 def wilcoxon_test(differences: np.ndarray | Sequence[float]) -> PairedTest:

@@ -9,28 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from layerstill.errors import UserError
-from layerstill.evaluation.comparison import Comparison, as_family, compare
-from layerstill.evaluation.predictions import load_predictions
+from layerstill.evaluation.comparison import Comparison, as_family, compare, compare_by_example
 from layerstill.evaluation.statistics import Ranks, Summary, friedman_ranks, summarise, win_matrix
+from layerstill.reporting.differences import DETAILS, suffixes
 from layerstill.reporting.runs import WHOLE, RunRecord, word
 
 CONTROLS = ("finetune", "kd")
 """What every other recipe is held against, where it is there."""
-_DETAILS = {
-    "teacher_fingerprint": "teacher",
-    "data_fingerprint": "data",
-    "supplementary": "supplementary",
-    "unlabelled": "unlabelled",
-    "augment": "augment",
-    "teacher_probabilities": "probabilities",
-    "max_steps": "max_steps",
-    "max_length": "max_length",
-    "precision": "precision",
-}
-"""Settings of `run.json` in which runs of one cell do not differ, and what they are called."""
-
-_PRINTS = {"teacher", "data", "supplementary", "unlabelled", "probabilities"}
-"""Those that are fingerprints, of which the first digits tell enough."""
 
 
 class Setting(NamedTuple):
@@ -64,6 +49,11 @@ class Cell:
     def by_seed(self) -> dict[int, RunRecord]:
         """The runs by seed."""
         return {run.checked.seed: run for run in self.runs}
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether its runs made whole models, of which students are made."""
+        return self.runs[0].is_teacher
 
     @property
     def ambiguous(self) -> bool:
@@ -154,7 +144,7 @@ def _details(run: RunRecord, draw: int | str | None = None) -> dict[str, str]:
     if not isinstance(settings, dict):
         return {}
     own = ("data_fingerprint", "teacher_fingerprint") if draw == "run" else ()
-    return {label: word(settings.get(key)) for key, label in _DETAILS.items() if key not in own}
+    return {label: word(settings.get(key)) for key, label in DETAILS.items() if key not in own}
 
 
 def _setting(runs: list[RunRecord]) -> Setting:
@@ -176,13 +166,9 @@ def _arm_names(groups: dict[tuple, list[RunRecord]], settings: dict[tuple, Setti
         names[key] += f", study {run.study}" if run.study and len(studies) > 1 else ""
         twins[names[key], run.checked.task, settings[key]].append(key)
     for keys in twins.values():
-        hashes = [groups[key][0].checked.recipe_hash[:6] for key in keys]
-        details = [_details(groups[key][0]) for key in keys]
-        for key, own_hash, own in zip(keys, hashes, details, strict=True):
-            names[key] += f" #{own_hash}" if len(set(hashes)) > 1 else ""
-            for label, value in own.items():
-                if len({other.get(label) for other in details}) > 1:
-                    names[key] += f", {label} {value[:6] if label in _PRINTS else value}"
+        firsts = [groups[key][0] for key in keys]
+        for key, suffix in zip(keys, suffixes(firsts, [_details(run) for run in firsts]), strict=True):
+            names[key] += f", {suffix}" if suffix else ""
     return names
 
 
@@ -201,7 +187,7 @@ def compare_all(found: Sequence[Cell], against: Sequence[str] = CONTROLS) -> Fin
             )
         for a, b in pairs:
             try:
-                findings.comparisons.append((setting, _compare(a, b, arms[a], arms[b])))
+                findings.comparisons.append((setting, compare_arms(a, b, arms[a], arms[b])))
             except UserError as reason:
                 findings.left_out.append(f"{setting}: {reason}")
     family = as_family([c for _, c in findings.comparisons])
@@ -233,24 +219,32 @@ def _pairs(arms: dict[str, dict[str, Cell]], against: Sequence[str]) -> list[tup
     return pairs
 
 
-def _compare(a: str, b: str, of_a: dict[str, Cell], of_b: dict[str, Cell]) -> Comparison:
-    first, second, examples = {}, {}, {}
+def compare_arms(a: str, b: str, of_a: dict[str, Cell], of_b: dict[str, Cell]) -> Comparison:
+    """Two arms, by their cells on each task; UserError where that cannot be fair.
+
+    Over the seeds that both have, where there are two; else what the two models say of the same examples.
+    """
+    scores: dict[str, list[dict[int, float]]] = {}
+    examples = {}
     tasks = sorted(of_a.keys() & of_b.keys())
     for task in tasks:
         one, other = of_a[task], of_b[task]
         _refuse_unequal(one, other)
-        seeds = sorted(one.by_seed.keys() & other.by_seed.keys())
-        if len(seeds) < 2:
-            continue
-        first[task] = {s: one.by_seed[s].score for s in seeds}
-        second[task] = {s: other.by_seed[s].score for s in seeds}
-        gaps = _by_example(one, other, seeds)
-        if gaps is not None:
-            examples[task] = gaps
-    if not first:
-        why = f"fewer than two common seeds on {', '.join(tasks)}" if tasks else "no task in common"
-        raise UserError(f"{a} and {b} are not compared: {why}")
-    return compare(a, b, first, second, examples)
+        if seeds := sorted(one.by_seed.keys() & other.by_seed.keys()):
+            scores[task] = [{s: cell.by_seed[s].score for s in seeds} for cell in (one, other)]
+            gaps = _by_example(one, other, seeds)
+            if gaps is not None:
+                examples[task] = gaps
+    several = {task: pair for task, pair in scores.items() if len(pair[0]) > 1}
+    if several:
+        first, second = ({task: pair[i] for task, pair in several.items()} for i in (0, 1))
+        return compare(a, b, first, second, {task: gaps for task, gaps in examples.items() if task in several})
+    if examples:
+        first, second = ({task: scores[task][i] for task in examples} for i in (0, 1))
+        return compare_by_example(a, b, first, second, {task: gaps[0] for task, gaps in examples.items()})
+    why = f"fewer than two common seeds on {', '.join(tasks)}" if tasks else "no task in common"
+    also = ", and what both said of the same examples is not there" if any(scores.values()) else ""
+    raise UserError(f"{a} and {b} are not compared: {why}{also}")
 
 
 def _refuse_unequal(one: Cell, other: Cell) -> None:
@@ -266,25 +260,11 @@ def _refuse_unequal(one: Cell, other: Cell) -> None:
 
 def _by_example(one: Cell, other: Cell, seeds: list[int]) -> np.ndarray | None:
     """Differences `(S, N)` of what examples contribute, where both arms kept what they said of the same examples."""
-    rows, ids = [], []
-    for seed in seeds:
-        pair = [_contributions(cell.by_seed[seed]) for cell in (one, other)]
-        if pair[0] is None or pair[1] is None:
-            return None
-        ids += [pair[0][0], pair[1][0]]
-        rows.append((pair[0][1], pair[1][1]))
-    if not all(np.array_equal(found, ids[0]) for found in ids):
+    pairs = [(one.by_seed[seed].adds, other.by_seed[seed].adds) for seed in seeds]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if len(known) < len(pairs) or not all(np.array_equal(x[0], known[0][0][0]) for pair in known for x in pair):
         return None
-    return np.stack([a - b for a, b in rows])
-
-
-def _contributions(run: RunRecord) -> tuple[np.ndarray, np.ndarray] | None:
-    """Ids of a run's examples and what each contributes to its score, if that follows from what it said of them."""
-    found = load_predictions(run.folder) if run.folder else None
-    values = found.contributions(run.metric) if found is not None else None
-    if found is None or values is None or abs(values.mean() - run.score) > 1e-6:
-        return None
-    return found.ids, values
+    return np.stack([a[1] - b[1] for a, b in known])
 
 
 def rankings(found: Sequence[Cell]) -> list[Ranking]:

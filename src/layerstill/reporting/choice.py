@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from layerstill.reporting.figures import get
+from layerstill.reporting.reading import get
 from layerstill.reporting.runs import AXIS, RunRecord
 
 _PAIRED = ("seed", "task")

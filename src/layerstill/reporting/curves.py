@@ -7,27 +7,39 @@ import numpy as np
 
 from layerstill.reporting import plots
 from layerstill.reporting.arms import Cell
-from layerstill.reporting.figures import Looks, Section, by, legend, number
+from layerstill.reporting.figures import Section, by, legend
+from layerstill.reporting.looks import Looks, chosen
 from layerstill.reporting.plots import Plot, Series, Table
+from layerstill.reporting.reading import number
 from layerstill.reporting.runs import RunRecord
 
 MOST_CURVES = 24
 """Plots of single objectives, one a cell; more would make the page heavy."""
 
 
-def learning_curves(cells: Sequence[Cell]) -> Section:
+def learning_curves(cells: Sequence[Cell], looks: Looks | None = None) -> Section:
     """Training loss and dev score of all arms, then each arm's objectives."""
-    section = Section("Learning curves", "Means over seeds; stages follow each other on the axis of steps.")
-    looks = Looks(cells)
+    section = Section(
+        "Learning curves",
+        "Means over seeds; stages follow each other on the axis of steps. A loss has the unit of its recipe, so lines "
+        "that would be flat beside others have panels of their own, and axes are logarithmic where values span much.",
+        more_title="Objectives of each arm",
+    )
+    looks = looks or Looks(cells)
     curves = {id(c): Curves(c.runs) for c in cells}
-    for (task, setting), of in by(cells, lambda c: (c.task, c.setting)).items():
-        for group, name, title in (("", "loss", "training loss"), ("dev", of[0].metric, f"{of[0].metric} on dev")):
-            series = [s for c in of if (s := curves[id(c)].series(c.arm, group, name, looks[c.arm])) is not None]
+    for (task, regime), of in by(cells, lambda c: (c.task, c.setting.regime)).items():
+        where = task if regime == "full" else f"{task}, {regime}"
+        bright = chosen(c for c in of if curves[id(c)].runs)
+        metric = of[0].metric
+        for group, name, title in (("", "loss", "training loss"), ("dev", metric, f"{metric} on dev")):
+            drawn = [(c, curves[id(c)].series(looks.name(c), group, name, looks.look(c))) for c in of]
+            series = [s for c, s in drawn if s is not None and c in bright]
+            rest = [s for c, s in drawn if s is not None and c not in bright]
             if any(len(s.x) > 1 for s in series):
-                section.plots.append(_curve_plot(f"{task}: {title}", str(setting), series, title))
+                section.plots.append(_curve_plot(f"{where}: {title}", series, title, group == "", rest))
     shown = [c for c in cells if curves[id(c)].objectives][:MOST_CURVES]
     for cell in shown:
-        section.plots.extend(_objective_plots(cell, curves[id(cell)]))
+        section.more.extend(_objective_plots(cell, looks.name(cell), curves[id(cell)]))
     hidden = sum(bool(curves[id(c)].objectives) for c in cells) - len(shown)
     if hidden:
         section.intro += f" Objectives are drawn for the first {MOST_CURVES} arms; {hidden} more are in metrics.jsonl."
@@ -79,7 +91,7 @@ def _names(runs: list[list[tuple[int, dict]]], group: str) -> list[str]:
     return list(names)
 
 
-def _objective_plots(cell: Cell, curves: Curves) -> list[Plot]:
+def _objective_plots(cell: Cell, name: str, curves: Curves) -> list[Plot]:
     made = []
     for group, title in (
         ("objectives", "objectives"),
@@ -89,20 +101,22 @@ def _objective_plots(cell: Cell, curves: Curves) -> list[Plot]:
         names = curves.objectives if group == "objectives" else _names(curves.runs, group)
         series = [s for i, n in enumerate(names) if (s := curves.series(n, group, n, i)) is not None]
         if any(len(s.x) > 1 for s in series):
-            made.append(_curve_plot(f"{cell.task}, {cell.arm}: {title}", str(cell.setting), series, "value", log=True))
+            regime = "" if cell.setting.regime == "full" or cell.setting.regime in name else f", {cell.setting.regime}"
+            made.append(_curve_plot(f"{cell.task}, {name}{regime}: {title}", series, "value", True))
     return made
 
 
-def _curve_plot(title: str, setting: str, series: list[Series], ylabel: str, log: bool = False) -> Plot:
+def _curve_plot(title: str, series: list[Series], ylabel: str, own: bool, rest: Sequence[Series] = ()) -> Plot:
     rows: list[list[Any]] = []
-    for s in series:
+    for s in (*series, *rest):
         spread: Sequence[Any] = s.spread or [None] * len(s.x)
         rows += [[s.name, *values] for values in zip(s.x, s.y, spread, strict=True)]
     ends = "; ".join(f"{s.name} from {s.y[0]:.3g} to {s.y[-1]:.3g}" for s in series[:6])
+    grey = f" In grey: {len(rest)} that score less." if rest else ""
     return Plot(
-        f"{title} ({setting})",
-        f"Lines over steps: {ends}{' and others' if len(series) > 6 else ''}.",
-        plots.lines(series, "step", ylabel, log),
+        title,
+        f"Lines over steps: {ends}{' and others' if len(series) > 6 else ''}.{grey}",
+        plots.lines(series, "step", ylabel, own, rest),
         Table(["line", "step", ylabel, "sd"], rows),
-        legend(series),
+        legend(series, rest),
     )

@@ -8,8 +8,10 @@ import numpy as np
 from layerstill.evaluation.statistics import summarise
 from layerstill.reporting import plots
 from layerstill.reporting.arms import Cell
-from layerstill.reporting.figures import Looks, Section, by, get, legend, number
+from layerstill.reporting.figures import Section, by, legend
+from layerstill.reporting.looks import Looks, chosen, where
 from layerstill.reporting.plots import Plot, Series, Table
+from layerstill.reporting.reading import get, number
 
 MOST_MAPS = 12
 """Heat maps of each kind; more would make the page heavy."""
@@ -19,27 +21,34 @@ _LINES = (
 )
 
 
-def diagnostics(cells: Sequence[Cell]) -> Section:
+def diagnostics(cells: Sequence[Cell], looks: Looks | None = None) -> Section:
     """All plots and tables of the runs' `diagnostics.json`; parts that are not there are left out."""
     section = Section("Diagnostics", "From diagnostics.json of the runs that have one; lines are means over seeds.")
-    looks = Looks(cells)
+    looks = looks or Looks(cells)
     found = {id(c): [d for r in c.runs if isinstance(d := r.read("diagnostics.json"), dict)] for c in cells}
     cells = [c for c in cells if found[id(c)]]
-    for (task, setting), of in by(cells, lambda c: (c.task, c.setting)).items():
+    words = where(cells)
+    for (task, _), of in by(cells, lambda c: (c.task, c.setting)).items():
+        bright = chosen(of)
         for part, axis, xlabel, title in _LINES:
             for split in ("dev", "train"):
-                series = [s for c in of if (s := _line(c.arm, found[id(c)], part, axis, split, looks[c.arm]))]
-                if series:
-                    where = f"{task}, {split}: {title} ({setting})"
-                    section.plots.append(_line_plot(where, xlabel, title.split(" ")[0], series))
+                lines = [
+                    (c, s)
+                    for c in of
+                    if (s := _line(looks.name(c), found[id(c)], part, axis, split, looks.look(c))) is not None
+                ]
+                if lines:
+                    series, rest = ([s for c, s in lines if (c in bright) == way] for way in (True, False))
+                    name = f"{task}, {split}: {title}{words[id(of[0])]}"
+                    section.plots.append(_line_plot(name, xlabel, title.split(" ")[0], series, rest))
     for kind, draw in (("similarity of layers", _similarity), ("loss in a plane", _plane)):
-        drawn = [p for c in cells for p in draw(f"{c.task}, {c.arm}: {kind} ({c.setting})", found[id(c)])]
+        drawn = [p for c in cells for p in draw(f"{c.task}, {looks.name(c)}: {kind}", found[id(c)])]
         section.plots.extend(drawn[:MOST_MAPS])
         if len(drawn) > MOST_MAPS:
             section.intro += f" Of {len(drawn)} maps of {kind} the first {MOST_MAPS} are drawn."
     parts = {"Gap between train and dev": _gap, "Agreement with the teacher": _agreement, "Curvature": _hessian}
     for title, read in parts.items():
-        if table := _table(cells, found, read):
+        if table := _table(cells, found, read, looks):
             section.tables.append((title, table))
     return section
 
@@ -63,15 +72,15 @@ def _line(name: str, found: list[dict], part: str, axis: str, split: str, look: 
     return Series(name, x, list(table.mean(0)), spread, look)
 
 
-def _line_plot(title: str, xlabel: str, ylabel: str, series: list[Series]) -> Plot:
+def _line_plot(title: str, xlabel: str, ylabel: str, series: list[Series], rest: list[Series]) -> Plot:
     rows: list[list[Any]] = []
-    for s in series:
+    for s in (*series, *rest):
         spread: Sequence[Any] = s.spread or [None] * len(s.x)
         rows += [[s.name, *values] for values in zip(s.x, s.y, spread, strict=True)]
     alt = "; ".join(f"{s.name} between {min(s.y):.3g} and {max(s.y):.3g}" for s in series)
-    drawn = plots.lines(series, xlabel, ylabel)
+    drawn = plots.lines(series, xlabel, ylabel, rest=rest)
     return Plot(
-        title, f"Lines over {xlabel}: {alt}.", drawn, Table(["arm", xlabel, ylabel, "sd"], rows), legend(series)
+        title, f"Lines over {xlabel}: {alt}.", drawn, Table(["arm", xlabel, ylabel, "sd"], rows), legend(series, rest)
     )
 
 
@@ -138,7 +147,7 @@ def _hessian(data: dict) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _table(cells: Sequence[Cell], found: dict[int, list[dict]], read: Any) -> Table | None:
+def _table(cells: Sequence[Cell], found: dict[int, list[dict]], read: Any, looks: Looks) -> Table | None:
     """Means over runs of what `read` finds, a row a cell."""
     values = {id(c): [read(d) for d in found[id(c)]] for c in cells}
     names = list(dict.fromkeys(name for of in values.values() for one in of for name in one))
@@ -149,7 +158,7 @@ def _table(cells: Sequence[Cell], found: dict[int, list[dict]], read: Any) -> Ta
         of = [one for one in values[id(cell)] if one]
         means = [summarise(v).mean if (v := [one[n] for one in of if n in one]) else None for n in names]
         if of:
-            rows.append([cell.task, cell.arm, str(cell.setting), len(of), *means])
+            rows.append([cell.task, looks.name(cell), str(cell.setting), len(of), *means])
     return Table(["task", "arm", "setting", "n", *names], rows)
 
 

@@ -6,21 +6,25 @@ from typing import Any
 
 from layerstill.evaluation.statistics import summarise
 from layerstill.reporting import plots
-from layerstill.reporting.arms import Cell, Setting
-from layerstill.reporting.figures import Looks, Section, by, count, get, legend, number
+from layerstill.reporting.arms import Cell
+from layerstill.reporting.figures import Section, by, legend
+from layerstill.reporting.looks import COLOURS, Looks, where
+from layerstill.reporting.naming import telling
 from layerstill.reporting.plots import Plot, Series, Table
+from layerstill.reporting.reading import count, get, number
 from layerstill.reporting.runs import REGIME_SETTINGS, RunRecord, word
 
 
-def out_of_domain(cells: Sequence[Cell]) -> Section:
+def out_of_domain(cells: Sequence[Cell], looks: Looks | None = None) -> Section:
     """Scores on other sets than the task's own: means by arm, and each run's against its in-domain score."""
     section = Section(
         "Out of domain",
         "A model that is better at home is usually better abroad, too: what counts is what lies above or below the "
         "others at the same in-domain score. In-domain scores are in the classes of the set, where it has other ones.",
     )
-    looks = Looks(cells)
-    for (task, setting), of in by(cells, lambda c: (c.task, c.setting)).items():
+    looks = looks or Looks(cells)
+    words = where(cells)
+    for (task, _), of in by(cells, lambda c: (c.task, c.setting)).items():
         sets = sorted({name for c in of for r in c.runs for name in r.checked.ood if _abroad(r, name) is not None})
         if not sets:
             continue
@@ -32,36 +36,38 @@ def out_of_domain(cells: Sequence[Cell]) -> Section:
             means = {s: summarise(v) for s, v in found.items() if v}
             x = [sets.index(s) for s in means]
             y, sd = [100 * m.mean for m in means.values()], [100 * (m.sd or 0) for m in means.values()]
-            series.append(Series(cell.arm, x, y, sd, looks[cell.arm]))
+            series.append(Series(looks.name(cell), x, y, sd, looks.look(cell), "point"))
             home = {
                 s: 100 * summarise([_home(r, s) for r in cell.runs if _abroad(r, s) is not None]).mean for s in means
             }
-            rows += [[cell.arm, s, v, d, m.n, home[s] - v] for (s, m), v, d in zip(means.items(), y, sd, strict=True)]
+            for (s, m), v, d in zip(means.items(), y, sd, strict=True):
+                rows.append([looks.name(cell), s, v, d, m.n, home[s] - v])
         alt = f"Mean {metric} of {len(of)} arms on {', '.join(sets)}, from {min(r[2] for r in rows):.1f} to "
         section.plots.append(
             Plot(
-                f"{task} out of domain ({setting})",
+                f"{task} out of domain{words[id(of[0])]}",
                 alt + f"{max(r[2] for r in rows):.1f}.",
                 plots.bars(sets, series, f"{metric}, %"),
                 Table(["arm", "set", f"{metric}, %", "sd", "n", "in-domain minus this"], rows),
                 legend(series),
             )
         )
-        section.plots.extend(_home_and_abroad(task, setting, of, name, looks) for name in sets)
-        section.tables.extend(_parts(task, of))
+        section.plots.extend(_home_and_abroad(task, words[id(of[0])], of, name, looks) for name in sets)
+        section.tables.extend(_parts(task, of, looks))
     return section
 
 
-def _home_and_abroad(task: str, setting: Setting, of: list[Cell], name: str, looks: Looks) -> Plot:
+def _home_and_abroad(task: str, setting: str, of: list[Cell], name: str, looks: Looks) -> Plot:
     series, rows = [], []
     for cell in of:
         pairs = [
             (100 * _home(r, name), 100 * v, r.checked.seed) for r in cell.runs if (v := _abroad(r, name)) is not None
         ]
-        series.append(Series(cell.arm, [p[0] for p in pairs], [p[1] for p in pairs], None, looks[cell.arm]))
-        rows += [[cell.arm, seed, x, y] for x, y, seed in pairs]
+        x, y = [p[0] for p in pairs], [p[1] for p in pairs]
+        series.append(Series(looks.name(cell), x, y, None, looks.look(cell), "point"))
+        rows += [[looks.name(cell), seed, a, b] for a, b, seed in pairs]
     return Plot(
-        f"{name} against {task}, each run ({setting})",
+        f"{name} against {task}, each run{setting}",
         f"{len(rows)} runs, score on {name} over score on {task}.",
         plots.points(series, f"{of[0].metric} on {task}, %", f"on {name}, %"),
         Table(["arm", "seed", f"on {task}, %", f"on {name}, %"], rows),
@@ -69,7 +75,7 @@ def _home_and_abroad(task: str, setting: Setting, of: list[Cell], name: str, loo
     )
 
 
-def _parts(task: str, of: list[Cell]) -> list[tuple[str, Table]]:
+def _parts(task: str, of: list[Cell], looks: Looks) -> list[tuple[str, Table]]:
     rows = []
     for cell in of:
         values = defaultdict(list)
@@ -82,7 +88,7 @@ def _parts(task: str, of: list[Cell]) -> list[tuple[str, Table]]:
                         values[name, str(part)].append(100 * value)
         for (name, part), numbers in values.items():
             s = summarise(numbers)
-            rows.append([cell.arm, str(cell.setting), name, part, s.mean, s.sd, s.n])
+            rows.append([looks.name(cell), str(cell.setting), name, part, s.mean, s.sd, s.n])
     header = ["arm", "setting", "set", "part", "mean, %", "sd", "n"]
     return [(f"{task}: parts of the out-of-domain sets", Table(header, rows))] if rows else []
 
@@ -111,13 +117,16 @@ _MANNER = {"label_noise": "noise", "few_samples": "stratified"}
 """What a plot is drawn over, and how it is done, which means nothing to data without it."""
 
 
-def regimes(cells: Sequence[Cell]) -> Section:
+def regimes(cells: Sequence[Cell], looks: Looks | None = None) -> Section:
     """Score against the rate of label noise and against the number of examples, where runs differ in these."""
     section = Section(
         "Data regimes",
         "Scores on clean dev data after training on changed training data; a line for each way of changing them.",
     )
-    looks = Looks(cells)
+    looks = looks or Looks(cells)
+    settings = list(dict.fromkeys((c.setting.size, c.setting.start) for c in cells))
+    named = telling([{"size": size, "start": start} for size, start in settings])
+    words = {s: f" ({name})" if len(settings) > 1 else "" for s, name in zip(settings, named, strict=True)}
     for key, label in (("label_noise", "share of wrong training labels"), ("few_samples", "training examples")):
         for (task, size, start), of in by(cells, lambda c: (c.task, c.setting.size, c.setting.start)).items():
             series, rows = [], []
@@ -126,7 +135,8 @@ def regimes(cells: Sequence[Cell]) -> Section:
                     name = f"{arm}, {how}" if how else arm
                     means = [(x, c.summary()) for x, c in line]
                     y, sd = [100 * m.mean for _, m in means], [100 * (m.sd or 0) for _, m in means]
-                    series.append(Series(name, [x for x, _ in means], y, sd, looks[arm] + plots.COLOURS * place))
+                    look = looks.look(arms_cells[0]) % COLOURS + COLOURS * place
+                    series.append(Series(name, [x for x, _ in means], y, sd, look))
                     rows += [
                         [name, x if key == "label_noise" else count(x), 100 * m.mean, m.sd and 100 * m.sd, m.n]
                         for x, m in means
@@ -135,7 +145,7 @@ def regimes(cells: Sequence[Cell]) -> Section:
                 continue
             section.plots.append(
                 Plot(
-                    f"{task}: {of[0].metric} against {label} ({size}, started from {start})",
+                    f"{task}: {of[0].metric} against {label}{words[size, start]}",
                     "; ".join(f"{s.name} from {s.y[0]:.1f} to {s.y[-1]:.1f}" for s in series) + ".",
                     plots.lines(series, label, f"{of[0].metric}, %"),
                     Table(["arm", label, f"{of[0].metric}, %", "sd", "n"], rows),

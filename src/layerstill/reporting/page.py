@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, get_args
@@ -14,12 +14,26 @@ from markupsafe import Markup
 from layerstill.evaluation.comparison import words
 from layerstill.reporting import plots
 from layerstill.reporting.arms import Cell, Findings, Ranking, rankings
+from layerstill.reporting.card import cards_of
 from layerstill.reporting.command import NOT_RECORDED, command_of
 from layerstill.reporting.curves import learning_curves
 from layerstill.reporting.diagnostic_plots import diagnostics
 from layerstill.reporting.figures import Section, by, comparison_plots, quality_and_cost
+from layerstill.reporting.forms import Form
+from layerstill.reporting.looks import Looks
+from layerstill.reporting.models import Model, models_of
 from layerstill.reporting.other_data import out_of_domain, regimes
-from layerstill.reporting.overview import cell_table, problem_table, run_table, shown, sort_key, win_table
+from layerstill.reporting.overview import (
+    Named,
+    model_table,
+    problem_table,
+    run_names,
+    run_table,
+    shown,
+    sort_key,
+    win_table,
+)
+from layerstill.reporting.plots import Table
 from layerstill.reporting.runs import RunRecord, Status
 
 PAGE_MARK = '<meta name="generator" content="layerstill report">'
@@ -30,39 +44,37 @@ def report_page(
     runs: Sequence[RunRecord],
     found: Sequence[Cell],
     findings: Findings,
-    latency: dict[str, float],
+    latency: Mapping[str, float] = {},
     latency_note: str = "",
+    forms: Sequence[Form] = (),
 ) -> str:
-    """The page about `runs`, grouped as `found` and compared as `findings` says; `latency` is milliseconds by a run's
-    name. UserError without matplotlib.
+    """The page about `runs`, grouped as `found` and compared as `findings` says.
+
+    `latency` is milliseconds by a run's name, or by a teacher's folder; `forms` are the files made of the models.
+    UserError without matplotlib.
     """
     plots.require_matplotlib()
-    students = [c for c in found if not c.runs[0].is_teacher]
-    cost = quality_and_cost(found, latency)
+    looks = Looks(found)
+    models = models_of(found, looks, forms, latency)
+    students = [c for c in found if not c.is_teacher]
+    cost = quality_and_cost(models, looks)
     cost.intro += latency_note
     sections = [
+        _losses(models),
         _comparisons(findings, rankings(found)),
         cost,
-        out_of_domain(found),
-        regimes(students),
-        learning_curves(found),
-        diagnostics(found),
+        out_of_domain(found, looks),
+        regimes(students, looks),
+        learning_curves(found, looks),
+        diagnostics(found, looks),
     ]
-    environment = Environment(
-        loader=PackageLoader("layerstill.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     number = itertools.count(1)
-    environment.filters |= {
-        "shown": shown,
-        "sort_key": sort_key,
-        # Drawn here from numbers and escaped names, by matplotlib.
-        "own_ids": lambda svg: Markup(plots.with_own_ids(svg, next(number))),
-    }
-    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    environment = page_environment()
+    # Drawn here from numbers and escaped names, by matplotlib.
+    environment.filters["own_ids"] = lambda svg: Markup(plots.with_own_ids(svg, next(number)))
+    style, script = (asset(name) for name in ("report.css", "report.js"))
+    names = run_names(runs, found, looks)
+    commands = [_configuration(c, looks) for c in found]
     return environment.get_template("report.html.j2").render(
         mark=Markup(PAGE_MARK),
         title=title,
@@ -71,30 +83,86 @@ def report_page(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         counts={status: count for status in get_args(Status) if (count := sum(r.status == status for r in runs))},
-        results=cell_table(found),
+        cards=cards_of(models),
+        results=model_table(models),
+        one_seed=any(m.student and m.score.n == 1 for m in models),
+        selected=any(run.selected != "last" for cell in found for run in cell.runs),
         sentences=[
             (str(setting), [words(c) for _, c in of]) for setting, of in by(findings.comparisons, _first).items()
         ],
         left_out=findings.left_out,
-        sections=[s for s in sections if s.plots or s.tables],
-        runs=run_table(runs, latency),
-        problems=problem_table(runs),
+        sections=[s for s in sections if s.plots or s.tables or s.more],
+        runs=run_table(runs, found, looks, latency),
+        problems=problem_table(runs, names),
         not_recorded=NOT_RECORDED,
-        configurations=[_configuration(c) for c in found],
+        configurations=commands,
     )
+
+
+def page_environment() -> Environment:
+    """What templates of pages are rendered with: everything is escaped, nothing may be missing."""
+    environment = Environment(
+        loader=PackageLoader("layerstill.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shown": shown, "sort_key": sort_key, "named": _named, "filters": _filters}
+    return environment
+
+
+_FILTERED = ("task", "recipe", "student", "start", "data", "status")
+_FEW_ROWS = 15
+"""Up to so many rows are seen at a glance, without a filter."""
+
+
+def _filters(table: Table) -> list[tuple[int, str]]:
+    """Columns by whose values a table is filtered, with their numbers; none where it is short."""
+    if len(table.rows) <= _FEW_ROWS:
+        return []
+    return [
+        (number, head)
+        for number, head in enumerate(table.header)
+        if head in _FILTERED and len({str(row[number]) for row in table.rows} - {""}) > 1
+    ]
+
+
+def _named(value: Any) -> tuple[str, str]:
+    """A value's text and its mark."""
+    return (value.name, value.mark) if isinstance(value, Named) else (shown(value), "")
 
 
 def _first(pair: tuple) -> Any:
     return pair[0]
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file that comes with the templates."""
     return (files("layerstill.reporting") / "templates" / name).read_text("utf-8")
+
+
+def _losses(models: Sequence[Model]) -> Section:
+    """What students lost to their teachers, with intervals over examples."""
+    section = Section(
+        "Against the teacher",
+        "Each student minus its teacher on the same examples of dev (of several seeds their mean), with 95 % bootstrap "
+        "intervals over examples. p-values are McNemar's exact test for accuracy and sign flips for other metrics, "
+        "adjusted after Holm. They are about these models on other texts, not about other seeds.",
+    )
+    several = len({model.task for model in models}) > 1
+    found = [
+        (model.task if several else "", model.loss.comparison)
+        for model in models
+        if model.loss is not None and model.loss.comparison is not None
+    ]
+    section.plots = comparison_plots(found)
+    return section
 
 
 def _comparisons(findings: Findings, ranked: list[Ranking]) -> Section:
     section = Section("Differences and ranks", "The same comparisons as intervals; then who wins how often.")
-    section.plots = comparison_plots(findings.comparisons)
+    section.plots = comparison_plots([(str(setting), c) for setting, c in findings.comparisons])
     for ranking in ranked:
         title = f"Wins over blocks of a task and a seed ({ranking.setting})"
         if ranking.ranks:
@@ -107,14 +175,18 @@ def _comparisons(findings: Findings, ranked: list[Ranking]) -> Section:
     return section
 
 
-def _configuration(cell: Cell) -> dict[str, Any]:
+def _configuration(cell: Cell, looks: Looks) -> dict[str, Any]:
     """What a cell's runs were told, and the commands that make them again."""
     recipe = next((text for run in cell.runs if (text := run.text("recipe.yaml"))), None)
     versions = sorted({", ".join(f"{k} {v}" for k, v in run.checked.environment.items()) for run in cell.runs})
+    commands = [command for run in cell.runs if (command := command_of(run))]
+    regime = "" if cell.setting.regime == "full" or cell.setting.regime in looks.name(cell) else cell.setting.regime
     return {
-        "title": f"{cell.task}, {cell.arm} ({cell.setting})",
+        "title": ", ".join(filter(None, (cell.task, looks.name(cell), regime))),
+        "setting": str(cell.setting),
         "recipe": recipe,
-        "commands": [command for run in cell.runs if (command := command_of(run))],
+        "commands": [command.line for command in commands],
+        "notes": list(dict.fromkeys(note for command in commands for note in command.notes)),
         "regime": cell.runs[0].checked.regime,
         "versions": [text for text in versions if text],
     }

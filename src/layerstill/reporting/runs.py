@@ -8,16 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import ValidationError
 
 from layerstill.errors import UserError
+from layerstill.evaluation.predictions import load_predictions
 from layerstill.result import RESULT_FILE, Record
 
 Status = Literal["finished", "failed", "unfinished", "damaged"]
 REGIME_SETTINGS = ("few_samples", "stratified", "keep", "long_tail", "label_noise", "noise", "transitions")
 """What is a setting of a regime; the rest of its record are counts."""
 WHOLE = "whole model"
-_NO_RUNS_IN = {"checkpoints", "teacher-cache", "cache", "tuning"}
+NO_RUNS_IN = {"checkpoints", "teacher-cache", "cache", "tuning"}
+"""Folders that hold no results."""
 AXIS = "as named"
 """Stands for what differs between arms whose names say it."""
 _COORDINATES = {"task", "recipe", "seed", "init", "initialisation", "regime"}
@@ -119,6 +122,11 @@ class RunRecord:
         """Whether a whole model was fine-tuned, rather than a student made."""
         return self.checked.teacher is None and self.start == WHOLE
 
+    @cached_property
+    def adds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Ids `(n,)` of the run's examples, and what each adds to its score `(n,)`, if it kept what it said of them."""
+        return adds_in(self.folder, self.metric, self.score) if self.folder else None
+
     def read(self, name: str) -> Any:
         """A JSON file of the run's folder; None if it is not there or not JSON."""
         try:
@@ -146,6 +154,18 @@ class RunRecord:
             return (self.folder / name).read_text("utf-8", "replace") if self.folder else None
         except OSError:
             return None
+
+
+def adds_in(folder: Path, metric: str, score: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """Ids `(n,)` and what each example adds to a metric `(n,)`, from the predictions in a folder.
+
+    None if there are none, or if they are not those that gave this score.
+    """
+    found = load_predictions(folder)
+    values = found.contributions(metric) if found is not None else None
+    if found is None or values is None or abs(values.mean() - score) > 1e-6:
+        return None
+    return found.ids, values
 
 
 def word(value: Any) -> str:
@@ -210,7 +230,7 @@ def _from_study(folder: Path, study: str) -> list[RunRecord]:
 
 def _from_folders(folder: Path) -> Iterator[RunRecord]:
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if f not in _NO_RUNS_IN and not f.startswith("."))
+        folders[:] = sorted(f for f in folders if f not in NO_RUNS_IN and not f.startswith("."))
         here = Path(place)
         name = str(here.relative_to(folder)) if here != folder else here.resolve().name
         if "records.jsonl" in files:

@@ -1,7 +1,7 @@
 """Latency by kind of model: runs that differ in their weights only take the same time, so one of them is measured."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,33 @@ _SHAPE = (
 
 def kind_of(run: RunRecord) -> str | None:
     """What decides how fast a run's model is: its family and measures; None if it has no model."""
-    config = run.read("config.json") if run.status == "finished" else None
+    return kind_in(run.read("config.json") if run.status == "finished" else None)
+
+
+def kind_in(config: Any) -> str | None:
+    """The same of the content of a `config.json`."""
     if not isinstance(config, dict):
         return None
     return ", ".join(f"{name} {config[name]}" for name in _SHAPE if config.get(name) is not None)
 
 
-def one_of_each(runs: Sequence[RunRecord]) -> dict[str, Path]:
-    """A folder with a model for each kind of model that the runs have."""
+def one_of_each(runs: Sequence[RunRecord], teachers: Mapping[str, Path] = {}) -> dict[str, Path]:
+    """A folder with a model for each kind of model that the runs have, and their teachers by name."""
+    folders = [(kind_of(run), run.folder) for run in runs] + [(_kind_at(place), place) for place in teachers.values()]
     found: dict[str, Path] = {}
-    for run in runs:
-        kind = kind_of(run)
-        if kind and run.folder and (run.folder / "model.safetensors").is_file():
-            found.setdefault(kind, run.folder)
+    for kind, folder in folders:
+        if kind and folder and (folder / "model.safetensors").is_file():
+            found.setdefault(kind, folder)
     return found
 
 
-def known_latency(folder: Path, runs: Sequence[RunRecord]) -> tuple[dict[str, float], str]:
-    """Milliseconds by a run's name from `latency.json`, and a sentence on how they were measured; empty without it."""
+def known_latency(
+    folder: Path, runs: Sequence[RunRecord], teachers: Mapping[str, Path] = {}
+) -> tuple[dict[str, float], str]:
+    """Milliseconds by a run's name, or a teacher's, from `latency.json`, and a sentence on how they were measured.
+
+    Empty without the file.
+    """
     try:
         data: Any = json.loads((folder / LATENCY_FILE).read_text("utf-8"))
         measured = {str(kind): float(ms) for kind, ms in data["milliseconds"].items()}
@@ -43,7 +52,15 @@ def known_latency(folder: Path, runs: Sequence[RunRecord]) -> tuple[dict[str, fl
         note = f"Latency: median for one of {texts} at a time, tokenisation included, CPU{threads}."
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return {}, ""
-    return {run.name: measured[kind] for run in runs if (kind := kind_of(run)) in measured and kind}, note
+    kinds = {run.name: kind_of(run) for run in runs} | {name: _kind_at(place) for name, place in teachers.items()}
+    return {name: measured[kind] for name, kind in kinds.items() if kind and kind in measured}, note
+
+
+def _kind_at(place: Path) -> str | None:
+    try:
+        return kind_in(json.loads((place / "config.json").read_text("utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def speed_lines(speed: Speed) -> list[str]:

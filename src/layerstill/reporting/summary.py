@@ -9,14 +9,22 @@ from rich.table import Table
 from layerstill.evaluation.comparison import words
 from layerstill.evaluation.statistics import summarise
 from layerstill.reporting.arms import Cell, Findings, Setting
+from layerstill.reporting.card import Card
 from layerstill.reporting.figures import by
-from layerstill.reporting.overview import problem_table, shown
+from layerstill.reporting.looks import Looks
+from layerstill.reporting.overview import problem_table, run_names, shown
 from layerstill.reporting.runs import RunRecord
 
 
-def print_summary(runs: Sequence[RunRecord], found: Sequence[Cell], findings: Findings) -> None:
-    """Print what the runs gave: for each setting means and comparisons; then what went wrong."""
+def print_summary(
+    runs: Sequence[RunRecord], found: Sequence[Cell], findings: Findings, cards: Sequence[Card] = ()
+) -> None:
+    """Print what the runs gave: which student, then means and comparisons for each setting, then what went wrong."""
     console = Console()
+    for card in cards:
+        for line in card.lines:
+            console.print(plain(line), soft_wrap=True, highlight=False)
+        console.print()
     sentences = by(findings.comparisons, lambda pair: pair[0])
     for setting, cells in by(found, lambda c: c.setting).items():
         console.print(_table(setting, cells))
@@ -27,7 +35,8 @@ def print_summary(runs: Sequence[RunRecord], found: Sequence[Cell], findings: Fi
         console.print(plain(f"not compared: {findings.left_out[0]}"), soft_wrap=True)
         if len(findings.left_out) > 1:
             console.print(f"and {len(findings.left_out) - 1} more pairs")
-    for name, status, reason in problem_table(runs).rows:
+    names = run_names(runs, found, Looks(found))
+    for name, status, reason, _ in problem_table(runs, names).rows:
         console.print(plain(f"{status}: {name}: {reason}"), soft_wrap=True)
 
 
@@ -39,7 +48,8 @@ def _table(setting: Setting, cells: Sequence[Cell]) -> Table:
         teacher = [v for r in cell.runs if (v := r.checked.teacher_metrics.get(cell.metric)) is not None]
         others = ", ".join(f"{m} {shown(cell.summary(m))}" for m in cell.runs[0].metrics if m != cell.metric)
         above = f"{100 * summarise(teacher).mean:.1f}" if teacher else "–"
-        row = [cell.task, cell.arm, cell.metric, shown(cell.summary()), above]
+        arm = f"{cell.arm} (teacher)" if cell.is_teacher else cell.arm
+        row = [cell.task, arm, cell.metric, shown(cell.summary()), above]
         texts = [plain(text) for text in (*row, others, cell.selected)]
         table.add_row(*texts[:2], str(len(cell.runs)), *texts[2:])
     return table
