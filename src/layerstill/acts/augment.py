@@ -11,6 +11,7 @@ from layerstill.data.augmented import read_source, write_augmented
 from layerstill.data.encode import usable_length
 from layerstill.data.replacement import Replacement
 from layerstill.errors import UserError
+from layerstill.progress import our_bars_only
 from layerstill.training.models import load_masked_lm
 
 Watch = Callable[[int, int], None]
@@ -28,6 +29,7 @@ class Augmented:
     """That were written."""
 
 
+@our_bars_only()
 def augment(
     data: str | Path,
     output: str | Path,

@@ -21,6 +21,7 @@ from layerstill.data.supplementary import Supplementary
 from layerstill.errors import UserError
 from layerstill.families import recorder_of
 from layerstill.knowledge.capture import Captured, CapturePlan
+from layerstill.progress import our_bars_only, showing
 from layerstill.recipe import Recipe
 from layerstill.students.build import student_config
 from layerstill.training.arguments import Options, arithmetic_of, dtype_of
@@ -55,6 +56,7 @@ class Filled:
         return asdict(self) | {"folder": str(self.folder)}
 
 
+@our_bars_only()
 def cache(
     teacher: Model,
     data: Any,
@@ -81,7 +83,7 @@ def cache(
         raise UserError(f"--cache {where}: name a directory, such as ./{where}, which runs then share")
     recipe = read_recipe(recipe)
     more = More(unlabelled, augment)
-    with model_at(teacher, tokenizer) as (place, _):
+    with showing(options.progress), model_at(teacher, tokenizer) as (place, _):
         start = Start.of(init_from, student)
         task = read_task(data, place, labels)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
@@ -107,7 +109,7 @@ def _fill(agreed: Agreement) -> list[Filled]:
         chosen = choose_cache(objectives, agreed.config, key, train, float("inf"), options.cache, own, arithmetic)
         if chosen is None:
             continue
-        new = chosen.fill(train.dataset, ask, agreed.readers.teacher_collator(head), device, options.progress)
+        new = chosen.fill(train.dataset, ask, agreed.readers.teacher_collator(head), device)
         size = sum(path.stat().st_size for path in chosen.folder.glob("shard-*")) / 1e6
         different = len(set(train.dataset["content"]))
         filled.append(Filled(number, str(chosen.contents), chosen.folder, different, new, size))

@@ -20,6 +20,7 @@ from layerstill.compression.choice import Budget, Choice, choose, outdone
 from layerstill.compression.effort import Candidate
 from layerstill.compression.rows import Row
 from layerstill.errors import UserError
+from layerstill.progress import our_bars_only, showing
 from layerstill.reporting.compression import markdown, page
 from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
@@ -53,6 +54,7 @@ class Compression:
     """All that `compress.json` holds."""
 
 
+@our_bars_only()
 def compress(
     teacher: Model,
     data: Any,
@@ -88,7 +90,7 @@ def compress(
 
     UserError for everything that does not fit together.
     """
-    with model_at(teacher, tokenizer) as (place, name):
+    with showing(options.progress), model_at(teacher, tokenizer) as (place, name):
         named = None if student is None else str(student)
         ladder = climb_down(place, read_task(data, place, labels), effort, options, layers, budget.max_mb, named)
         folder = Path(output)
@@ -172,13 +174,21 @@ def _carry_out(ladder: Ladder, folder: Path, threads: int, there: dict[str, Any]
     contenders = [replace(_contender("teacher", ladder.teacher, folder / "teacher-onnx", ladder), teaches=True)]
     scores: dict[str, float] | None = None
     verdicts = {}
-    for one in ladder.students:
+    for number, one in enumerate(ladder.students, 1):
         home = folder / one.folder
         log.info("%s, %d updates", one.what, ladder.updates)
         recipe = ladder.recipe(candidate, ladder.updates, one)
-        done = distill(
-            ladder.teacher, ladder.task, recipe, one.layers, home, options, teacher_metrics=scores, student=one.model
-        )
+        with showing(what=f"student {number} of {len(ladder.students)} ({one.name})"):
+            done = distill(
+                ladder.teacher,
+                ladder.task,
+                recipe,
+                one.layers,
+                home,
+                options,
+                teacher_metrics=scores,
+                student=one.model,
+            )
         scores = done.record.teacher_metrics
         verdicts[one.name] = done.record.verdict
         contenders.append(_contender(one.name, str(home), home / "onnx", ladder))
@@ -221,7 +231,8 @@ def _contender(name: str, model: str, output: Path, ladder: Ladder) -> Contender
     dev = len(ladder.task.splits["dev"])
     most = max(1.0, 250 / dev)  # a few texts of a small split are more than a point
     length = ladder.options.max_length
-    exported = export(model, ladder.task, output, int8=True, max_drop=most, max_length=length, split="dev")
+    with showing(what=name):
+        exported = export(model, ladder.task, output, int8=True, max_drop=most, max_length=length, split="dev")
     return Contender(name, model, exported)
 
 

@@ -31,6 +31,7 @@ from layerstill.evaluation.flatness import Tick, mean_loss
 from layerstill.evaluation.predict import Batch, batches_of, logits_of
 from layerstill.evaluation.similarity import FEWEST, layer_similarity, pooled_states
 from layerstill.heads import Head
+from layerstill.progress import our_bars_only
 from layerstill.result import RESULT_FILE
 from layerstill.studies.job import ood_of_run
 from layerstill.training.lock import FolderLock
@@ -158,6 +159,7 @@ PARTS: dict[str, Callable[[Subject, Watch], dict[str, Any]]] = {
 WITH_TEACHER = ("agreement", "cka")
 
 
+@our_bars_only()
 def diagnose(
     run: str | Path,
     data: Any = None,

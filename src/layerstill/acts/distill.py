@@ -24,6 +24,7 @@ from layerstill.data.tasks import Task
 from layerstill.evaluation.nearness import kept_predictions, loss_of
 from layerstill.evaluation.predict import evaluate_split
 from layerstill.heads import Classes
+from layerstill.progress import our_bars_only, showing
 from layerstill.recipe import Recipe
 from layerstill.reporting.facts import judge_of
 from layerstill.reporting.model_card import card_writer
@@ -38,6 +39,7 @@ from layerstill.training.stages import StagedRun, note
 log = logging.getLogger("layerstill")
 
 
+@our_bars_only()
 def distill(
     teacher: Model | None,
     data: Any,
@@ -95,7 +97,7 @@ def distill(
     recipe.agree_on_supplementary(supplementary is not None)
     refuse_untaught(learning_rate, probabilities)
     more, start = More(unlabelled, augment, probabilities), Start.of(init_from, student)
-    with model_at(start_of(teacher, start.name, probabilities), tokenizer) as (place, name):
+    with showing(options.progress), model_at(start_of(teacher, start.name, probabilities), tokenizer) as (place, name):
         task = read_task(data, place, labels, Classes() if probabilities else None)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         task, recipe = agreed.task, agreed.recipe
@@ -193,7 +195,8 @@ def trainer_for(
 def _score_teacher(
     teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, options: Options
 ) -> dict[str, float]:
-    metrics, logits = evaluate_split(teacher, tokenizer, task, "dev", options.max_length)
+    with showing(what="teacher"):
+        metrics, logits = evaluate_split(teacher, tokenizer, task, "dev", options.max_length)
     log.info("teacher on dev: %s", ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
     note(chance_notices(task, metrics, logits))
     return metrics

@@ -19,6 +19,7 @@ from layerstill.evaluation.latency import Speed
 from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import predict_encoded
 from layerstill.evaluation.threshold import AUTO, at_threshold, tune_threshold
+from layerstill.progress import our_bars_only
 from layerstill.training.models import adopt_padding, load_fine_tuned, load_tokenizer
 from layerstill.training.runners import speed_of
 from layerstill.training.stages import note
@@ -70,6 +71,7 @@ class Evaluation:
         }
 
 
+@our_bars_only()
 def evaluate(
     model: Model,
     data: Any = None,

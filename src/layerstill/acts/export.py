@@ -27,6 +27,8 @@ from layerstill.export.package import write_package
 from layerstill.export.parity import NEAR, drop_of, is_near, parity
 from layerstill.export.quantising import Quantiser
 from layerstill.export.session import OnnxModel, onnxruntime
+from layerstill.progress import Task as Work
+from layerstill.progress import our_bars_only
 from layerstill.training.models import adopt_padding, fingerprint, load_fine_tuned, load_tokenizer
 from layerstill.training.records import environment, task_fingerprint
 from layerstill.training.stages import note
@@ -63,6 +65,7 @@ class _Source:
         return stretched(batch.inputs, self.tokenizer.pad_token_id, self.max_length)
 
 
+@our_bars_only()
 def export(
     model: Model,
     data: Any = None,
@@ -128,8 +131,8 @@ def export(
     if (found := find_export(target, settings)) is not None:
         log.info("%s: this export is there already", target)
         return found
-    with built_beside(target) as part:
-        files = _write(source, part, numbers)
+    with built_beside(target) as part, Work("export", 3 if numbers else 2) as work:
+        files = _write(source, part, numbers, work)
         made = Export(part, files, settings | {"environment": environment() | versions})
         write_json(part / RECORD, made.to_data())
     return Export.from_data(target, read_json(target / RECORD))
@@ -163,14 +166,19 @@ def _read(
     return _Source(model, tokenizer, task, split, max_length, max_drop)
 
 
-def _write(source: _Source, folder: Path, int8: str | None) -> dict[str, ExportedFile]:
+def _write(source: _Source, folder: Path, int8: str | None, work: Work) -> dict[str, ExportedFile]:
     """Write all files of the folder but its record, and compare them."""
     task, split = source.task, source.split
+    work.say(now="asking PyTorch")
     _, logits = evaluate_split(source.model, source.tokenizer, task, split, source.max_length)
+    work.advance()
+    work.say(now=FILES[FP32])
     write_package(folder, task, source.config, source.tokenizer, source.max_length)
     path = folder / FILES[FP32]
     write_graph(source.model, source.inputs(), path)
     files = {FP32: _compared(source, path, logits)}
+    work.advance()
+    work.say(now=FILES[INT8])
     if int8 is None:
         return files
     feeds = None

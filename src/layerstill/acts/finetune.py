@@ -18,6 +18,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.nearness import kept_predictions, loss_of
 from layerstill.heads import Classes
+from layerstill.progress import our_bars_only, showing
 from layerstill.recipe import Recipe
 from layerstill.reporting.model_card import card_writer
 from layerstill.result import Result
@@ -36,6 +37,7 @@ from layerstill.training.records import RunFolder, folder_for, settings_of
 from layerstill.training.stages import StagedRun, note
 
 
+@our_bars_only()
 def finetune(
     model: Model,
     data: Any,
@@ -55,7 +57,7 @@ def finetune(
     the record of the run. UserError for everything that does not fit together.
     """
     recipe = apply_rate(read_recipe("finetune" if recipe is None else recipe), learning_rate)
-    with model_at(model, tokenizer) as (place, name):
+    with showing(options.progress), model_at(model, tokenizer) as (place, name):
         task = read_task(data, place, labels, Classes()).with_dev()
         config = load_config(place, task.head)
         if recipe.needs_teacher:

@@ -19,6 +19,7 @@ from layerstill.data.ood import OodSet
 from layerstill.data.probabilities import Probabilities
 from layerstill.data.supplementary import Supplementary
 from layerstill.heads import Classes
+from layerstill.progress import our_bars_only
 from layerstill.recipe import Recipe
 from layerstill.students.build import student_config
 from layerstill.training.arguments import Options, arithmetic_of
@@ -28,6 +29,7 @@ from layerstill.training.stages import note
 from layerstill.training.step_time import StepTime, fits_in_memory, measure_step_seconds
 
 
+@our_bars_only()
 def plan(
     teacher: Model | None,
     data: Any,

@@ -18,6 +18,7 @@ from layerstill.data.parts import Parts
 from layerstill.data.writing import appears_whole
 from layerstill.errors import UserError, nearest
 from layerstill.heads.prediction import Prediction
+from layerstill.progress import our_bars_only
 from layerstill.training.stages import note
 
 OPTION = "--text-columns"
@@ -25,6 +26,7 @@ DIGITS = 6
 """Of probabilities and scores in files."""
 
 
+@our_bars_only()
 def predict(
     model: Model,
     texts: Sequence[str | Sequence[str]],

@@ -16,6 +16,7 @@ from layerstill.evaluation.predictions import contributions_of
 from layerstill.export.exported import FP32, INT8, Export, ExportedFile
 from layerstill.export.session import OnnxModel
 from layerstill.families import depth_of
+from layerstill.progress import Task as Work
 from layerstill.training.models import load_fine_tuned, load_tokenizer
 from layerstill.training.runners import load_runner, weights_mb
 
@@ -55,13 +56,19 @@ def measure_rows(
     `task` has its outputs in the models' order. Models are scored on the whole `split` and timed on a sample of its
     texts, all in turns. Paths in the rows are relative to `home` where they lie below it.
     """
-    measured = [one for contender in contenders for one in _forms_of(contender, task, split, max_length)]
+    measured: list[_Measured] = []
+    with Work("scoring models", len(contenders)) as work:
+        for contender in contenders:
+            measured += _forms_of(contender, task, split, max_length)
+            work.advance()
     runners, sizes = {}, {}
     texts = task.splits[split].texts
-    for number, one in enumerate(measured):
-        key = str(number)
-        runners[key] = _runner(one, max_length, threads)
-        sizes[key] = _sizes(one, max_length, texts[0], threads)
+    with Work("weighing models", len(measured)) as work:
+        for number, one in enumerate(measured):
+            key = str(number)
+            runners[key] = _runner(one, max_length, threads)
+            sizes[key] = _sizes(one, max_length, texts[0], threads)
+            work.advance()
     speeds = measure_speed(runners, texts, threads=threads)
     reference = _Reference.of(measured[0].logits, task, split)
     return [

@@ -19,6 +19,7 @@ from typing import Any
 from layerstill.atomic import read_json, write_json
 from layerstill.data.tasks import Task
 from layerstill.errors import ObjectiveError, UserError
+from layerstill.progress import showing
 from layerstill.recipe import Recipe
 from layerstill.result import Result
 from layerstill.studies.job import with_steps
@@ -126,13 +127,14 @@ def climb(
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)
     sizes = {"task": len(task.splits["train"]), "supplementary": supplementary}
-    options = replace(options, max_steps=None, progress=False, trackers=())
+    options = replace(options, max_steps=None, trackers=())
     left, done = list(trials), []
     for number, updates in enumerate(rungs):
         tried = []
-        for trial in left:
+        for i, trial in enumerate(left, 1):
             shortened = replace(trial, recipe=with_steps(trial.recipe, sizes, updates, None, 1))
-            tried.append(_once(trial, shortened, updates, task, folder, options, train, judge, identity))
+            with showing(what=f"candidate {i} of {len(left)}, round {number + 1} of {len(rungs)} ({trial.name})"):
+                tried.append(_once(trial, shortened, updates, task, folder, options, train, judge, identity))
         done.append(tried)
         if all(one.score is None for one in tried):
             raise UserError(f"none of the {len(tried)} candidates can be trained: {tried[0].error}")

@@ -4,7 +4,6 @@ Options that belong together are a bundle, a class; a command takes bundles as p
 shows their options to typer one by one. A new option of a run is a field here, a field of `Options`, and its use.
 """
 
-import sys
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -166,7 +165,7 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.", rich_help_panel=RUN),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.", rich_help_panel=RUN)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=RUN)]
 
 FineTuned = Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")]
 
@@ -278,9 +277,8 @@ class RunOptions:
         from layerstill.training.arguments import Options
 
         self._refuse_missing_trackers()
-        progress = not quiet and sys.stderr.isatty()
         trackers = tuple(self.report_to or ())
-        options = Options(self.seed, self.max_length, self.max_steps, self.precision.value, progress, trackers)
+        options = Options(self.seed, self.max_length, self.max_steps, self.precision.value, not quiet, trackers)
         options = replace(options, compile=self.compile_)
         return options if cache is None else replace(options, cache=cache.read())
 

@@ -12,6 +12,7 @@ from layerstill.data.encode import Collator, Encoded, encode
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import ObjectiveError
 from layerstill.heads import Head
+from layerstill.progress import Task as Work
 
 
 class Batch(NamedTuple):
@@ -106,7 +107,15 @@ def predict_encoded(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: Encoded, head: Head, batch_size: int = 64
 ) -> Any:
     """`predict` on a split that is token ids already."""
-    return logits_of(model, _stream(encoded, tokenizer, model.device, head, batch_size), head)
+    with Work("scoring", len(encoded.dataset)) as work:
+        batches = _stream(encoded, tokenizer, model.device, head, batch_size)
+        return logits_of(model, _counted(batches, work), head)
+
+
+def _counted(batches: Iterator[Batch], work: Work) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        work.advance(len(batch.places))
 
 
 def evaluate_split(

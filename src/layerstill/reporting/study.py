@@ -1,12 +1,15 @@
 """A study on the terminal: its runs before, its progress, its scores after."""
 
-import math
 import statistics
+import threading
+import time
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from layerstill import progress
 
 
 def cells(records: list[dict[str, Any]], metric: str | None) -> list[dict[str, Any]]:
@@ -88,31 +91,48 @@ def expected(left: dict[str, int], typical: dict[str, float], at_once: int) -> f
 
 def spoken(seconds: float | None) -> str:
     """A duration in words."""
-    if seconds is None:
-        return "unknown until a run is finished"
-    if seconds < 90:
-        return f"about {math.ceil(seconds)} s"
-    minutes = math.ceil(seconds / 60)
-    return f"about {minutes} min" if minutes < 90 else f"about {minutes // 60} h {minutes % 60} min"
+    return "unknown until a run is finished" if seconds is None else progress.spoken(seconds)
 
 
 class StudyProgress:
-    """A bar with the time left, and a line for every job that was done; a context."""
+    """A bar with the time left, and a line for every job that was done; a context.
+
+    Without a terminal, a line every half minute says how far it is.
+    """
 
     def __init__(self, jobs: int, show: bool) -> None:
         console = Console(stderr=True, quiet=not show)
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, disable=not (show and console.is_terminal))
         self._bar = self._progress.add_task("jobs", total=jobs)
+        self._jobs, self._done, self._begun = jobs, 0, time.monotonic()
+        self._over = threading.Event()
+        self._beat = threading.Thread(target=self._say_now_and_then, daemon=True)
+        self._beats = show and not console.is_terminal
 
     def __enter__(self) -> "StudyProgress":
         self._progress.__enter__()
+        if self._beats:
+            self._beat.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._over.set()
+        if self._beats:
+            self._beat.join()
         self._progress.__exit__(*error)
+
+    def _say_now_and_then(self) -> None:
+        while not self._over.wait(progress.EVERY):
+            seconds = time.monotonic() - self._begun
+            left = seconds / self._done * (self._jobs - self._done) if self._done else None
+            ends = "" if left is None else f", {progress.spoken(left)} left"
+            self._progress.console.print(
+                f"{self._done} of {self._jobs} jobs done after {progress.spoken(seconds)}{ends}", highlight=False
+            )
 
     def done(self, label: str, what: str) -> None:
         """One job more."""
+        self._done += 1
         self._progress.advance(self._bar)
         self._progress.console.print(f"{label}: {what}", markup=False, highlight=False, soft_wrap=True)

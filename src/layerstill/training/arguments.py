@@ -26,7 +26,7 @@ class Options:
     precision: str = "auto"
     """`fp32`, `bf16`, `fp16` (with a scaled loss), or `auto`: bf16 where the hardware multiplies it natively."""
     progress: bool = True
-    """Show a progress bar."""
+    """Show how far it is: a bar on a terminal and in a notebook, else a line every half minute."""
     trackers: tuple[str, ...] = ()
     """Names for the Trainer's `report_to`: tensorboard, wandb, ..."""
     cache: CacheOptions = field(default_factory=CacheOptions)

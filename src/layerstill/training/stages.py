@@ -84,6 +84,7 @@ class StagedRun:
         for number, stage in enumerate(self.recipe.stages, 1):
             done = self.folder.checkpoints / f"stage-{number}-done"
             if (done / "spent.json").is_file():
+                note([f"stage {number} of {len(self.recipe.stages)} was trained by an earlier call"])
                 load_module(self.student, done / "student.safetensors")
                 self.spent = Spent(**json.loads((done / "spent.json").read_text("utf-8")))
                 continue
@@ -142,6 +143,10 @@ class StagedRun:
         filling = 0.0
         if self.teacher is not None:
             module.cache, filling = self._filled_cache(module, stage, train, self.teacher)
+        of = f", stage {number} of {len(self.recipe.stages)}" if len(self.recipe.stages) > 1 else ""
+        if resume is not None:
+            steps = steps_of(stage, len(train.dataset), self.options.max_steps)
+            note([f"{self.folder.path}: resumed at step {step:,} of {steps:,}{of}"])
         with tracking_in(self.folder.path):
             trainer = DistillationTrainer(
                 module,
@@ -149,6 +154,7 @@ class StagedRun:
                 train_dataset=train.dataset,
                 eval_dataset=dev.dataset.select(np.argsort(dev.dataset["length"])[::-1]),
                 compile_layers=self.options.compile,
+                what=f"training{of}",
                 data_collator=self.readers.collator(self.task.head),
                 processing_class=self.readers.student,
                 compute_metrics=self._metrics,
@@ -198,7 +204,6 @@ class StagedRun:
                     module.to(device).ask_teacher,
                     self.readers.teacher_collator(self.task.head),
                     torch.device(device),
-                    self.options.progress,
                 )
             processes.wait_for_all()
             cache.refresh()

@@ -22,7 +22,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from layerstill.atomic import write_json, write_tensors
 from layerstill.data.encode import Collator
@@ -30,6 +29,7 @@ from layerstill.errors import UserError
 from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import VECTORS, AttentionRecord, Captured, CapturePlan, Kept
 from layerstill.knowledge.signals import pool_tokens
+from layerstill.progress import Task
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Arithmetic, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -197,7 +197,6 @@ class TeacherCache:
         teacher: Teacher,
         collator: Collator,
         device: torch.device,
-        progress: bool = False,
     ) -> int:
         """Run the teacher over the examples that are missing; how many they were.
 
@@ -207,21 +206,19 @@ class TeacherCache:
         hashes = dataset["content"]
         if not self.missing(hashes):
             return 0
-        with self._writing():
+        everything = len(set(hashes))
+        with self._writing(), Task("teacher cache", everything, everything - len(self.missing(hashes))) as task:
             self.refresh()
             missing = self.missing(hashes)
-            bar = tqdm(total=len(missing), desc="teacher cache", unit=" examples", disable=not progress)
             for start in range(0, len(missing), SHARD_EXAMPLES):
                 part = missing[start : start + SHARD_EXAMPLES]
-                tensors = self._compute(dataset, part, teacher, collator, device)
+                tensors = self._compute(dataset, part, teacher, collator, device, task)
                 tensors["content"] = torch.tensor([hashes[i] for i in part])
                 tensors["checksum"] = torch.tensor(checksum(tensors))
                 write_json(self.folder / "cache.json", self._settings | {"attention": self._attention})
                 number = max((int(name[6:11]) for name in self.names), default=-1) + 1
                 write_tensors(self.folder / f"shard-{number:05d}.safetensors", tensors)
                 self._read_shards()
-                bar.update(len(part))
-            bar.close()
         return len(missing)
 
     @contextmanager
@@ -238,7 +235,13 @@ class TeacherCache:
             lock.release()
 
     def _compute(
-        self, dataset: datasets.Dataset, part: list[int], teacher: Teacher, collator: Collator, device: torch.device
+        self,
+        dataset: datasets.Dataset,
+        part: list[int],
+        teacher: Teacher,
+        collator: Collator,
+        device: torch.device,
+        task: Task,
     ) -> dict[str, Tensor]:
         """The tensors of some examples, one after the other without padding; computed in order of length."""
         found: dict[int, dict[str, Tensor]] = {}
@@ -252,6 +255,7 @@ class TeacherCache:
                 captured = teacher(self.contents.capture, inputs, mask)
             for row, i in enumerate(places):
                 found[i] = {name: t.cpu() for name, t in self._row(captured, row, int(mask[row].sum())).items()}
+            task.advance(len(places))
         joined = {"lengths": torch.tensor([len(dataset[i]["input_ids"]) for i in part])}
         for name in self.contents.names():
             parts = [found[i][name] for i in part]

@@ -6,10 +6,11 @@ methods of the Trainer are overridden, and a test sees to it.
 """
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from layerstill.atomic import read_json, write_json
 from layerstill.data.order import LengthBuckets
 from layerstill.errors import ObjectiveError, UserError
+from layerstill.progress import Task, showing
 from layerstill.randomness import generator, named_seed
 from layerstill.training.batches import MicroBatches, MicroBatchLoader, Order, lengths_of
 from layerstill.training.checkpoint import (
@@ -53,12 +55,42 @@ log = logging.getLogger("layerstill")
 COST_FILE = "cost.json"
 
 
-class ProgressBar(ProgressCallback):
-    """The Trainer's progress bar with the loss beside it, and no log lines on standard output."""
+class _Progress(TrainerCallback):
+    """Tells `progress` how far the steps are, and the epoch, the loss and the dev score as they become known."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._exits = ExitStack()
+        self._task: Task | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self._task = self._exits.enter_context(Task(self._what, state.max_steps, state.global_step))
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._task is not None:
+            epochs = max(math.ceil(state.num_train_epochs), 1)
+            self._task.say(epoch=f"{min(int(state.epoch or 0) + 1, epochs)} of {epochs}")
+            self._task.advance()
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and self.training_bar is not None and "loss" in (logs or {}):
-            self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
+        if self._task is not None and "loss" in (logs or {}):
+            self._task.say(loss=f"{logs['loss']:.4g}")
+
+    def on_prediction_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._task is not None:
+            self._task.say(now="scoring dev")
+
+    def on_evaluate(self, args: TrainingArguments, state: Any, control: Any, metrics: Any = None, **kw: Any) -> None:
+        if self._task is None:
+            return
+        # The task's own come first, the main one before the others.
+        name, score = next(iter((metrics or {}).items()), ("", None))
+        shown = {} if score is None else {f"dev {name.removeprefix('eval_')}": f"{score:.4f}"}
+        self._task.say(now=None, **shown)
+
+    def close(self) -> None:
+        """No more of it, however it ended."""
+        self._exits.close()
 
 
 class _Around(TrainerCallback):
@@ -103,13 +135,19 @@ class DistillationTrainer(Trainer):
     """A Trainer whose model is a `DistillationModule`.
 
     Args are those of `Trainer`, with the module as `model`; `compile_layers` runs the layers of both models through
-    torch.compile while it trains. `training_arguments` makes arguments that fit a stage; own ones need
-    `label_names=["labels"]` and `remove_unused_columns=False`. Before training, what no objective reaches is frozen,
-    and an objective that is zero or not finite stops the run.
+    torch.compile while it trains; `what` is how progress calls it, which is shown unless `disable_tqdm`.
+    `training_arguments` makes arguments that fit a stage; own ones need `label_names=["labels"]` and
+    `remove_unused_columns=False`. Before training, what no objective reaches is frozen, and an objective that is zero
+    or not finite stops the run.
     """
 
     def __init__(
-        self, module: DistillationModule, args: TrainingArguments, compile_layers: bool = False, **kwargs: Any
+        self,
+        module: DistillationModule,
+        args: TrainingArguments,
+        compile_layers: bool = False,
+        what: str = "training",
+        **kwargs: Any,
     ) -> None:
         if args.torch_compile:
             raise UserError(
@@ -138,8 +176,8 @@ class DistillationTrainer(Trainer):
         args.save_only_model = True  # what else belongs to a checkpoint is written by `save_model`, without pickle
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)  # it prints every log on standard output
-        if not args.disable_tqdm:
-            self.add_callback(ProgressBar)
+        self._progress = _Progress(what)
+        self.add_callback(self._progress)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Freeze what no objective reaches, then train as `Trainer.train` does.
@@ -164,7 +202,12 @@ class DistillationTrainer(Trainer):
         self._started = time.perf_counter()
         models = [self.module.student, self.module.teacher] if self.compile_layers else []
         # Not before: a compiled layer has zeros for what no objective reaches, where a plain one has no gradient.
-        with self._incomplete_checkpoints_removed(), compiled_layers(*(m for m in models if m is not None)):
+        with (
+            self._incomplete_checkpoints_removed(),
+            compiled_layers(*(m for m in models if m is not None)),
+            showing(not self.args.disable_tqdm),
+            closing(self._progress),
+        ):
             return super().train(resume_from_checkpoint, **kwargs)
 
     def add_teacher_seconds(self, seconds: float) -> None:
