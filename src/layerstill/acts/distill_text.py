@@ -14,6 +14,7 @@ from layerstill.data.text.blocks import Blocks, held_out
 from layerstill.data.text.packing import Corpus, Packed, describe, pack, to_record
 from layerstill.errors import UserError
 from layerstill.heads.body import Body
+from layerstill.progress import our_bars_only, showing
 from layerstill.recipe import Recipe
 from layerstill.reporting.model_card import card_writer
 from layerstill.result import Result
@@ -59,6 +60,7 @@ class Length:
                 raise UserError(f"{option} {value:g}: it must be above 0")
 
 
+@our_bars_only()
 def distill_text(
     teacher: Model,
     data: str | Path | Corpus,
@@ -91,7 +93,7 @@ def distill_text(
     corpus = data if isinstance(data, Corpus) else Corpus.at(data)
     recipe = read_recipe(recipe)
     refuse_task_terms(recipe)
-    with model_at(teacher, tokenizer) as (place, name):
+    with showing(options.progress), model_at(teacher, tokenizer) as (place, name):
         agreed = _agree(place, recipe, student_layers, options, None if init_from is None else str(init_from))
         settings = _settings(name, place, agreed, corpus, recipe, options, length)
         # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.

@@ -23,7 +23,7 @@ from layerstill.training.checkpoint import last_checkpoint, load_module, save_mo
 from layerstill.training.length import steps_of
 from layerstill.training.module import DistillationModule
 from layerstill.training.records import RunFolder, environment
-from layerstill.training.stages import OBJECTIVES_FILE
+from layerstill.training.stages import OBJECTIVES_FILE, note
 from layerstill.training.text_trainer import TextTrainer
 from layerstill.training.trackers import tracking_in
 
@@ -62,6 +62,7 @@ class TextRun:
         for number, stage in enumerate(self.recipe.stages, 1):
             done = self.folder.checkpoints / f"stage-{number}-done"
             if (done / "spent.json").is_file():
+                note([f"stage {number} of {len(self.recipe.stages)} was trained by an earlier call"])
                 load_module(self.student, done / "student.safetensors")
                 self.spent = Spent(**json.loads((done / "spent.json").read_text("utf-8")))
                 values = read_json(done / "values.json")
@@ -108,6 +109,9 @@ class TextRun:
         steps = steps_of(stage, len(self.train_blocks), self.options.max_steps)
         every = min(max(steps // SAVES, 1), MOST_STEPS)
         step = int(resume.name.split("-")[1]) if resume else 0
+        of = f", stage {number} of {len(self.recipe.stages)}" if len(self.recipe.stages) > 1 else ""
+        if resume is not None:
+            note([f"{self.folder.path}: resumed at step {step:,} of {steps:,}{of}"])
         looking = stage.model_copy(update={"evaluate": "objectives"})
         return TextTrainer(
             module,
@@ -115,6 +119,7 @@ class TextRun:
             train_dataset=self.train_blocks,
             eval_dataset=self.dev_blocks,
             compile_layers=self.options.compile,
+            what=f"training{of}",
             data_collator=Collator(self.tokenizer),
             processing_class=self.tokenizer,
             callbacks=[self.folder.metrics_log(number, step)],

@@ -17,6 +17,7 @@ from layerstill.atomic import read_json, write_json
 from layerstill.data.text.blocks import LENGTHS_FILE, TOKENS_FILE, Blocks
 from layerstill.data.text.documents import Piece, corpus_files, read_documents
 from layerstill.errors import UserError
+from layerstill.progress import Task
 
 log = logging.getLogger("layerstill")
 
@@ -157,6 +158,16 @@ class _Packer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._truncate()
         file, pieces = state.file, state.pieces
+        with Task("packing the corpus, in tokens", self.most, state.tokens) as shown:
+            self._pack(corpus, tokenizer, file, pieces, shown)
+        if state.carry:
+            self._cut(state.carry)
+            state.carry = []
+        state.done = True
+        self._flush()
+
+    def _pack(self, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, file: int, pieces: int, shown: Task) -> None:
+        state = self.state
         left = (piece for piece in corpus.pieces(file) if piece[0] > file or piece[1] >= pieces)
         while batch := list(islice(left, BATCH)):
             texts = [piece.text for _, _, piece in batch]
@@ -164,14 +175,11 @@ class _Packer:
             for (_, _, piece), row in zip(batch, rows, strict=True):
                 self._take(row, piece.begins)
             state.file, state.pieces = batch[-1][0], batch[-1][1] + 1
+            before = state.tokens
             self._flush()
+            shown.advance(state.tokens - before)
             if self.most is not None and state.tokens >= self.most:
                 break
-        if state.carry:
-            self._cut(state.carry)
-            state.carry = []
-        state.done = True
-        self._flush()
 
     def _take(self, row: list[int], begins: bool) -> None:
         state = self.state
