@@ -397,7 +397,7 @@ def test_a_glue_task_becomes_a_folder_in_the_same_layout(name, place, call, tmp_
     assert after.splits["train"].labels == expected
     status, _, err = call(command(place, tmp_path / "glue", tmp_path / "more", f"--task {name}"))
     assert status == 2
-    assert f"more/{folder}: is there already and is not overwritten" in err
+    assert f"more/{folder}: it exists already and is not overwritten" in err
 
 
 def test_copies_of_held_out_rows_do_not_stay_in_train(place, call, tmp_path):
@@ -441,11 +441,11 @@ def test_what_appears_at_the_output_in_the_meantime_is_not_overwritten(place, tm
     def someone_else(read: int) -> None:
         (tmp_path / "more.csv").write_text("dear", "utf-8")
 
-    with pytest.raises(UserError, match="more.csv: is there already"):
+    with pytest.raises(UserError, match="more.csv: it exists already"):
         write_augmented(source, Augmentation(("swap",)), advance=someone_else)
     assert (tmp_path / "more.csv").read_text("utf-8") == "dear"
     (tmp_path / "link.csv").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="link.csv: is there already"):
+    with pytest.raises(UserError, match="link.csv: it exists already"):
         read_source(place / "pairs.csv", tmp_path / "link.csv")
 
 
@@ -457,7 +457,7 @@ MISTAKES = [
     ("{p}/pairs.csv --output {o}.csv --model {p}/none", "none: no such folder"),
     ("{p}/pairs.csv --output {o}.csv --model {p}/mlm --max-length 32 --candidates 99", "--candidates 99: the model's"),
     ("{p}/pairs.csv --output {o}.csv --model {p}/mlm", "--max-length 128: the model allows 64 tokens"),
-    ("{p}/pairs.csv --output {p}/dev.csv --method swap", "dev.csv: is there already and is not overwritten"),
+    ("{p}/pairs.csv --output {p}/dev.csv --method swap", "dev.csv: it exists already and is not overwritten"),
     ("{p}/pairs.csv --output {o}.tsv --method swap", "pairs.csv is a .csv file; choose a name with that ending"),
     ("{p}/pairs.csv --output {o}.csv --method swap --text-columns txet", "no column 'txet' (from --text-columns): did"),
     ("{p}/pairs.csv --output {o}.csv --method shuffle", "--method shuffle: unknown method"),
@@ -467,7 +467,7 @@ MISTAKES = [
     ("{p} --output {o} --method swap --task mrpc", "task mrpc: split train is missing"),
     ("{p} --output {o} --method swap", "DATA {p}: split train is missing"),
     ("{p}/mlm --output {o} --method swap --task mrpc --text-columns a", "--text-columns: the texts of task mrpc"),
-    ("{p}/twice.csv --output {o}.csv --method swap", "twice.csv: has a column 'origin'; it is augmented already"),
+    ("{p}/twice.csv --output {o}.csv --method swap", "twice.csv: it has a column 'origin', so it is augmented already"),
 ]
 
 

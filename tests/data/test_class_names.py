@@ -82,7 +82,7 @@ def test_blanks_around_labels_are_left_out_and_absent_ones_are_named(tmp_path):
     read = task(tmp_path, ["a", " a", "None", "b "], ["a"])
     assert read.labels == ("None", "a", "b")
     assert "blanks around them (' a')" in read.notices[0]
-    assert "'None' is taken for the name of a class; if it means that there is no label" in read.notices[1]
+    assert "'None' is taken as the name of a class; if it means that there is no label" in read.notices[1]
 
 
 @pytest.mark.parametrize(("score", "way"), [("", "it is missing"), ("nan", "it is missing"), ('"0,5"', "write 0.5")])

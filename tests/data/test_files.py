@@ -146,7 +146,7 @@ def test_the_separator_is_what_is_in_the_file(name, separator, told, tmp_path):
 def test_two_separators_are_named_with_both_readings(tmp_path):
     table = read_table(put(tmp_path, "a.csv", "a,b;c\n1,2;3\n4,5;6\n"))
     assert table.columns == {"a": ["1", "4"], "b;c": ["2;3", "5;6"]}
-    assert "taken apart at commas into 2 columns; semicolons would make 2" in table.notices[0]
+    assert "split at commas into 2 columns; semicolons would make 2" in table.notices[0]
     said = read_table(put(tmp_path, "b.csv", "sep=;\na,b;c\n1,2;3\n"))
     assert said.columns["a,b"] == ["1,2"]
 

@@ -225,7 +225,8 @@ def test_label_maps():
 def test_the_map_of_a_known_layout_can_be_changed(tmp_path):
     file = tsv(tmp_path / "s.tsv", "sentence1|sentence2|label", "a|b|entails", "c|d|unclear")
     with pytest.raises(
-        UserError, match=r"s.tsv line 3: label 'unclear' is none of entailment, entails, .*--ood-labels 'scitail:LABEL"
+        UserError,
+        match=r"s.tsv line 3: label 'unclear' is not one of entailment, entails, .*--ood-labels 'scitail:LABEL",
     ):
         read_ood(f"scitail={file}", RTE)
     assert read_ood(f"scitail={file}", RTE, {"unclear": "not_entailment"}).labels == ["entailment", "not_entailment"]
@@ -258,7 +259,7 @@ def test_the_map_of_a_known_layout_can_be_changed(tmp_path):
             "advglue={p}/none.json",
             RTE,
             {"0": "a"},
-            "--ood-labels advglue: this layout says itself what its labels mean",
+            "--ood-labels advglue: this layout already says what its labels mean",
         ),
         ("sick={p}/x.tsv", glue("stsb"), None, "x.tsv line 2: score 'yes' is not a finite number"),
     ],

@@ -228,7 +228,7 @@ SCORES = "it is about classes, and task scores has scores; it can only have few_
         ({"long_tail": 0.5}, "classification", "long_tail: .* greater than or equal to 1"),
         ({"long_tail": 1000}, "classification", "are left, and none of class 'c'"),
         ({"long_tail": 2, "keep": {"a": 0.5}}, "classification", "keep and long_tail both set the sizes"),
-        ({"transitions": {"a": {"a": 0.1}}}, "classification", "'a' to itself is no noise"),
+        ({"transitions": {"a": {"a": 0.1}}}, "classification", "'a' to itself is not noise"),
         ({"transitions": {"a": {"b": 0.6, "c": 0.4}}}, "classification", "sum to 1, which leaves no right label"),
         ({"transitions": {"a": {"d": 0.1}}}, "classification", "regime transitions: unknown class 'd'"),
         ({"transitions": {"d": {"a": 0.1}}}, "classification", "regime transitions: unknown class 'd'"),

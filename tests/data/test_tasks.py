@@ -124,7 +124,7 @@ GOOD = "text,label\ngood film,yes\nbad film,no\n"
     ("text", "message"),
     [
         ("text,label\ngood film\n", r"train.csv line 2: 1 fields where the header has 2"),
-        ('text,label\n"good film,yes\n', r"train.csv line 2: a quote is opened here and closed nowhere"),
+        ('text,label\n"good film,yes\n', r"train.csv line 2: a quote is opened here and never closed"),
         ("", "no rows"),
         ("text,label\n", "no rows"),
         (b"text,label\ngood \xff film,yes\n", "not UTF-8 at byte 16"),
@@ -133,7 +133,7 @@ GOOD = "text,label\ngood film,yes\nbad film,no\n"
         ("text,label\na,\nb,1\n", r"line 2: label '' names no class"),
         ("body,label\na,1\nb,2\n", "which columns are text.*columns: body"),
         ("text,topic\na,1\nb,2\n", r"no column 'label' \(from --label-column\): known: text, topic"),
-        ("text,text\na,1\n", "column name is there twice"),
+        ("text,text\na,1\n", "column name appears twice"),
     ],
 )
 def test_wrong_files_are_refused_with_file_and_line(text, message, tmp_path):
@@ -178,7 +178,7 @@ def test_unknown_tasks_and_missing_splits(tmp_path):
         Task.glue("rte", tmp_path / "none")
     (tmp_path / "train.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tmaybe\n", "utf-8")
     (tmp_path / "dev.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n", "utf-8")
-    with pytest.raises(UserError, match=r"train.tsv line 2: label 'maybe' is none of entailment, not_entailment"):
+    with pytest.raises(UserError, match=r"train.tsv line 2: label 'maybe' is not one of entailment, not_entailment"):
         Task.glue("rte", tmp_path)
 
 

@@ -86,8 +86,13 @@ def test_a_label_that_is_not_known_is_marked_in_its_column(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "column", "message"),
     [
-        ("train.jsonl", as_lists([["a"], ["b", "b"]]), "label", r"line 2: column 'label': label 'b' is there twice"),
-        ("train.jsonl", as_lists([["a"], [0, 0, 1]]), "label", r"line 2: .*label '0' is there twice.*a column a label"),
+        ("train.jsonl", as_lists([["a"], ["b", "b"]]), "label", r"line 2: column 'label': label 'b' appears twice"),
+        (
+            "train.jsonl",
+            as_lists([["a"], [0, 0, 1]]),
+            "label",
+            r"line 2: .*label '0' appears twice.*a column for each label",
+        ),
         ("train.jsonl", as_lists([["a"], ["b", " "]]), "label", r"line 2: column 'label': ' ' in .* names no label"),
         ("train.jsonl", as_lists([["a"], [0.5]]), "label", r"line 2: column 'label': 0.5 in \[0.5\] names no label"),
         ("train.jsonl", as_lists([["a"], [True]]), "label", r"line 2: column 'label': True in .* names no label"),
@@ -125,7 +130,7 @@ def test_a_label_that_train_does_not_have_is_refused_in_dev(tmp_path):
 
 def test_what_is_perhaps_not_meant_is_told(tmp_path):
     text = 'text,label\nx,"billing,voucher"\ny,billing\n'
-    assert "holds 'billing,voucher', taken for one label" in read(tmp_path, ("train.csv", text))[2][0]
+    assert "holds 'billing,voucher', taken as one label" in read(tmp_path, ("train.csv", text))[2][0]
     assert (
         "Billing, billing differ in upper"
         in read(tmp_path, ("train.jsonl", as_lists([["Billing"], ["billing"]])))[2][0]

@@ -349,7 +349,7 @@ def test_a_task_made_in_python_has_the_heads_metrics():
 def test_other_names_of_the_task_are_understood_as_a_hint(name, place, call):
     status, _, err = call(f"evaluate {place}/teacher --task {name} --data {place}/columns/dev.conll")
     assert status == 2
-    assert f"unknown task {name!r}: here it is 'tokens'" in err
+    assert f"unknown task {name!r}: here it is called 'tokens'" in err
 
 
 def test_a_single_file_is_evaluated_whole_even_if_it_lacks_a_tag(place, call, tmp_path):

@@ -89,7 +89,7 @@ TAGGED = [(["good", "film"], ["B-X", "O"]), (["bad", "film"], ["B-X", "O"])]
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([(["a", " "], ["B-X", "O"])], "train line 1, word 2: ' ' is no word"),
+        ([(["a", " "], ["B-X", "O"])], "train line 1, word 2: ' ' is not a word"),
         ([(["a", 3], ["B-X", "O"])], "train line 1, word 2: 3 where a word is expected"),
         ([(["a", "b"], [1, 0])], "train line 1, word 1: tag 1 is a number"),
         ([("good film", "B-X O")], "train line 1: column 'text' holds 'good film' where a list of words is expected"),

@@ -137,7 +137,10 @@ def augmented_rows(
     `proposer` is needed for the method `replace`.
     """
     if ORIGIN in table.columns:
-        raise UserError(f"{table.path}: has a column {ORIGIN!r}; it is augmented already, or rename the column")
+        raise UserError(
+            f"{table.path}: it has a column {ORIGIN!r}, so it is augmented already; "
+            "if the column means something else, rename it"
+        )
     if "replace" in augmentation.methods and proposer is None:
         raise UserError("--method replace needs --model, a masked language model; or --method delete, swap, duplicate")
     for start in range(0, len(table.lines), CHUNK):

@@ -49,7 +49,7 @@ def read_source(data: Path, output: Path, task: str | None = None, columns: tupl
         texts_of(table, columns, "--text-columns")
         return Source(table, columns, output, None if data.is_file() else tuple(files.values()))
     if task not in GLUE:
-        raise UserError(f"--task {task}: {nearest(task, GLUE)}; own files need no --task")
+        raise UserError(f"--task {task}: {nearest(task, GLUE)}; your own files need no --task")
     if columns:
         raise UserError(f"--text-columns: the texts of task {task} are known; leave it out")
     spec, files = GLUE[task], glue_files(task, data, "DATA")

@@ -33,7 +33,7 @@ def data_notices(task: Task, counts: dict[str, int]) -> list[str]:
     train = task.splits["train"]
     words = {f"{s} in train": f"{s} texts are in train too, so the {s} score flatters" for s in task.splits}
     words |= {f"{s} empty": f"{s} texts are empty" for s in task.splits}
-    words["train contradicting"] = "train texts are there with another label or score too, so one of the two is wrong"
+    words["train contradicting"] = "train texts appear with another label or score too, so one of the two is wrong"
     notices = []
     for name, count in counts.items():
         if name == "classes without examples":

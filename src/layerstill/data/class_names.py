@@ -56,7 +56,7 @@ def names_of_classes(labels: Mapping[str, list]) -> tuple[dict[str, list], list[
         return {split: _read(values, read) for split, values in stripped.items()}, notices
     if words := sorted({value for value in known if isinstance(value, str) and value.lower() in ABSENT}):
         way = "if it means that there is no label, leave its rows out"
-        notices.append(f"label {words[0]!r} is taken for the name of a class; {way}")
+        notices.append(f"label {words[0]!r} is taken as the name of a class; {way}")
     return stripped, notices
 
 
@@ -65,7 +65,7 @@ def _stripped(labels: Mapping[str, list]) -> tuple[dict[str, list], list[str]]:
     stripped = {s: [v.strip() if isinstance(v, str) and v.strip() else v for v in vs] for s, vs in labels.items()}
     pairs = ((v, w) for s, vs in labels.items() for v, w in zip(vs, stripped[s], strict=True) if isinstance(v, str))
     blank = next((v for v, w in pairs if v != w), None)
-    return stripped, [f"labels have blanks around them ({blank!r}), which are left out"] if blank is not None else []
+    return stripped, [f"labels have blanks around them ({blank!r}), which are removed"] if blank is not None else []
 
 
 def _read(values: list, read: Callable[[Any], str | None]) -> list:

@@ -50,11 +50,11 @@ def texts_of(table: Table, columns: tuple[str, ...], option: str) -> list[tuple[
 def not_text(value: str) -> str | None:
     """What makes a string of JSON or Parquet something that no tokenizer and no file can take; None for text."""
     if "\0" in value:
-        return "a NUL character, which is in no text"
+        return "a NUL character, which no text contains"
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        return f"half of a surrogate pair, {value[error.start]!r}, which is no character"
+        return f"half of a surrogate pair, {value[error.start]!r}, which is not a character"
     return None
 
 

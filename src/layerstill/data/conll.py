@@ -115,7 +115,7 @@ def _refuse_no_word(word: object, where: str) -> None:
     if not isinstance(word, str):
         raise UserError(f"{where}: {short(word)} where a word is expected")
     if not word.strip():
-        raise UserError(f"{where}: {short(word)} is no word; take it out, and its tag")
+        raise UserError(f"{where}: {short(word)} is not a word; remove it and its tag")
     if problem := not_text(word):
         raise UserError(f"{where}: it holds {problem}")
 

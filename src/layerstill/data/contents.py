@@ -71,7 +71,9 @@ def decoded(path: Path, raw: bytes) -> str:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         if not encoding.startswith("utf-8"):
-            raise UserError(f"{path}: not {encoding.upper()} at byte {error.start}, though it begins so") from None
+            raise UserError(
+                f"{path}: not {encoding.upper()} at byte {error.start}, although it begins as such"
+            ) from None
         # The mark at the beginning is not counted in the error.
         at = error.start + (len(codecs.BOM_UTF8) if encoding == "utf-8-sig" else 0)
         line = raw.count(b"\n", 0, at) + 1
@@ -79,8 +81,8 @@ def decoded(path: Path, raw: bytes) -> str:
     if (zero := text.find("\0")) >= 0:
         line = text.count("\n", 0, zero) + 1
         raise UserError(
-            f"{path} line {line}: a NUL byte at byte {len(text[:zero].encode())}, which is in no text; "
-            "the file is binary, damaged or UTF-16: convert it to UTF-8"
+            f"{path} line {line}: a NUL byte at byte {len(text[:zero].encode())}, which no text contains; the "
+            f"file is binary, damaged or UTF-16: convert it to UTF-8"
         )
     return text
 

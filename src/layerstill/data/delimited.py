@@ -116,8 +116,8 @@ def _told(path: Path, mark: str, own: str, fit: dict[str, Reading]) -> list[str]
     others = [f"{SEPARATORS[m]} would make {len(reading.names)}" for m, reading in fit.items() if m != mark]
     if others:
         return [
-            f"{path}: taken apart at {SEPARATORS[mark]} into {len(fit[mark].names)} columns; {' and '.join(others)}; "
-            "if that is meant, take the other marks out of line 1"
+            f"{path}: split at {SEPARATORS[mark]} into {len(fit[mark].names)} columns; {' and '.join(others)}; "
+            "if that is right, take the other separators out of line 1 to silence this"
         ]
     return [f"{path}: its fields are separated by {SEPARATORS[mark]} and were read so"] if own not in {"", mark} else []
 
@@ -159,9 +159,11 @@ def _quotes(path: Path, text: str, mark: str) -> Reading:
         return quoted
     kept = f"{path}: its quotes are read as part of the texts"
     if quoted.problem:
-        return replace(plain, notices=(*plain.notices, f"{kept}, because as marks around fields they do not match"))
+        return replace(plain, notices=(*plain.notices, f"{kept}, because as quotes around fields they do not match"))
     if len(plain.rows) != len(quoted.rows):
-        why = f"every line is a row so, {len(plain.rows)} in all; as marks around fields they make {len(quoted.rows)}"
+        why = (
+            f"every line is then a row, {len(plain.rows)} in all; as quotes around fields they make {len(quoted.rows)}"
+        )
         return replace(plain, notices=(*plain.notices, f"{kept}: {why}"))
     return _of_equal_rows(kept, plain, quoted, path)
 
@@ -259,7 +261,7 @@ def _problem(where: str, first: int, names: list[str], rows: list[Row], separato
     if twice := next((name for name in names if names.count(name) > 1), None):
         missing = f"; if line {first} is data already, put a line with the names of the columns before it"
         why = missing if any(twice in row for _, row in rows) else ""
-        return f"{where}{first}: a column name is there twice: {', '.join(names)}{why}"
+        return f"{where}{first}: a column name appears twice: {', '.join(names)}{why}"
     row = next(((number, row) for number, row in rows if len(row) != len(names)), None)
     if row is None:
         return None

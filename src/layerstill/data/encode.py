@@ -61,7 +61,7 @@ class Encoded:
         if self.unknown > self.tokens / 4:
             notices.append(
                 f"{self.unknown} of {self.tokens} tokens of the {name} texts are unknown to the tokenizer; "
-                "is it made for these texts?"
+                "was it made for these texts?"
             )
         theirs = [] if self.teacher is None else self.teacher.notices(name, max_length)
         return notices + [f"in the teacher's tokens, {notice}" for notice in theirs]
@@ -103,7 +103,7 @@ def _encode_words(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: 
     """Cut words into pieces: the first of each is counted, and has the label of the word where there are labels."""
     if not tokenizer.is_fast:
         raise UserError(
-            f"the tokenizer ({type(tokenizer).__name__}) does not say which pieces are of which word; "
+            f"the tokenizer ({type(tokenizer).__name__}) does not say which pieces belong to which word; "
             "tags need a fast tokenizer, one with a tokenizer.json"
         )
     words = _words_of(split)
@@ -171,7 +171,7 @@ def allowed_length(
         limit = min(limit, wanted)
     if limit < SHORTEST:
         raise UserError(
-            f"{whose} allows {limit} tokens, too few for a text; mend max_position_embeddings in its config.json or "
+            f"{whose} allows {limit} tokens, too few for a text; correct max_position_embeddings in its config.json or "
             f"model_max_length ({tokenizer.model_max_length}) in its tokenizer_config.json"
         )
     return limit

@@ -124,7 +124,7 @@ def _parsed(where: str, text: str) -> Any:
         if len(row) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"{where}: key {twice!r} is there twice")
+            raise UserError(f"{where}: key {twice!r} appears twice")
         return row
 
     try:

@@ -103,7 +103,7 @@ def _in_their_case(task: Task, theirs: tuple[str, ...], who: str) -> tuple[Task,
     if names == task.labels or len(folded) < len(theirs) or len(set(names)) < len(names):
         return task, []
     positive = None if task.positive is None else folded.get(task.positive.casefold(), task.positive)
-    notice = f"{who} writes its labels {', '.join(theirs)}; taking the data's {', '.join(task.labels)} for the same"
+    notice = f"{who} writes its labels {', '.join(theirs)}; taking the data's {', '.join(task.labels)} as the same"
     return replace(task, labels=names, positive=positive), [notice]
 
 

@@ -23,7 +23,7 @@ def read_label_map(text: str) -> dict[str, str]:
                 f"{OPTION} {text}: write the data's name, =, and the model's, such as 0=negative,1=positive"
             )
         if old in found:
-            raise UserError(f"{OPTION} {text}: {old!r} stands there twice")
+            raise UserError(f"{OPTION} {text}: {old!r} appears twice")
         found[old] = new
     return found
 

@@ -90,8 +90,8 @@ def _labels_of(table: Table, column: str, at: int, value: Any) -> Iterator[str]:
         name = str(part).strip()
         if name in seen:
             raise UserError(
-                f"{where}: label {name!r} is there twice in {short(value)}; name each label of a text once "
-                "(0 and 1 for every label belong into a column a label: --label-column a,b,c)"
+                f"{where}: label {name!r} appears twice in {short(value)}; name each label of a text once "
+                "(0 and 1 for every label belong in a column for each label: --label-column a,b,c)"
             )
         seen.add(name)
         yield name
@@ -120,8 +120,8 @@ def _names(table: Table, column: str, sets: list[list[str]]) -> tuple[str, ...]:
         )
     if len(ordered) < 2:
         raise UserError(
-            f"{table.path}: column {column!r} holds a single label, {ordered[0]!r}; write who has it and who has not "
-            "as two classes, and use --task classification"
+            f"{table.path}: column {column!r} holds a single label, {ordered[0]!r}; to learn whether a "
+            "text has it, name two classes and use --task classification"
         )
     if isinstance(table.columns[column][0], str) and len(ordered) > max(20, len(sets) // 2):
         raise UserError(
@@ -137,13 +137,13 @@ def _look_alike(table: Table, column: str, names: tuple[str, ...]) -> list[str]:
     folded = [name.casefold() for name in names]
     if alike := [name for name in names if folded.count(name.casefold()) > 1]:
         notices.append(
-            f"{table.path}: labels {', '.join(alike)} differ in upper and lower case only and are taken for different"
+            f"{table.path}: labels {', '.join(alike)} differ only in upper and lower case and are taken as different"
         )
     cells = [value for value in table.columns[column] if isinstance(value, str)]
     for mark in ",;":
         if not any(BAR in cell for cell in cells) and (joined := next((c for c in cells if mark in c), None)):
             notices.append(
-                f"{table.path}: column {column!r} holds {short(joined)}, taken for one label; if it is several, "
+                f"{table.path}: column {column!r} holds {short(joined)}, taken as one label; if it is several, "
                 f"write {BAR} between them"
             )
     return notices
@@ -158,7 +158,7 @@ def _numbered(table: Table, column: str, sets: list[list[str]], number: dict[str
                 known = ", ".join(list(number)[:20]) + (f", ... ({len(number)} in all)" if len(number) > 20 else "")
                 raise UserError(
                     f"{_where(table, column, at)}: label {label!r} is not in train, which has {known}; "
-                    "add examples of it to train, or mend the label"
+                    "add examples of it to train, or correct the label"
                 )
             row[number[label]] = 1
         rows.append(row)

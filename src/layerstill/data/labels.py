@@ -27,7 +27,9 @@ class Written:
         """The label column."""
         column, there = self.label_column, self.tables["train"].columns
         if column not in there and "," in column and {name.strip() for name in column.split(",")} <= set(there):
-            raise UserError(f"--label-column {column}: one column is expected; a column a label is --task multilabel")
+            raise UserError(
+                f"--label-column {column}: one column is expected; a column for each label is --task multilabel"
+            )
         return {split: table.column(column, "--label-column") for split, table in self.tables.items()}
 
 
@@ -95,7 +97,7 @@ def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, .
         )
     folded = [name.casefold() for name in ordered]
     alike = [name for name in ordered if folded.count(name.casefold()) > 1]
-    notice = f"{table.path}: labels {', '.join(alike)} differ in upper and lower case only and are taken for different"
+    notice = f"{table.path}: labels {', '.join(alike)} differ only in upper and lower case and are taken as different"
     return ordered, [notice] if alike else []
 
 
@@ -121,6 +123,6 @@ def _classes(table: Table, written: list, names: tuple[str, ...], column: str) -
             known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
             raise UserError(
                 f"{table.where(line)}: label {short(value)} is not in train, which has {known}; "
-                "add examples of it to train, or mend the label"
+                "add examples of it to train, or correct the label"
             )
     return [number[str(value)] for value in written]

@@ -37,7 +37,7 @@ def tables_of(data: Any, labels: Any, label_column: str, words: bool = False) ->
     for name, part in data.items():
         split = SPLITS[name]
         if split in found:
-            raise UserError(f"data: {name!r} is another name of split {split}, which is there too")
+            raise UserError(f"data: {name!r} is another name of split {split}, which is given too")
         found[split] = _table(split, part, None if labels is None else labels[name], label_column, words)
     return found
 
@@ -90,12 +90,12 @@ def _named(values: Any, feature: Any) -> list:
 def _columns_of_rows(split: str, data: Any, labels: Any, label_column: str, words: bool) -> dict[str, list]:
     """Lists of texts, of pairs, or of these with their label."""
     if isinstance(data, str | bytes) or not (isinstance(data, Sequence) or _is(data, "numpy", "ndarray")):
-        raise UserError(f"{split}: {type(data).__name__} is no data; take {TAKEN}")
+        raise UserError(f"{split}: {type(data).__name__} is not data; give {TAKEN}")
     rows = as_list(data)
     if labels is None:
         if odd := next((row for row in rows if not isinstance(row, tuple | list) or len(row) not in (2, 3)), None):
             raise UserError(
-                f"{split}: {short(odd)} is no (text, label) and no (text, text, label); give labels=, "
+                f"{split}: {short(odd)} is neither (text, label) nor (text, text, label); give labels=, "
                 "as long as the list, if these are texts alone"
             )
         return _texts([tuple(row[:-1]) for row in rows]) | {label_column: [row[-1] for row in rows]}
@@ -109,7 +109,7 @@ def _texts(rows: list[tuple[Any, ...]]) -> dict[str, list]:
         raise UserError(f"data: {' and '.join(map(str, sorted(sizes)))} texts an example; all need the same number")
     names = ("text",) if sizes == {1} else ("sentence1", "sentence2")
     if sizes - {1, 2}:
-        raise UserError(f"data: {max(sizes)} texts an example; one or two can be")
+        raise UserError(f"data: {max(sizes)} texts an example; one or two are possible")
     return {name: [row[i] for row in rows] for i, name in enumerate(names)} if rows else {}
 
 

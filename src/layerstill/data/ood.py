@@ -126,7 +126,7 @@ def read_ood(
         return _read_own(name, path, task, gold or {}, text_columns, label_column)
     folders = _class_folders(path) if layout == "imdb" else {}
     if gold and (folders or layout == "advglue"):
-        raise UserError(f"--ood-labels {name}: this layout says itself what its labels mean")
+        raise UserError(f"--ood-labels {name}: this layout already says what its labels mean")
     if layout == "advglue":
         return _read_advglue(name, path, task)
     return _read_folders(name, folders) if folders else _read_layout(name, path, layout, gold or {})
@@ -184,8 +184,8 @@ def _read_layout(name: str, path: Path, known_as: str, gold: dict[str, str]) -> 
     if "" in labels:
         at = labels.index("")
         raise UserError(
-            f"{file} line {table.lines[at]}: label {short(written[at])} is none of "
-            f"{', '.join(known)}; mend it, or say what it means with --ood-labels '{name}:LABEL=CLASS,...'"
+            f"{file} line {table.lines[at]}: label {short(written[at])} is not one of {', '.join(known)}; "
+            f"correct it, or say what it means with --ood-labels '{name}:LABEL=CLASS,...'"
         )
     groups = table.column(layout.parts, f"--ood {name}") if layout.parts else None
     return _made(name, texts, labels, groups)

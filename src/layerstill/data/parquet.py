@@ -19,7 +19,7 @@ def read_parquet(path: Path, raw: bytes | None = None) -> Table:
     except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: names that are not UTF-8
         raise UserError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     if len(set(table.column_names)) < len(table.column_names):
-        raise UserError(f"{path}: a column name is there twice: {', '.join(table.column_names)}")
+        raise UserError(f"{path}: a column name appears twice: {', '.join(table.column_names)}")
     try:
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:

@@ -62,8 +62,8 @@ class Probabilities:
             found[text].append([row[place] for place in places])
         if missing := [text for text in split.texts if text not in found]:
             raise UserError(
-                f"{OPTION}: {len(missing)} of {len(split)} training examples have no row in {self.source}, "
-                f"{short(missing[0][0])} for one; give probabilities of all of them"
+                f"{OPTION}: {len(missing)} of {len(split)} training examples have no row in {self.source}, such "
+                f"as {short(missing[0][0])}; give probabilities of all of them"
             )
         means = {text: np.mean(rows, 0) for text, rows in found.items()}
         return np.array([means[text] for text in split.texts])
@@ -147,7 +147,7 @@ def _labels_of(columns: Sequence[str], task: Task) -> tuple[tuple[str, ...], tup
         if None not in found and len(set(found)) == len(columns):
             return tuple(map(str, found)), ()
     pairs = ", ".join(f"{column} is {label}" for column, label in zip(columns, task.labels, strict=True))
-    return task.labels, (f"{OPTION}: the columns are not called after the labels; in their order {pairs}",)
+    return task.labels, (f"{OPTION}: the columns are not named after the labels; in their order {pairs}",)
 
 
 def _from_one(table: Table, column: str, task: Task) -> list[list[float]] | None:
@@ -175,7 +175,7 @@ def _in_order(value: Any, where: str, task: Task) -> list[Any]:
         if missing := [name for name in task.labels if value.get(name) is None]:
             raise UserError(f"{where}: nothing for label {missing[0]!r}; it has {', '.join(map(str, value))}")
         if more := [name for name in value if name not in task.labels]:
-            raise UserError(f"{where}: {more[0]!r} is none of the labels {', '.join(task.labels)}")
+            raise UserError(f"{where}: {more[0]!r} is not one of the labels {', '.join(task.labels)}")
         return [value[name] for name in task.labels]
     row = list(value) if isinstance(value, list | tuple) else [value]
     if len(row) != len(task.labels):

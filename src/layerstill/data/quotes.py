@@ -18,7 +18,8 @@ def unbalanced(path: Path, text: str, start: int, end: int, error: csv.Error) ->
                 opened = line if quoted else opened
         line += 1
     if "unexpected end of data" in str(error):
-        return f"{path} line {opened}: a quote is opened here and closed nowhere; close it, or double quotes in a text"
+        way = "close it, or double the quotes inside a text"
+        return f"{path} line {opened}: a quote is opened here and never closed; {way}"
     last = f" and closed in line {end}" if end > start else ""
     return (
         f"{path} line {start}: a quote is opened here{last}, but more text follows the closing quote; "
@@ -43,7 +44,7 @@ def swallowed(path: Path, text: str, separator: str, rows: Sequence[tuple[int, l
         return []
     return [
         f"{path} line {odd[0][0]}: the text in quotes that begins here takes up {_lines_in(odd[0][1])} lines that "
-        f"look like rows of their own; if a quote was not closed there, close it or take it out "
+        f"look like rows of their own; if a quote was not closed there, close it or remove it "
         f"({len(odd)} of {len(rows)} rows)"
     ]
 

@@ -53,7 +53,7 @@ class Regime(Spec):
             raise ValueError("keep and long_tail both set the sizes of classes; use one of them")
         for name, row in self.transitions.items():
             if name in row:
-                raise ValueError(f"transitions.{name}: {name!r} to itself is no noise; give the wrong classes only")
+                raise ValueError(f"transitions.{name}: {name!r} to itself is not noise; give the wrong classes only")
             if (total := sum(row.values())) >= 1:
                 raise ValueError(f"transitions.{name}: probabilities sum to {total:g}, which leaves no right label")
         return self

@@ -23,7 +23,7 @@ def slice_of(task: Task, seed: int = 0) -> Task:
     if total < TOO_FEW:
         raise UserError(
             f"task {task.name}: {total} training examples are too few to hold a slice out for choosing; give at least "
-            f"{TOO_FEW}, or say the learning rate"
+            f"{TOO_FEW}, or give a learning rate"
         )
     count = min(max(round(SHARE * total), FEWEST), MOST, total // 2)
     drawn = generator(seed, "slice")

@@ -305,7 +305,7 @@ def _numbers(table: Table, written: list, spec: GlueTask) -> list[int]:
     number = {label: i for i, label in enumerate(spec.labels)}
     for line, label in zip(table.lines, written, strict=True):
         if label not in number:
-            raise UserError(f"{table.path} line {line}: label {label!r} is none of {', '.join(number)}")
+            raise UserError(f"{table.path} line {line}: label {label!r} is not one of {', '.join(number)}")
     return [number[label] for label in written]
 
 
@@ -317,7 +317,7 @@ def _glue_from_hub(name: str) -> Task:
         data = datasets.load_dataset("nyu-mll/glue", name)
     except Exception as error:  # datasets raises many kinds for "no network"; all mean the same to the user
         raise UserError(
-            f"task {name}: not to be had from the hub ({type(error).__name__}); give --data FOLDER"
+            f"task {name}: could not be loaded from the hub ({type(error).__name__}); give --data FOLDER"
         ) from None
     columns = {"mrpc": ("sentence1", "sentence2")}.get(name, spec.texts)
     splits = {}

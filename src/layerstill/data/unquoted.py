@@ -40,7 +40,7 @@ def _table(
         names = next(rows, (0, []))[1]
     columns: dict[str, list] = {name: [] for name in names}
     if len(columns) != len(names):
-        raise UserError(f"{path} line 1: a column name is there twice: {', '.join(names)}")
+        raise UserError(f"{path} line 1: a column name appears twice: {', '.join(names)}")
     if len(names) == 1 and any(mark in names[0] for mark in ",;|"):
         raise UserError(f"{path} line 1: a single column, {names[0]!r}; fields are separated by tabs here")
     lines = []

@@ -36,7 +36,7 @@ def appears_whole(path: Path) -> Iterator[Path]:
 def refuse_existing(path: Path) -> None:
     """UserError if there is anything at `path`."""
     if path.exists() or path.is_symlink():
-        raise UserError(f"--output {path}: is there already and is not overwritten; choose another name")
+        raise UserError(f"--output {path}: it exists already and is not overwritten; choose another name")
 
 
 def _sync(file: Path) -> None:
