@@ -217,7 +217,7 @@ def test_a_run_that_is_told_to_stop_says_so_in_one_line_and_goes_on_later(end, s
     folder = tmp_path / "s"
     stopped = forks(command(place, "tinybert", folder), folder=folder, at=events // 2, end=end)
     assert stopped["status"] == status, stopped["err"]
-    assert stopped["err"].endswith("ed; the same command goes on from the last checkpoint\n")
+    assert stopped["err"].endswith("ed; the same command resumes from the last checkpoint\n")
     assert stopped["err"].count("\n") == 1
     assert not (folder / "run.lock").exists()
     assert forks(command(place, "tinybert", folder))["status"] == 0
@@ -239,7 +239,7 @@ def test_a_second_run_in_a_folder_is_refused_while_the_first_lives(place, forks,
         second = forks(words, folder=folder)
         first.kill()
     assert second["status"] == 2
-    assert second["err"].startswith(f"error: --output {folder}: process {first.pid} is at work in this folder")
+    assert second["err"].startswith(f"error: --output {folder}: process {first.pid} is working in this folder")
     assert second["err"].count("\n") == 1
     assert (folder / "run.lock").exists(), "a dead process leaves its file, which binds nobody"
     assert forks(words)["status"] == 0

@@ -214,7 +214,7 @@ def test_accelerate_launch_starts_a_run_like_torchrun(place, alone):
 def test_a_run_refuses_what_it_would_not_do(place, monkeypatch, capsys):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert follow([{"words": words(place, place / "refused", "kd")}]) == [2]
-    assert "error: ACCELERATE_USE_FSDP: a run is not sharded" in capsys.readouterr().err
+    assert "error: ACCELERATE_USE_FSDP: runs are not sharded" in capsys.readouterr().err
 
 
 def test_only_the_first_process_speaks_and_all_end_alike(place, pair):
@@ -237,7 +237,7 @@ def test_a_process_that_dies_takes_the_others_with_it(pair):
     assert done.returncode == 1, "the launcher's, and it came back"
     # The launcher may be quicker than the first process with its line.
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: another process")]
-    line = "error: another process of this run has ended; the same command goes on from the last checkpoint"
+    line = "error: another process of this run has ended; the same command resumes from the last checkpoint"
     assert lines in ([], [line])
 
 

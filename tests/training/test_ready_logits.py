@@ -195,8 +195,8 @@ REFUSED = [
         "TEACHER: give the model that teaches; or its soft labels with --teacher-probabilities",
     ),
     ("{i} --teacher-probabilities listed --learning-rate auto", "--learning-rate auto: rates are tried with a teacher"),
-    ("{p}/teacher --teacher-probabilities listed", "they take the place of a teacher, and there is"),
-    ("{i} --teacher-probabilities listed --recipe finetune", "recipe finetune looks at no teacher"),
+    ("{p}/teacher --teacher-probabilities listed", "they replace a teacher, and"),
+    ("{i} --teacher-probabilities listed --recipe finetune", "recipe finetune uses no teacher"),
     ("{i} --teacher-probabilities listed --recipe minilm", "the terms 'attention', 'values' of recipe minilm"),
     ("{i} --teacher-probabilities listed --set stages.0.view=mixup", "the terms 'soft targets' (mixed inputs) of"),
     ("{i} --teacher-probabilities listed --set stages.0.evaluate=objectives", "evaluates its objectives on dev"),
@@ -229,7 +229,7 @@ WRONG = [
     ([0.5, "x", 0.5], "line 3, column 'p': 'x' where a probability"),
     ([0.5, None, 0.5], "line 3, column 'p': None where"),
     ({"bad": 0.5, "fine": 0.5}, "nothing for label 'good'; it has bad, fine"),
-    ({"bad": 0.5, "fine": 0.5, "good": 0, "odd": 0}, "'odd' is none of the labels bad, fine, good"),
+    ({"bad": 0.5, "fine": 0.5, "good": 0, "odd": 0}, "'odd' is not one of the labels bad, fine, good"),
     ([math.nan, 0.5, 0.5], "nan where a probability is expected"),
 ]
 

@@ -218,7 +218,7 @@ def test_a_teacher_whose_head_would_be_random_is_refused(teacher, task, tmp_path
         tmp_path / "t" / "model.safetensors",
         {"format": "pt"},
     )
-    with pytest.raises(UserError, match=r"1 weights are missing .* classifier.bias for one"):
+    with pytest.raises(UserError, match=r"1 weights are missing .* for example classifier.bias"):
         distill(str(tmp_path / "t"), task, short("kd"), 2, tmp_path / "s", QUIET)
     save_file(weights, tmp_path / "t" / "model.safetensors", {"format": "pt"})
     config["intermediate_size"] = 40
@@ -321,7 +321,9 @@ def test_models_that_cannot_be_used_are_refused(teacher, task, tmp_path):
     with pytest.raises(UserError, match=r"has no task head \(BertModel\); fine-tune it first"):
         distill(str(tmp_path / "headless"), task, short("kd"), 2, tmp_path / "s", QUIET)
     BertForQuestionAnswering(tiny_config("bert")).save_pretrained(tmp_path / "answers")
-    with pytest.raises(UserError, match=r"BertForQuestionAnswering: it marks the answer in a text, which is none of"):
+    with pytest.raises(
+        UserError, match=r"BertForQuestionAnswering: it marks the answer in a text, which is not one of"
+    ):
         distill(str(tmp_path / "answers"), task, short("kd"), 2, tmp_path / "s", QUIET)
     with pytest.raises(UserError, match="--student-layers 9: the teacher has 4 layers; choose 1 to 4"):
         distill(teacher, task, short("kd"), 9, tmp_path / "s", QUIET)
@@ -415,7 +417,7 @@ def test_what_is_not_an_unfinished_run_is_not_overwritten(teacher, task, tmp_pat
         distill(teacher, task, short("kd"), 2, finished, Options(seed=7, max_length=32, progress=False))
     assert (finished / "model.safetensors").read_bytes() == student
     (finished / "result.json").write_text("x", "utf-8")
-    with pytest.raises(UserError, match=r"result.json: damaged; move it away and the same command goes on"):
+    with pytest.raises(UserError, match=r"result.json: damaged; move it away and run the same command again"):
         distill(teacher, task, short("kd"), 2, finished, QUIET)
 
 

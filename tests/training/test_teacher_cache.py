@@ -211,7 +211,7 @@ def test_what_is_missing_foreign_or_damaged_is_refused(data, tmp_path):
     settings = json.loads((cache.folder / "cache.json").read_text("utf-8"))
     for damaged in ("[]", "5", "null", '{"attention": 3}', "{"):
         (cache.folder / "cache.json").write_text(damaged, "utf-8")
-        with pytest.raises(UserError, match=r"cache.json: damaged; delete .* and it is made anew"):
+        with pytest.raises(UserError, match=r"cache.json: damaged; delete .* and it is made again"):
             TeacherCache(tmp_path, "t", contents)
     (cache.folder / "cache.json").write_text(json.dumps(settings | {"teacher": "u"}), "utf-8")
     with pytest.raises(UserError, match="another cache: teacher is 'u' there and 't' here"):
@@ -322,7 +322,7 @@ def test_a_cache_filled_ahead_leaves_stages_on_other_texts_out(task, tmp_path, c
         (
             "finetune",
             "shared",
-            "recipe 'finetune': no stage of it can read its teacher from a cache; nothing was written",
+            "recipe 'finetune': none of its stages can read its teacher from a cache; nothing was written",
         ),
         ("kd", "auto", "--cache auto: name a directory, such as ./auto, which runs then share"),
     ],
@@ -371,7 +371,7 @@ def test_a_cache_that_holds_all_is_used_and_counts_against_the_budget_of_others(
         distill(teacher, task, Recipe.load(recipe).limited(1, 8, 1e-3), 2, tmp_path / f"s{number}", options)
     said = [r.getMessage().split(",")[0] for r in caplog.records if r.getMessage().startswith("teacher cache: ")]
     assert said == [f"teacher cache: {word}" for word in ("on", "on", "off", "on")]
-    assert "of 30 examples are there" in caplog.text
+    assert "of 30 examples are already there" in caplog.text
     assert len(list((tmp_path / "shared").glob("teacher-*"))) == 2
 
 

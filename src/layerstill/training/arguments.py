@@ -46,7 +46,7 @@ def training_arguments(
     for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
         if os.environ.get(name, "").lower() in {"1", "true"}:
             raise UserError(
-                f"{name}: a run is not sharded, each process holds the whole student and teacher; start it without, or "
+                f"{name}: runs are not sharded, each process holds the whole student and teacher; start it without, or "
                 "shard a DistillationModule in a training loop of your own"
             )
     shorter = steps_of(stage, examples, options.max_steps) < steps_of(stage, examples, None)

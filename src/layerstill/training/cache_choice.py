@@ -64,7 +64,7 @@ def choose_cache(
     cache = TeacherCache(place, fingerprint, contents, arithmetic)
     examples, missing = len(train.dataset), len(cache.missing(train.dataset["content"]))
     if cache.folder.exists() and not missing:
-        log.info("teacher cache: on, %s of %d examples are there", contents, examples)
+        log.info("teacher cache: on, %s of %d examples are already there", contents, examples)
         return cache
     shape, tokens = shape_of(teacher), train.tokens / examples
     each = contents.bytes_per_example(tokens, shape.width, shape.inner, teacher.num_labels, arithmetic) / 1e9

@@ -135,7 +135,7 @@ def refuse_pickles(checkpoint: Path) -> None:
     if found := sorted(p.name for p in checkpoint.iterdir() if p.suffix in {".pt", ".pth", ".bin", ".pkl", ".pickle"}):
         raise UserError(
             f"{checkpoint}: {found[0]} in it is a pickle, which is never loaded, and no run has written it; "
-            "remove it, and the same command goes on"
+            f"remove it and run the same command again"
         )
 
 

@@ -26,8 +26,8 @@ class FolderLock:
             self._lock.acquire()
         except Timeout:
             raise UserError(
-                f"--output {self.folder}: process {holder or 'unknown'} is at work in this folder; wait until it "
-                "has ended, or choose another folder"
+                f"--output {self.folder}: process {holder or 'unknown'} is working in this folder; wait until it "
+                f"ends, or choose another folder"
             ) from None
         # On Windows the first byte is what is locked, and nobody else can read it: the number comes after it.
         with self.path.open("r+b", buffering=0) as file:

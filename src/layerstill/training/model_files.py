@@ -37,7 +37,7 @@ def refuse_folder(name: str, weights: bool = True) -> None:
         raise UserError(f"model {name}: no config.json in it; a model is a folder made by save_pretrained, or a hub id")
     if (folder / "adapter_config.json").is_file():
         raise UserError(
-            f"model {name}: an adapter to another model (adapter_config.json), not a whole one; merge it "
+            f"model {name}: an adapter for another model (adapter_config.json), not a whole one; merge it "
             "(peft's merge_and_unload) and save the model"
         )
     if weights and not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
@@ -61,8 +61,8 @@ def held_elements(name: str) -> int | None:
                     tensor = weights.get_slice(key)
                     if key.endswith((".weight", ".bias")) and not tensor.get_dtype().startswith(("F", "BF")):
                         raise UserError(
-                            f"model {name}: {key} in {file.name} is {tensor.get_dtype()}; quantised weights cannot be "
-                            "trained or taught, save them in float32"
+                            f"model {name}: {key} in {file.name} is {tensor.get_dtype()}; quantised weights "
+                            f"cannot be trained or taught; save them in float32"
                         )
                     held += prod(tensor.get_shape())
         except UserError:
@@ -85,7 +85,7 @@ def weight_files(folder: Path) -> list[Path]:
     files = []
     for shard in sorted({str(s) for s in shards.values()}):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise UserError(f"model {folder}: {INDEX} names {shard!r}, which is no safetensors file of this folder")
+            raise UserError(f"model {folder}: {INDEX} names {shard!r}, which is not a safetensors file of this folder")
         if not (folder / shard).is_file():
             raise UserError(f"model {folder}: {shard} is missing, which {INDEX} names; copy the model whole")
         files.append(folder / shard)

@@ -45,7 +45,7 @@ def load_config(name: str, head: Head | None = None, weights: bool = True) -> Pr
         where = (
             "config.json cannot be used: "
             if Path(name).exists()
-            else "no such folder, and not to be had from the hub: "
+            else "no such folder, and it could not be loaded from the hub: "
         )
         code = "it asks for code of its own, which is never run: " if "custom code" in str(error) else ""
         raise UserError(f"model {name}: {where}{code}{first_line(error)}") from None
@@ -58,7 +58,7 @@ def _refuse_unbuildable(name: str, config: PretrainedConfig, auto_class: Any) ->
     """UserError unless the configuration describes a model, and one of about the size of the weights beside it."""
     depth = depth_of(config)
     if not 0 < depth <= DEEPEST:
-        raise UserError(f"model {name}: config.json asks for {depth} layers; 1 to {DEEPEST} can be")
+        raise UserError(f"model {name}: config.json asks for {depth} layers; 1 to {DEEPEST} are possible")
     if not all(isinstance(a, str) for a in _architectures(config)):
         raise UserError(f"model {name}: config.json: architectures is {config.architectures!r}, not a list of names")
     if sorted(config.id2label) != list(range(config.num_labels)):
@@ -75,7 +75,7 @@ def _refuse_unbuildable(name: str, config: PretrainedConfig, auto_class: Any) ->
     if padding is not None and not -config.vocab_size <= padding < config.vocab_size:
         raise UserError(
             f"model {name}: config.json says that token {padding} is padding and that there are {config.vocab_size} "
-            "tokens; mend pad_token_id or vocab_size"
+            "tokens; correct pad_token_id or vocab_size"
         )
     try:
         with torch.device("meta"):
@@ -111,7 +111,7 @@ def load_tokenizer(name: str, config: PretrainedConfig) -> PreTrainedTokenizerBa
     if not config.vocab_size / 2 < len(tokens) or highest >= config.vocab_size:
         raise UserError(
             f"model {name}: its tokenizer knows {len(tokens)} tokens, numbered up to {highest}, and its embeddings "
-            f"{config.vocab_size}; the tokenizer is another model's"
+            f"{config.vocab_size}; the tokenizer belongs to another model"
         )
     if not isinstance(tokenizer.model_max_length, int | float):
         raise UserError(
@@ -150,7 +150,8 @@ def _refuse_other_padding(name: str, config: PretrainedConfig, tokenizer: PreTra
     if theirs is not None and theirs != tokenizer.pad_token_id:
         raise UserError(
             f"model {name}: config.json says that token {theirs} is padding, the tokenizer pads with "
-            f"{tokenizer.pad_token_id} ({tokenizer.pad_token!r}); mend pad_token_id, or use the model's own tokenizer"
+            f"{tokenizer.pad_token_id} ({tokenizer.pad_token!r}); correct pad_token_id, or "
+            "use the model's own tokenizer"
         )
 
 
@@ -210,7 +211,7 @@ def require_head(name: str, config: PretrainedConfig, head: Head) -> None:
         for ending, gives in OTHER_HEADS.items():
             if any(ending in one for one in architectures):
                 raise UserError(
-                    f"model {name} is a {architectures[0]}: {gives}, which is none of the kinds of task here "
+                    f"model {name} is a {architectures[0]}: {gives}, which is not one of the kinds of task here "
                     "(--task classification, regression, multilabel, tokens); fine-tune its encoder on one of them: "
                     "layerstill finetune"
                 )
@@ -301,8 +302,8 @@ def _load(
         wrong = [key for key in wrong if key.startswith(body) and "pooler" not in key]
     if wrong:
         raise UserError(
-            f"model {name}: {len(wrong)} weights are missing or of another size than its config.json says, "
-            f"{min(wrong)} for one; they would be random"
+            f"model {name}: {len(wrong)} weights are missing or of another size than its config.json says, for "
+            f"example {min(wrong)}; they would be random"
         )
     _look_at_foreign(name, config, sorted(report["unexpected_keys"]), new_head)
     for key, tensor in model.state_dict().items():
@@ -324,12 +325,12 @@ def _look_at_foreign(name: str, config: PretrainedConfig, foreign: list[str], ne
     numbered = re.compile(rf"(^|\.){re.escape(family_of(config).layers)}\.(\d+)\.")
     if layers := [key for key in foreign if (m := numbered.search(key)) and int(m[2]) >= depth_of(config)]:
         raise UserError(
-            f"model {name}: its weights hold more layers than the {depth_of(config)} of config.json, {layers[0]} for "
-            "one; they do not belong together"
+            f"model {name}: its weights hold more layers than the {depth_of(config)} of config.json; an example "
+            f"is {layers[0]}. They do not belong together"
         )
     if foreign and not new_head:  # a pre-trained model leaves its old head behind, as it should
         log.warning(
-            "note: model %s: %d tensors have no place in it and are left out, %s for one",
+            "note: model %s: %d tensors do not belong to it and are left out, for example %s",
             name,
             len(foreign),
             foreign[0],

@@ -39,6 +39,7 @@ def reach_notices(recipe: Recipe, sizes: Mapping[str, int], max_steps: int | Non
     steps = sum(steps_of(stage, sizes[stage.data], max_steps) for stage in stages)
     rate = max(stage.learning_rate for stage in stages)
     return [
-        f"a learning rate of {rate:g} over {steps:,} updates moves a weight by {reach:.2g} in all, and students need "
-        f"about {ENOUGH:g} to leave their start behind; --learning-rate auto finds a rate, more --epochs reach further"
+        f"a learning rate of {rate:g} over {steps:,} updates moves a weight by {reach:.2g} in total, and "
+        f"students need about {ENOUGH:g} to leave their start behind; --learning-rate auto finds a rate, and "
+        f"more --epochs go further"
     ]

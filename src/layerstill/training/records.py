@@ -76,11 +76,11 @@ class RunFolder:
         self._lock.release()
         if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno in DISK_TROUBLE):
             raise UserError(
-                f"--output {self.path}: cannot be written or read: {error}; what was saved before is intact, and the "
-                "same command goes on from there when that is mended"
+                f"--output {self.path}: cannot be written or read: {error}; what was saved before is intact, and "
+                f"once this is fixed the same command resumes from there"
             ) from None
         if error is not None and processes.was_left(error):
-            raise UserError("another process of this run has ended; the same command goes on from the last checkpoint")
+            raise UserError("another process of this run has ended; the same command resumes from the last checkpoint")
 
     def _open(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -157,7 +157,7 @@ class RunFolder:
     @property
     def finished(self) -> Result | None:
         """The result of a run that was completed here before."""
-        record = Record.read(self.path, "move it away and the same command goes on, or choose a new folder")
+        record = Record.read(self.path, "move it away and run the same command again, or choose a new folder")
         return None if record is None else Result(record, self.path)
 
     @property

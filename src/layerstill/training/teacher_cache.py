@@ -154,7 +154,7 @@ class TeacherCache:
         except ValueError:
             there = None
         if not isinstance(there, dict) or not isinstance(there.get("attention", {}), dict):
-            raise UserError(f"{path}: damaged; delete {self.folder} and it is made anew")
+            raise UserError(f"{path}: damaged; delete {self.folder} and it is made again")
         self._attention = there.pop("attention", {})
         for key in settings:
             if there.get(key) != settings[key]:
@@ -176,7 +176,7 @@ class TeacherCache:
                 lengths, content = tensors.pop("lengths").tolist(), tensors.pop("content").tolist()
                 missing = set(self.contents.names()) - set(tensors)
             except (SafetensorError, KeyError, OSError, ValueError) as error:
-                raise UserError(f"{path}: damaged ({error}); delete the file and its examples are made anew") from None
+                raise UserError(f"{path}: damaged ({error}); delete the file and its examples are made again") from None
             if missing:
                 raise UserError(f"{path}: holds no {', '.join(sorted(missing))}; delete the file")
             offsets = [0]
