@@ -44,7 +44,7 @@ def test_conditions_leave_out_and_keep(tmp_path):
         ("finetune", "full", 0),
         ("finetune", "full", 1),
     ]
-    with pytest.raises(UserError, match="leave no run of 12"):
+    with pytest.raises(UserError, match="leave none of 12 runs"):
         runs_of(tmp_path, axes=axes, exclude=[{"seed": [0, 1]}])
 
 
@@ -149,7 +149,7 @@ def test_files_that_are_no_studies(tmp_path):
         load_study(tmp_path / "list.yaml")
     text = yaml.safe_dump(study_data(tmp_path)) + "name: again\n"
     (tmp_path / "twice.yaml").write_text(text, "utf-8")
-    with pytest.raises(UserError, match="key 'name' is there twice"):
+    with pytest.raises(UserError, match="key 'name' appears twice"):
         load_study(tmp_path / "twice.yaml")
 
 

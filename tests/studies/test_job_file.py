@@ -69,7 +69,7 @@ def test_other_data_than_the_studys_are_refused_with_the_way_out(run, studied, c
     status, _, said = call(f"diagnose {run} --task classification --data {place}/data --parts gap")
     assert status == 2
     assert f"these are not the data of run {run}" in said
-    assert "leave the data options out, for its job.json says them" in said
+    assert "leave the data options out, since its job.json has them" in said
     # Files that were changed since, by way of job.json.
     data = shutil.copytree(place / "data", run.parent / "data")
     (data / "dev.csv").write_text((data / "dev.csv").read_text("utf-8") + "a new film,good\n" * 9, "utf-8")

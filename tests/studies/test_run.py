@@ -128,7 +128,7 @@ def test_the_command_line_with_a_kill_two_workers_and_failures(place, tmp_path, 
             time.sleep(0.01)
         assert not marked_processes(mark)
         assert attempt.returncode == (128 + end if end == signal.SIGTERM else -end)
-        assert ("terminated; the same command goes on" in said) == (end == signal.SIGTERM)
+        assert ("terminated; the same command resumes" in said) == (end == signal.SIGTERM)
     status, printed, err = call(f"study {file} --output {out} --jobs 2")
     assert status == 1
     assert "2 of 4 runs failed; the same command tries them again" in err
@@ -169,7 +169,7 @@ def test_a_second_process_is_refused(place, tmp_path, call):
     with StudyFolder(tmp_path / "out").open(plan_of(file, tmp_path / "out").study, False):
         status, _, err = call(f"study {file} --output {tmp_path}/out")
     assert status == 2
-    assert f"process {os.getpid()} is at work in this folder" in err
+    assert f"process {os.getpid()} is working in this folder" in err
 
 
 def test_a_dead_worker_is_a_failed_job_and_is_replaced(tmp_path):

@@ -41,7 +41,7 @@ def expand(study: Study, folder: Path) -> list[Planned]:
         if _kept(study, coordinates):
             planned.append(make(study, folder, coordinates, chosen))
     if not planned:
-        raise UserError(f"study {study.name}: exclude and only leave no run of {count}")
+        raise UserError(f"study {study.name}: exclude and only leave none of {count} runs")
     return planned
 
 

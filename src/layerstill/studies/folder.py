@@ -32,7 +32,7 @@ class StudyFolder:
             try:
                 name = json.loads(there.read_text("utf-8"))["name"]
             except (ValueError, KeyError, TypeError):
-                raise UserError(f"{there}: damaged; move it away and the same command goes on") from None
+                raise UserError(f"{there}: damaged; move it away and run the same command again") from None
             if name != study.name:
                 raise UserError(
                     f"--output {self.path} holds study {name!r}, this is {study.name!r}; choose a new folder"
@@ -59,7 +59,7 @@ class StudyFolder:
     def result(self, folder: str) -> Record | None:
         """The record of a finished run, None before."""
         if folder not in self._results:
-            record = Record.read(Path(folder), f"delete {folder} and the same command makes it anew")
+            record = Record.read(Path(folder), f"delete {folder} and the same command makes it again")
             if record is None:
                 return None
             self._results[folder] = record

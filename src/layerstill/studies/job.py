@@ -62,7 +62,7 @@ def with_steps(recipe: Recipe, sizes: dict[str, int], total: int | None, most: i
 def divided(total: int, parts: list[float]) -> list[int]:
     """`total` as whole numbers in proportion to `parts`, none below 1; the largest remainders are rounded up."""
     if total < len(parts):
-        raise UserError(f"total_steps {total}: the recipe has {len(parts)} stages, and each takes at least a step")
+        raise UserError(f"total_steps {total}: the recipe has {len(parts)} stages, and each takes at least one step")
     exact = [Fraction(part) * total / sum(map(Fraction, parts)) for part in parts]
     whole = [int(x) for x in exact]
     order = sorted(range(len(parts)), key=lambda i: (whole[i] - exact[i], i))
@@ -99,7 +99,7 @@ def scores_on(teacher: Path, job: Job) -> dict[str, float] | None:
     """The scores on dev of a teacher that the study made itself, from its record; None if the job's dev is another."""
     if job["held_out"] is not None or not job["own_teacher"]:
         return None
-    record = Record.read(teacher, f"delete {teacher} and the same command makes it anew")
+    record = Record.read(teacher, f"delete {teacher} and the same command makes it again")
     return record.scores if record is not None else None
 
 
