@@ -206,9 +206,9 @@ def test_plan_says_what_becomes_of_the_sets(call):
         ("--ood own.tsv --ood-labels yes=entailment", "--ood own: its labels are entailment, no, the model's"),
         ("--ood hans=none.txt", "none.txt: no such file"),
         ("--ood hans=hans.txt --ood hans=hans.txt", "--ood hans: two sets have this name"),
-        ("--ood hans=hans.txt --ood-labels yes=entailment", "it is about own files, and --ood names none"),
-        ("--ood own.tsv --ood-labels mine:yes=entailment", "--ood-labels mine: no --ood is called so: own"),
-        ("--ood-labels yes=entailment", "--ood-labels: it is about own files, and --ood names none"),
+        ("--ood hans=hans.txt --ood-labels yes=entailment", "it is for files of your own, and --ood names none"),
+        ("--ood own.tsv --ood-labels mine:yes=entailment", "--ood-labels mine: no --ood has this name: own"),
+        ("--ood-labels yes=entailment", "--ood-labels: it is for files of your own, and --ood names none"),
     ],
 )
 @pytest.mark.parametrize(

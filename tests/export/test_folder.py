@@ -61,7 +61,7 @@ def test_a_folder_of_another_model_or_of_something_else_is_refused(place, tmp_pa
     assert state(tmp_path / "o") == before
     status, _, err = call(f"export {place}/m --data {place}/data --output {place}/data")
     assert status == 2
-    assert "it holds something else than an export" in err
+    assert "it holds something other than an export" in err
     assert {path.name for path in (place / "data").iterdir()} == {"train.csv", "dev.csv"}
 
 
@@ -138,7 +138,7 @@ def test_nobodys_files_are_deleted(place, tmp_path, call):
     (tmp_path / "o" / "NOTES.txt").write_text("mine")
     status, _, err = call(f"{words} --int8")
     assert status == 2
-    assert "NOTES.txt in it is no file of an export" in err
+    assert "NOTES.txt in it does not belong to an export" in err
     assert (tmp_path / "o" / "NOTES.txt").read_text() == "mine"
     (tmp_path / "o" / "NOTES.txt").unlink()
     (tmp_path / "victim").mkdir()
@@ -146,5 +146,5 @@ def test_nobodys_files_are_deleted(place, tmp_path, call):
     (tmp_path / ".o.part").symlink_to(tmp_path / "victim")
     status, _, err = call(f"{words} --int8")
     assert status == 2
-    assert ".o.part: something stands where an export is built" in err
+    assert ".o.part: something is in the place where an export is built" in err
     assert (tmp_path / "victim" / "thesis.txt").read_text() == "years"

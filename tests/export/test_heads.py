@@ -118,7 +118,7 @@ def test_what_is_cut_off_changes_nothing_and_what_is_not_does(tmp_path):
 def test_a_folder_without_an_export_and_a_file_that_is_not_there(tmp_path):
     texts, head = every_length(), Classes()
     model = save_model(tmp_path / "m", "bert", head)
-    with pytest.raises(UserError, match="no folder that layerstill export wrote"):
+    with pytest.raises(UserError, match="not a folder that layerstill export wrote"):
         OnnxModel(model)
     folder = export(model, own_words(model, texts, head), max_length=LENGTH).folder
     with pytest.raises(UserError, match=r"no model.int8.onnx in it; there are: model.onnx"):

@@ -86,7 +86,7 @@ def logits_of(model: PreTrainedModel, batches: Iterable[Batch], head: Head) -> A
     if broken := sum(not np.isfinite(row).all() for row in found.values()):
         raise ObjectiveError(
             f"the model's outputs are not finite for {broken} of {len(found)} texts, so it has no score; "
-            "its training went out of bounds: lower the learning rate"
+            "its training diverged: lower the learning rate"
         )
     return head.join([found[place] for place in range(len(found))])
 

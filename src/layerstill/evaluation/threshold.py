@@ -30,7 +30,7 @@ def at_threshold(task: Task, threshold: str, scored: str | None) -> Task:
     except ValueError:
         value = float("nan")
     if not 0 < value < 1:
-        raise UserError(f"--threshold {threshold}: a number between 0 and 1, or auto")
+        raise UserError(f"--threshold {threshold}: use a number between 0 and 1, or auto")
     return replace(task, head=task.head.at(value))
 
 

@@ -44,7 +44,7 @@ def write_graph(model: PreTrainedModel, inputs: Mapping[str, Tensor], path: Path
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if size > LARGEST:
         raise UserError(
-            f"export: the model's weights are {size / 1e9:.1f} GB, and an ONNX file ends at {LARGEST / 1e9:.1f} GB; "
+            f"export: the model's weights are {size / 1e9:.1f} GB, and an ONNX file can hold {LARGEST / 1e9:.1f} GB; "
             "distil a smaller student and export that"
         )
     names = tuple(inputs)

@@ -119,7 +119,7 @@ def about_of(folder: Path) -> dict[str, Any]:
     try:
         return read_json(folder / "config.json")[ABOUT]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder}: no folder that layerstill export wrote; export the model first") from None
+        raise UserError(f"{folder}: not a folder that layerstill export wrote; export the model first") from None
 
 
 def head_in(about: dict[str, Any]) -> Head:

@@ -83,7 +83,9 @@ class BoundObjective(nn.Module):
         """In how many more batches what the words say they count is compared with what the distance counts."""
         self._per_unit: float | None = None
         if self.source is None and not self.signal.gold:
-            raise UserError(f"objective {name!r} needs a teacher, and there is none; `finetune` is the recipe without")
+            raise UserError(
+                f"objective {name!r} needs a teacher, and there is none; `finetune` is the recipe without one"
+            )
         self.student_layers, self.target_layers = self._layers()
         self.groups(0, 0)  # refuses what cannot meet
         self._refuse_unequal_heads()
@@ -142,7 +144,7 @@ class BoundObjective(nn.Module):
         if self.signal.gold and self.spec.mixes and not self.head.per_token:
             raise UserError(
                 f"objective {self.name!r}: a causal model answers at an example's last token, before the end of a "
-                "longer partner, so the partner's label is no target under mixup; set view: clean there"
+                "longer partner, so the partner's label is not a target under mixup; set view: clean there"
             )
 
     def _compares_products(self) -> bool:
@@ -178,7 +180,9 @@ class BoundObjective(nn.Module):
         widths = self.student.width * joined[0], self.source.width * joined[0]
         try:
             if len(set(joined)) > 1:
-                raise UserError(f"its mapping joins now {joined[0]} and now {joined[-1]} layers, which no map can take")
+                raise UserError(
+                    f"its mapping joins now {joined[0]} and now {joined[-1]} layers, which one map cannot take"
+                )
             self.aligner = self.spec.alignment.build(*widths, layers)
         except UserError as error:
             raise UserError(f"objective {self.name!r}: {error}") from None

@@ -35,7 +35,7 @@ def layer_number(name: str) -> int:
         return 0
     if match := re.fullmatch(r"layer ([1-9][0-9]*)", name):
         return int(match[1])
-    raise ValueError(f"{name!r} names no layer; write 'embeddings' or 'layer 3'")
+    raise ValueError(f"{name!r} is not the name of a layer; write 'embeddings' or 'layer 3'")
 
 
 Meet = Literal["each", "concatenated", "fused"]
