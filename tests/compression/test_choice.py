@@ -103,7 +103,7 @@ def test_an_interval_that_reaches_below_what_is_allowed_is_said() -> None:
 def test_a_student_that_scores_less_than_the_quantised_teacher_and_is_no_faster_is_called_that() -> None:
     slow = [student(4, 0.866, 7.8, 19.0), student(4, 0.866, 15.0, 76.0, form="onnx")]
     assert outdone([TEACHER, ONNX, INT8, *slow]) == [
-        "WARNING: 4 layers: the quantised teacher scores more (87.3, this 86.6) and is no slower (7.8 ms, this 7.8)."
+        "WARNING: 4 layers: the quantised teacher scores higher (87.3, this 86.6) and is no slower (7.8 ms, this 7.8)."
     ]
     assert not outdone([TEACHER, ONNX, INT8, replace(slow[0], p50_ms=7.7), slow[1]])
     assert not outdone([TEACHER, ONNX, INT8, replace(slow[0], score=INT8.score), slow[1]])

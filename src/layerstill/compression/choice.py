@@ -31,7 +31,7 @@ class Budget:
         """What a row exceeds, in words; empty if it fits."""
         found = []
         if not row.fit:
-            found.append("its file does not say what the model says")
+            found.append("its file does not give the model's answers")
         if self.max_ms is not None and row.p50_ms > self.max_ms:
             found.append(f"{row.p50_ms:.1f} ms of {self.max_ms:g}")
         if self.max_mb is not None and row.disk_mb > self.max_mb:
@@ -103,7 +103,7 @@ def outdone(rows: Sequence[Row]) -> list[str]:
             best = min(files, key=lambda row: row.p50_ms)
             scores = f"{100 * int8.score:.1f}, this {100 * best.score:.1f}"
             times = f"{int8.p50_ms:.1f} ms, this {best.p50_ms:.1f}"
-            said.append(f"WARNING: {model}: the quantised teacher scores more ({scores}) and is no slower ({times}).")
+            said.append(f"WARNING: {model}: the quantised teacher scores higher ({scores}) and is no slower ({times}).")
     return said
 
 
@@ -121,7 +121,7 @@ def _sentences(row: Row, files: Sequence[Row], teacher: Row, budget: Budget) -> 
     faster, smaller = int8.p50_ms / row.p50_ms, int8.disk_mb / row.disk_mb
     against = f"{faster:.1f} times as fast as the quantised teacher and {smaller:.1f} times smaller"
     if row.score < int8.score and faster <= 1:
-        against += "; the quantised teacher scores more and is no slower, so it is the better buy unless size decides"
+        against += "; the quantised teacher scores higher and is no slower, so it is the better buy unless size decides"
     return said, f"It is {against}; the quantised teacher keeps {int8.percent} at {int8.p50_ms:.1f} ms."
 
 
