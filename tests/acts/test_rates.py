@@ -37,7 +37,7 @@ def test_the_line_says_what_was_chosen_among_how_many_and_the_next_best():
     found = {"learning_rate": 2e-4, "held_out": 545, "rungs": [{"candidates": tried}, {"candidates": last}]}
     assert rate_line(found) == "learning rate 2e-4 (of 6 tried on 545 held-out texts; 83.1, next best 82.4 at 4e-4)"
     next(c for c in last if c["learning_rate"] == 4e-4)["score"] = 0.835
-    assert "83.1, nearer to what it should say than 83.5 at 4e-4)" in rate_line(found)
+    assert "83.1, closer to the wanted answers than 83.5 at 4e-4)" in rate_line(found)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_the_plan_says_what_finding_a_rate_takes(call, place):
     told = words(place, "unused").replace("distill", "plan")
     status, _, said = call(told)
     assert status == 0
-    assert "6 are tried before, on 20 held-out training texts, in 60 updates" in said
+    assert "6 are tried first, on 20 held-out training texts, in 60 updates" in said
 
 
 @pytest.mark.parametrize("option", ["--learning-rate", "--epochs"])

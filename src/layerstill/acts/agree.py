@@ -173,7 +173,7 @@ class More:
             recipe.refuse_unlabelled(option)
             if self.probabilities is not None:
                 raise UserError(
-                    f"{option}: {OPTION} speak of the training examples only, and a teacher must label these texts; "
+                    f"{option}: {OPTION} are about the training examples only, and a teacher must label these texts; "
                     "give a teacher, or leave one of the two out"
                 )
         if self.probabilities is not None:

@@ -115,7 +115,7 @@ def _fill(agreed: Agreement) -> list[Filled]:
         filled.append(Filled(number, str(chosen.contents), chosen.folder, different, new, size))
     if not filled:
         raise UserError(
-            f"recipe {recipe.name!r}: no stage of it can read its teacher from a cache; nothing was written"
+            f"recipe {recipe.name!r}: none of its stages can read its teacher from a cache; nothing was written"
         )
     return filled
 

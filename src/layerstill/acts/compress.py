@@ -107,7 +107,7 @@ def compress(
                 for part in ("cache", "trials"):  # once nothing needs them any more
                     shutil.rmtree(folder / part, ignore_errors=True)
             else:
-                note([f"{folder} already holds this, finished; the budget alone is applied anew"])
+                note([f"{folder} already holds this, finished; only the budget is applied again"])
             return _concluded(folder, there, budget)
         finally:
             lock.release()
@@ -149,7 +149,7 @@ def _open(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             there = read_json(folder / RECORD)
             differing = [key for key in settings if key not in RENEWED and there.get(key) != settings[key]]
         except (OSError, ValueError, AttributeError):
-            raise UserError(f"--output {folder}: not empty, and no folder of compress; choose a new one") from None
+            raise UserError(f"--output {folder}: not empty, and not made by compress; choose a new folder") from None
         if differing:
             key = differing[0]
             raise UserError(
@@ -268,7 +268,7 @@ def _advice(choice: Choice, rows: Sequence[Row], verdicts: dict[str, list[str]],
     warnings = [f"{model}: {verdicts[model][0]}" for model in sorted(collapsed_in(verdicts))] + outdone(rows)
     kept = [row.kept for row in rows if not row.teaches and row.form == "torch" and row.kept is not None]
     if choice.row is not None and not choice.row.teaches and (choice.row.kept or 0) >= ENOUGH:
-        return [*warnings, "Nothing needs to change: it keeps the teacher."]
+        return [*warnings, "Nothing needs to change: it keeps the teacher's quality."]
     if effort != "thorough" and kept and max(kept) < ENOUGH:
         return [
             *warnings,
@@ -276,7 +276,7 @@ def _advice(choice: Choice, rows: Sequence[Row], verdicts: dict[str, list[str]],
         ]
     if choice.row is None or choice.row.teaches:
         return [*warnings, "Most likely to help: deeper students, such as --layers with one more layer."]
-    return [*warnings, "Most likely to help: more texts in train; the teacher labels them by --unlabelled in distill."]
+    return [*warnings, "Most likely to help: more texts in train; with distill --unlabelled the teacher labels them."]
 
 
 def collapsed_in(verdicts: dict[str, list[str]]) -> set[str]:

@@ -304,7 +304,7 @@ def _read(folder: Path) -> dict[str, Any]:
     """The diagnostics that are there."""
     path = folder / FILE
     if link := next((p for p in (path, folder / f".{FILE}.part") if p.is_symlink()), None):
-        raise UserError(f"{link}: a symbolic link, which could lead the writing anywhere; remove it")
+        raise UserError(f"{link}: a symbolic link, which could lead to files elsewhere; remove it")
     if not path.is_file():
         return {}
     try:
@@ -355,7 +355,7 @@ def _refuse_other_data(folder: Path, settings: dict[str, Any], task: Task) -> No
         way = "give --data, --train-examples and the other data options as they were then"
         knows = JOB_FILE if (folder / JOB_FILE).is_file() else RUN_FILE if settings.get(SOURCE) else None
         if knows is not None:
-            way = f"leave the data options out, for its {knows} says them; if they are, the files have changed since"
+            way = f"leave the data options out, since its {knows} has them; if you gave none, the files have changed"
         raise UserError(f"these are not the data of run {folder} (fingerprint {here} here and {there} there); {way}")
 
 

@@ -112,8 +112,8 @@ def export(
         source = _read(place, name, data, split, max_length, max_drop, labels)
         if calibrate and source.task.splits["train"] == source.task.splits[split]:
             raise UserError(
-                f"--calibrate: ranges are fixed on texts of train, and those are the texts of {split}, on which the "
-                "file is scored; give a folder with both"
+                f"--calibrate: ranges are fixed on texts of train, which are the texts of {split} that the file "
+                f"is scored on; give a folder with both"
             )
         numbers = "static" if calibrate else "dynamic" if int8 else None
         settings: dict[str, Any] = {
@@ -129,7 +129,7 @@ def export(
             "int8": numbers,
         }
     if (found := find_export(target, settings)) is not None:
-        log.info("%s: this export is there already", target)
+        log.info("%s: this export is already there", target)
         return found
     with built_beside(target) as part, Work("export", 3 if numbers else 2) as work:
         files = _write(source, part, numbers, work)
@@ -143,7 +143,7 @@ def _target(model: Model, output: str | Path | None) -> Path:
         return Path(output)
     if isinstance(model, PreTrainedModel) or not Path(model).is_dir():
         raise UserError(
-            f"--output: model {model if isinstance(model, str) else ''} is in no folder; say where to write"
+            f"--output: model {model if isinstance(model, str) else ''} is not in a folder; say where to write"
         )
     return Path(model) / "onnx"
 
@@ -202,7 +202,7 @@ def _compared(source: _Source, path: Path, torch_logits: Any, kept: list[str] | 
         reason += f", though {', '.join(kept)} stay in fp32" if kept else ""
     elif kept is None and not is_near(found):
         reason = (
-            f"a logit is {found['max_logit_difference']:.2g} from PyTorch's, which are up to "
-            f"{found['largest_logit']:.2g}; more than {NEAR:g} of that is no rounding"
+            f"a logit differs by {found['max_logit_difference']:.2g} from PyTorch's, which are up to "
+            f"{found['largest_logit']:.2g}; more than {NEAR:g} of that is not rounding"
         )
     return ExportedFile(path, round(path.stat().st_size / 1e6, 2), found, drop, not reason, list(kept or ()), reason)

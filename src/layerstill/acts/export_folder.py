@@ -30,7 +30,7 @@ def find_export(folder: Path, settings: dict[str, Any]) -> Export | None:
         data = read_json(folder / RECORD)
         there = Export.from_data(folder, data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"--output {folder}: it holds something else than an export; choose another folder") from None
+        raise UserError(f"--output {folder}: it holds something other than an export; choose another folder") from None
     if (theirs := data.get(SOURCE)) != settings[SOURCE]:
         raise UserError(
             f"--output {folder}: it holds the export of another model ({data.get('model')}, {theirs}; this is "
@@ -38,7 +38,7 @@ def find_export(folder: Path, settings: dict[str, Any]) -> Export | None:
         )
     if foreign := sorted({path.name for path in folder.iterdir()} - OWN):
         raise UserError(
-            f"--output {folder}: {foreign[0]} in it is no file of an export; move it away, or choose another"
+            f"--output {folder}: {foreign[0]} in it does not belong to an export; move it away, or choose another"
         )
     whole = all(file.path.is_file() for file in there.files.values())
     return there if whole and all(data.get(key) == value for key, value in settings.items()) else None
@@ -48,7 +48,7 @@ def _refuse_foreign(folder: Path) -> None:
     """UserError for a folder that no interrupted export left behind; its files would be deleted."""
     there = {path.name for path in folder.iterdir() if path.suffix != ".onnx"} if folder.is_dir() else set()
     if foreign := sorted(there - OWN - {LOCK_FILE} - {f".{name}.part" for name in OWN}):
-        raise UserError(f"{folder}: {foreign[0]} in it is no file of an export; move the folder away")
+        raise UserError(f"{folder}: {foreign[0]} in it does not belong to an export; move the folder away")
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def built_beside(folder: Path) -> Iterator[Path]:
     part, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("part", "old"))
     for path in (part, old):
         if path.is_symlink() or (path.exists() and not path.is_dir()):
-            raise UserError(f"{path}: something stands where an export is built; remove it")
+            raise UserError(f"{path}: something is in the place where an export is built; remove it")
     part.mkdir(parents=True, exist_ok=True)
     _refuse_foreign(part)
     _refuse_foreign(old)

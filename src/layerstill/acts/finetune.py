@@ -66,7 +66,7 @@ def finetune(
             raise UserError("finetune trains on the task alone; stages with data: supplementary belong to distill")
         fitted = fit_all(ood, task)
         if recipe.student.narrower or recipe.student.vocabulary:
-            raise UserError("finetune trains a model as wide as it is; student widths and vocabulary belong to distill")
+            raise UserError("finetune keeps the width of a model; student widths and vocabulary belong to distill")
         if options.compile:
             refuse_compiling(config)
         own = load_tokenizer(place, config)

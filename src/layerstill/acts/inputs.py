@@ -69,7 +69,7 @@ def start_of(teacher: Model | None, start: str | None, probabilities: Probabilit
         return teacher
     if teacher is not None:
         raise UserError(
-            f"{OPTION}: they take the place of a teacher, and there is {teacher!s:.60}; leave it out, and name the "
+            f"{OPTION}: they replace a teacher, and {teacher!s:.60} is given too; leave it out, and name the "
             "model that the student is cut from with --init-from"
         )
     if start is None:

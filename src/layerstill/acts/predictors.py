@@ -111,7 +111,7 @@ def _at(head: Head, threshold: float | None) -> Head:
     try:
         return head.at(threshold)
     except ValidationError:
-        raise UserError(f"--threshold {threshold:g}: a number between 0 and 1") from None
+        raise UserError(f"--threshold {threshold:g}: use a number between 0 and 1") from None
 
 
 def load_predictor(
@@ -124,19 +124,19 @@ def load_predictor(
 ) -> Predictor:
     """A model ready to be asked; the arguments are those of `predict`."""
     if batch_size < 1:
-        raise UserError(f"batch_size {batch_size}: a whole number from 1 on")
+        raise UserError(f"batch_size {batch_size}: use a whole number above 0")
     if isinstance(model, str | Path) and _is_export(Path(model)):
         if max_length is not None:
             raise UserError(
-                f"--max-length {max_length}: {model} is an export, whose texts are cut where it was made; leave it "
-                "out, or export the model again"
+                f"--max-length {max_length}: {model} is an export, whose longest text is fixed; "
+                "leave it out, or export the model again"
             )
         return _InOnnx(Path(model), file or FILES[FP32], threshold, batch_size)
     if file is not None:
         beside = isinstance(model, str | Path) and _is_export(Path(model) / "onnx")
         way = f"give {Path(str(model)) / 'onnx'}" if beside else "export the model first"
         raise UserError(
-            f"--file {file}: {model!s:.80} is no folder that layerstill export wrote; {way}, or leave it out"
+            f"--file {file}: {model!s:.80} is not a folder that layerstill export wrote; {way}, or leave it out"
         )
     with model_at(model, tokenizer) as (place, name):
         return _InTorch(place, name, max_length, threshold, batch_size)

@@ -59,7 +59,7 @@ def rate_notice(recipe: Recipe, task: Task, sizes: dict[str, int], options: Opti
         total += left * updates
         left = (left + 1) // 2
     held = len(cut.splits["dev"])
-    return f"learning rate: {len(RATES)} are tried before, on {held} held-out training texts, in {total:,} updates"
+    return f"learning rate: {len(RATES)} are tried first, on {held} held-out training texts, in {total:,} updates"
 
 
 def tuned(
@@ -150,7 +150,7 @@ def rate_line(record: dict[str, Any]) -> str:
         second = max(others, key=lambda c: (c["score"], -c["distance"]))
         other = f"{100 * second['score']:.1f} at {_short(second['learning_rate'])}"
         better = second["score"] > scores[chosen]  # by less than a standard error, or it had been chosen
-        found += f", nearer to what it should say than {other}" if better else f", next best {other}"
+        found += f", closer to the wanted answers than {other}" if better else f", next best {other}"
     return f"{found})"
 
 

@@ -106,4 +106,4 @@ def _refuse_to_overwrite(output: Path, mark: str) -> None:
             f"--output {output}: {'a folder' if output.is_dir() else 'its folder does not exist'}; name a file"
         )
     if output.exists() and mark not in output.read_text("utf-8", "replace")[:2000]:
-        raise UserError(f"--output {output}: there is a file that is no report of layerstill; choose another name")
+        raise UserError(f"--output {output}: the file there is not a report of layerstill; choose another name")

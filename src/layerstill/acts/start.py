@@ -80,7 +80,7 @@ class Start:
     def depth(self, asked: int | None, source: PretrainedConfig) -> int:
         """How many layers the student has: those of `--student` unless fewer are asked for."""
         if asked is None and self.student is None:
-            raise UserError(f"student_layers: say how many layers the student shall have, 1 to {depth_of(source)}")
+            raise UserError(f"student_layers: say how many layers the student is to have, 1 to {depth_of(source)}")
         return depth_of(source) if asked is None else asked
 
     def load(self, teacher: PreTrainedModel | None, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -118,7 +118,7 @@ class Start:
     def notices(self, source: PretrainedConfig, readers: Readers) -> list[str]:
         """What the user should know of it before hours are spent."""
         notices = [
-            f"--student {self.student}: no weights are in it, so the student starts from random ones"
+            f"--student {self.student}: it holds no weights, so the student starts from random ones"
         ] * self.fresh
         if readers.apart:
             notices.append("student and teacher have tokenizers of their own; every text is read with both")

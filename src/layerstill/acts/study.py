@@ -165,7 +165,7 @@ def _keep(job: Job) -> None:
     folder = Path(job["folder"])
     for path in (folder / JOB_FILE, folder / f".{JOB_FILE}.part"):
         if path.is_symlink():
-            raise UserError(f"{path}: a symbolic link, which could lead the writing anywhere; remove it")
+            raise UserError(f"{path}: a symbolic link, which could lead to files elsewhere; remove it")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / JOB_FILE, job)
 
