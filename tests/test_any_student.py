@@ -156,7 +156,7 @@ def test_a_folder_without_weights_starts_a_random_student(place, tmp_path, call)
         line = words(place, "", more).replace(f"--student {place}/", f"--student {blank}").replace(" -q", "")
         status, _, err = call(line)
         assert status == 0, err
-        assert "no weights are in it, so the student starts from random ones" in err
+        assert "it holds no weights, so the student starts from random ones" in err
         drawn[name] = load_file(tmp_path / name / "model.safetensors")["bert.encoder.layer.1.output.dense.weight"]
     assert torch.equal(drawn["a"], drawn["b"])
     assert not torch.equal(drawn["a"], drawn["c"])
@@ -218,7 +218,7 @@ def test_the_plan_says_what_is_left_out_and_the_run_and_its_card_too(place, tmp_
         ("--student {p}/nowhere", "nowhere: no such folder"),
         ("--student {p}/distilbert --max-length 41", "--max-length 41: the model of --student allows 40 tokens"),
         ("--init-from {p}/roberta --student-layers 2", "or give it as --student, which brings its own"),
-        ("", "student_layers: say how many layers the student shall have, 1 to 4"),
+        ("", "student_layers: say how many layers the student is to have, 1 to 4"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(more, says, place, tmp_path, call):

@@ -95,7 +95,7 @@ TRAIN = [
         "an unclosed quote",
         "csv",
         GOOD.replace("bad film", '"bad film') + "one,good\n",
-        ["train.csv line 3: a quote is opened here and closed nowhere", "close it"],
+        ["train.csv line 3: a quote is opened here and never closed", "close it"],
     ),
     (
         "an unclosed quote after a whole one",
@@ -123,7 +123,7 @@ TRAIN = [
         GOOD.replace("fine f", "finé f").encode("latin-1"),
         ["train.csv line 4: not UTF-8 at byte 42; convert the file to UTF-8"],
     ),
-    ("half of UTF-16", "csv", GOOD.encode("utf-16")[:-1], ["not UTF-16 at byte", "though it begins so"]),
+    ("half of UTF-16", "csv", GOOD.encode("utf-16")[:-1], ["not UTF-16 at byte", "although it begins as such"]),
     (
         "UTF-16 without a mark",
         "csv",
@@ -180,7 +180,7 @@ TRAIN = [
         "a column twice",
         "csv",
         "text,label,text\na,good,b\n",
-        ["line 1: a column name is there twice: text, label, text"],
+        ["line 1: a column name appears twice: text, label, text"],
     ),
     (
         "semicolons in texts",
@@ -211,7 +211,7 @@ TRAIN = [
         "a JSON key twice",
         "jsonl",
         b'{"text": "a", "text": "b", "label": "good"}\n',
-        ["line 1: key 'text' is there twice"],
+        ["line 1: key 'text' appears twice"],
     ),
     (
         "other JSON keys",
@@ -275,7 +275,7 @@ def test_training_data(kind, content, decisive, place, refused):
 
 
 OTHER_DATA = [
-    ("a label unseen in train", "dev.csv", "text,label\na,good\nb,nope\n", "", ["dev.csv line 3: label 'nope' is not in train, which has bad, fine, good", "mend the label"]),
+    ("a label unseen in train", "dev.csv", "text,label\na,good\nb,nope\n", "", ["dev.csv line 3: label 'nope' is not in train, which has bad, fine, good", "correct the label"]),
     ("a score that is none", "train.csv", "text,label\na,1\nb,two\n", "--task regression", ["train.csv line 3: score 'two' is not a finite number"]),
     ("an infinite score", "train.csv", "text,label\na,1\nb,-inf\n", "--task regression", ["line 3: score '-inf' is not a finite number"]),
     ("a score with underscores", "train.csv", "text,label\na,1\nb,1_000\n", "--task regression", ["line 3: score '1_000' is not a finite number"]),
@@ -414,9 +414,9 @@ MODELS = [
     (
         "an index that leaves the folder",
         sharded("../elsewhere.safetensors"),
-        ["names '../elsewhere.safetensors', which is no safetensors file of this folder"],
+        ["names '../elsewhere.safetensors', which is not a safetensors file of this folder"],
     ),
-    ("an index of a pickle", sharded("weights.bin"), ["names 'weights.bin', which is no safetensors file"]),
+    ("an index of a pickle", sharded("weights.bin"), ["names 'weights.bin', which is not a safetensors file"]),
     (
         "an index of what is not there",
         sharded("model-1.safetensors"),
@@ -425,7 +425,7 @@ MODELS = [
     (
         "an adapter",
         file("adapter_config.json", '{"base_model_name_or_path": "../elsewhere"}'),
-        ["an adapter to another model", "merge it"],
+        ["an adapter for another model", "merge it"],
     ),
     (
         "wider weights than the configuration",
@@ -504,7 +504,7 @@ MODELS = [
     (
         "padding beyond the embeddings",
         config(pad_token_id=99),
-        ["token 99 is padding and that there are 25 tokens; mend pad_token_id"],
+        ["token 99 is padding and that there are 25 tokens; correct pad_token_id"],
     ),
     (
         "padding of another tokenizer",
@@ -521,7 +521,7 @@ MODELS = [
     (
         "tokens beyond the embeddings",
         tokenizer("tokenizer.json", token_beyond),
-        ["knows 25 tokens, numbered up to 500, and its embeddings 25; the tokenizer is another model's"],
+        ["knows 25 tokens, numbered up to 500, and its embeddings 25; the tokenizer belongs to another model"],
     ),
     (
         "texts of no length",
@@ -569,7 +569,7 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 RECIPES = [
-    ("a billion laughs", LAUGHS, ["bad.yaml line 2: aliases (*name) are not for recipes; write it out"]),
+    ("a billion laughs", LAUGHS, ["bad.yaml line 2: aliases (*name) are not allowed in recipes; write the value out"]),
     ("a cycle", "&a\nstages: [*a]\n", ["bad.yaml line 2: aliases"]),
     ("too deep", "[" * 20_000, ["bad.yaml: nested too deeply"]),
     ("too large", K + "#" * 200_000, ["bad.yaml: larger than 100,000 bytes"]),
@@ -589,7 +589,7 @@ RECIPES = [
         ["stages.0.learning_rate: Input should be a valid number"],
     ),
     ("a key that is a number", K.replace("task:", "7:"), ["bad.yaml line 5: key 7 is not text; put it in quotes"]),
-    ("a key twice", K + "stages: []\n", ["bad.yaml line 6: key 'stages' is there twice"]),
+    ("a key twice", K + "stages: []\n", ["bad.yaml line 6: key 'stages' appears twice"]),
     ("an unknown key at the top", "stagse: []\n", ["top level: unknown key 'stagse': did you mean 'stages'"]),
     ("an unknown key in a stage", K + "  epoch: 3\n", ["stages.0: unknown key 'epoch': did you mean 'epochs'"]),
     (
@@ -762,7 +762,7 @@ NOTES = [
         "contradicting labels",
         "train.csv",
         GOOD + "good film,bad\nfine film,fine\n",
-        ["2 of 5 train texts are there with another label"],
+        ["2 of 5 train texts appear with another label"],
     ),
     ("empty texts", "train.csv", GOOD + " ,good\n", ["1 of 4 train texts are empty"]),
     (
@@ -812,7 +812,7 @@ def test_truncation_a_foreign_tensor_and_a_teacher_at_chance_are_reported_and_re
         "1 of 4 train texts are longer than 32 tokens, cut",
         "3 of 6 dev texts are longer than 32 tokens, cut",
         "3 of 6 dev texts are in train too",
-        "1 tensors have no place in it and are left out, cls.old_head for one",
+        "1 tensors do not belong to it and are left out, for example cls.old_head",
         "the teacher is at chance: its accuracy on dev, 0.",
         "always saying 'bad', 0.5000",
     ):

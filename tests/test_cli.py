@@ -281,7 +281,7 @@ def test_a_mistake_is_one_clear_line_and_status_2(words, message, place, call, t
     assert not output.exists() or not any(output.glob("*.safetensors"))
 
 
-GOES_ON, NOTHING = "the same command goes on from the last checkpoint", "nothing was written"
+GOES_ON, NOTHING = "the same command resumes from the last checkpoint", "nothing was written"
 
 
 @pytest.mark.parametrize(

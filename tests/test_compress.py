@@ -85,7 +85,7 @@ def test_the_same_again_trains_nothing_and_applies_another_budget(home, done, ca
     assert record["verdict"][0] == "No model fits the budget."
     status, out, err = call(words(home, "--max-drop", "100"))
     assert status == 0
-    assert "the budget alone is applied anew" in err
+    assert "only the budget is applied again" in err
     assert "Ship " in out
     assert (home / "out" / "2-layers" / "model.safetensors").stat().st_mtime_ns == before
 

@@ -294,7 +294,7 @@ def test_other_data_are_refused_and_another_teacher_is_said(fresh, place, tmp_pa
     before = written(fresh)
     message = refused(f"diagnose {fresh} {data(tmp_path)} --parts hessian", capsys)
     assert f"error: these are not the data of run {fresh} (fingerprint " in message
-    assert "leave the data options out, for its run.json says them" in message
+    assert "leave the data options out, since its run.json has them" in message
     assert written(fresh) == before
     assert run_cli(f"diagnose {fresh} {data(place)} --parts agreement --teacher {tmp_path}/teacher") == 0
     said = capsys.readouterr().err
@@ -373,7 +373,7 @@ def test_what_is_damaged_or_held_by_another_is_refused(fresh, place, capsys):
     words = f"diagnose {fresh} {data(place)} --parts gap"
     lock = FolderLock(fresh)
     lock.take()
-    assert "is at work in this folder" in refused(words, capsys)
+    assert "is working in this folder" in refused(words, capsys)
     lock.release()
     for damaged in ("{", "[]", '{"made_with": 1}'):
         (fresh / "diagnostics.json").write_text(damaged, "utf-8")

@@ -128,7 +128,7 @@ def test_the_bare_command_is_a_friendly_start(call):
             "distill teacher --task clasification --output o",
             "unknown task 'clasification': did you mean 'classification'?",
         ),
-        ("distill teacher --task NER --output o", "unknown task 'NER': here it is 'tokens'"),
+        ("distill teacher --task NER --output o", "unknown task 'NER': here it is called 'tokens'"),
         ("distill teacher --task sst2 --recipe rail --output o", "unknown recipe 'rail': did you mean 'rail-kd-l'?"),
         ("report --xyzzy", "No such option: --xyzzy (see --help)"),
     ],

@@ -180,7 +180,7 @@ REFUSED = [
     ("{p}/m --data {p}/none.csv", "no such file"),
     ("{p}/pairs --data {p}/other.csv --text-columns text", "reads pairs of texts, trained with a,b, and text is 1"),
     ("{p}/m --data {p}/other.csv --text-columns text,b", "reads one text, trained with body, and text,b is 2"),
-    ("{p}/m --data {p}/mails.csv --file model.int8.onnx", "--file model.int8.onnx: {p}/m is no folder that"),
+    ("{p}/m --data {p}/mails.csv --file model.int8.onnx", "--file model.int8.onnx: {p}/m is not a folder that"),
     ("{p}/m --data {p}/mails.csv --threshold 0.4", "--threshold: task classification decides without one"),
     ("{p}/m --data {p}/mails.csv --max-length 65", "the model allows 64 tokens"),
 ]

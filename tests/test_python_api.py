@@ -178,7 +178,7 @@ MISTAKES = [
     (lambda: task_of(labels={s: [n + 1 for n in y] for s, y in NUMBERS.items()}), "label 3 is none of bad, fine, good"),
     (lambda: task_of(labels={s: ["odd"] * len(y) for s, y in NUMBERS.items()}), "example 1: label 'odd' is none of"),
     (lambda: Split(["a", "b"], [1]), "a split has 2 examples and 1 labels"),
-    (lambda: Task.from_data(3), "train: int is no data; take a Task, a Dataset"),
+    (lambda: Task.from_data(3), "train: int is not data; give a Task, a Dataset"),
     (lambda: Task.from_data(TEXTS["train"]), "give labels=, as long as the list"),
     (lambda: Task.from_data(TEXTS["train"], labels=["good"]), "train: 60 of text, 1 of label"),
     (lambda: Task.from_data({"text": ["a"], "label": ["b"]}), "a dictionary has the splits train, dev"),
@@ -203,7 +203,7 @@ def test_what_is_no_model_recipe_or_depth_is_one_line(teacher):
         ((3, LISTS, "kd", 2), "got int"),
         ((teacher, LISTS, 3, 2), "recipe: a name, a file or a Recipe is expected, got int"),
         ((teacher, LISTS, "kdd", 2), "did you mean"),
-        ((teacher, LISTS, "kd"), "student_layers: say how many layers the student shall have, 1 to 3"),
+        ((teacher, LISTS, "kd"), "student_layers: say how many layers the student is to have, 1 to 3"),
         ((teacher, LISTS, "kd", 4), "the teacher has 3 layers; choose 1 to 3"),
         ((Path("none"), LISTS, "kd", 2), "none: no such folder"),
     ):

@@ -78,7 +78,7 @@ def test_python_words_and_yaml_words_are_the_same():
         (minimal(distance=None), "signal hidden_states needs a distance"),
         (minimal(signal="attention", alignment="linear"), "signal attention has no width to align"),
         (minimal(alignment={"same_as": {"objective": "y"}}), "uses the alignment of unknown objective 'y'"),
-        (minimal(mapping={"explicit": {"pairs": {"layer 0": "layer 1"}}}), "'layer 0' names no layer"),
+        (minimal(mapping={"explicit": {"pairs": {"layer 0": "layer 1"}}}), "'layer 0' is not the name of a layer"),
         (minimal(weight=-1), "weight"),
         (minimal(weight=0), "every weight is 0 throughout the stage"),
         (minimal(weight="1/0"), "weight"),
@@ -155,7 +155,7 @@ def test_yaml_files(tmp_path):
     assert Recipe.load(path).hash == Recipe.load("rail-kd-l").hash
     assert (Recipe.load(path).name, Recipe.load("rail-kd-l").name) == ("mine", "rail-kd-l")
     path.write_text("stages:\n  - epochs: 1\n    epochs: 2\n", "utf-8")
-    with pytest.raises(UserError, match=r"mine.yaml line 3: key 'epochs' is there twice"):
+    with pytest.raises(UserError, match=r"mine.yaml line 3: key 'epochs' appears twice"):
         Recipe.load(path)
     path.write_text("stages: [", "utf-8")
     with pytest.raises(UserError, match=r"mine.yaml line 1"):
@@ -187,5 +187,5 @@ def test_weights_over_a_stage():
 def test_layers_are_named():
     assert [layer_name(k) for k in (0, 3)] == ["embeddings", "layer 3"]
     assert [layer_number(n) for n in ("embeddings", "layer 12")] == [0, 12]
-    with pytest.raises(ValueError, match="names no layer"):
+    with pytest.raises(ValueError, match="is not the name of a layer"):
         layer_number("12")

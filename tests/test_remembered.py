@@ -170,7 +170,7 @@ def test_a_single_file_is_scored_on_what_was_held_out(place, tmp_path, call):
     assert scored(call, f"evaluate {tmp_path}/run")[0]["metrics"] == pytest.approx(metrics_of(tmp_path / "run"))
     status, out, err = call(f"evaluate {tmp_path}/run --data {place}/one.csv")
     assert (status, "60 examples" in out) == (0, True)
-    assert "is scored whole, the training examples too; leave it out to score dev" in err
+    assert "is scored whole, including the training examples; leave it out to score dev" in err
 
 
 def test_samples_regimes_and_students_too(place, tmp_path, call):

@@ -228,7 +228,7 @@ def test_reading_a_file_imports_nothing(place, whole, tmp_path, monkeypatch):
         ({"mapping": {"easiest": {"sharpness": -1}}}, toy_words.WORDS, "easiest: sharpness: .*got -1"),
         ({}, {"mse": toy_words.LogCosh}, "distance 'mse' comes with layerstill and is handed over, too"),
         ({}, toy_words.LogCosh, "words: give a list of classes"),
-        ({}, [toy_words.LogCosh()], "words: LogCosh.* is no class of a word"),
+        ({}, [toy_words.LogCosh()], "words: LogCosh.* is not the class of a word"),
         ({}, [toy_words.Gaps, type("Gaps", (toy_words.Gaps,), {})], "words: two are called 'gaps'"),
     ],
 )

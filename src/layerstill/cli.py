@@ -114,7 +114,7 @@ def main() -> None:
     if status in (INTERRUPTED, TERMINATED) and not PROCESS:
         word = "interrupted" if status == INTERRUPTED else "terminated"
         goes_on = next((a for a in sys.argv[1:] if not a.startswith("-")), None) in RESUMED
-        after = "the same command goes on from the last checkpoint" if goes_on else "nothing was written"
+        after = "the same command resumes from the last checkpoint" if goes_on else "nothing was written"
         print(f"{word}; {after}", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -32,7 +32,7 @@ def task_names() -> list[str]:
 def nearest_task(name: str, others: Iterable[str] = ()) -> str:
     """Words that follow "unknown ...", as `nearest`, which know the names that kinds of task have elsewhere."""
     meant = ELSEWHERE.get(name.casefold().replace("_", "-"))
-    return f"here it is {meant!r}" if meant else nearest(name, [*others, *OWN_TASKS])
+    return f"here it is called {meant!r}" if meant else nearest(name, [*others, *OWN_TASKS])
 
 
 def refuse_unknown_task(name: str) -> None:

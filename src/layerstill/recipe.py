@@ -224,7 +224,7 @@ class Recipe(Spec):
     def refuse_beyond_logits(self, option: str) -> None:
         """UserError that begins with `option`, which gives no more than logits on training texts, for other terms."""
         if not self.needs_teacher:
-            raise UserError(f"{option}: recipe {self.name} looks at no teacher; use one with soft targets, such as kd")
+            raise UserError(f"{option}: recipe {self.name} uses no teacher; use one with soft targets, such as kd")
         terms = [pair for stage in self.stages for pair in stage.viewed().items()]
         looks = {name: o for name, o in terms if not (o.consistent or o.signal.gold)}
         wrong = [
@@ -247,8 +247,8 @@ class Recipe(Spec):
                 )
             if stage.evaluate == "objectives":
                 raise UserError(
-                    f"{option}: stage {number} of recipe {self.name} evaluates its objectives on dev, where nobody "
-                    "asked the teacher; set evaluate: epoch there"
+                    f"{option}: stage {number} of recipe {self.name} evaluates its objectives on dev, where the "
+                    f"teacher was not asked; set evaluate: epoch there"
                 )
 
     @classmethod

@@ -112,7 +112,7 @@ def named_words(words: Words) -> dict[str, type[Spec]]:
     named: dict[str, type[Spec]] = {}
     for own, word in given:
         if not isinstance(word, type) or not issubclass(word, Spec):
-            raise UserError(f"words: {shown(word)} is no class of a word (Signal, Mapping, Distance, ...)")
+            raise UserError(f"words: {shown(word)} is not the class of a word (Signal, Mapping, Distance, ...)")
         name = own or re.sub(r"(?<!^)(?=[A-Z])", "_", word.__name__).lower()
         if named.setdefault(name, word) is not word:
             raise UserError(

@@ -59,7 +59,9 @@ class _Loader(yaml.SafeLoader):
         # An alias makes one thing of two places, so that --set would change both, and a few can stand for billions.
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not for recipes; write it out", mark)
+            raise yaml.composer.ComposerError(
+                None, None, "aliases (*name) are not allowed in recipes; write the value out", mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -70,7 +72,7 @@ class _Loader(yaml.SafeLoader):
                 problem = f"key {key!r} is not text; put it in quotes"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 

@@ -320,7 +320,11 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path, call):
         assert call(f"report {tmp_path}/x --output {tmp_path}/r.html")[0] == 0
     first = (tmp_path / "r.html").read_bytes()
     (tmp_path / "mine.html").write_text("<p>mine", "utf-8")
-    for name, words in (("mine.html", "no report of layerstill"), ("x", "a folder"), ("no/r.html", "does not exist")):
+    for name, words in (
+        ("mine.html", "not a report of layerstill"),
+        ("x", "a folder"),
+        ("no/r.html", "does not exist"),
+    ):
         status, _, err = call(f"report {tmp_path}/x --output {tmp_path}/{name}")
         assert status == 2
         assert words in err

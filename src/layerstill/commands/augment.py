@@ -24,11 +24,11 @@ def augment(
     output: Annotated[
         Path,
         typer.Option(
-            help="What to make: a file of the same kind for a file, else a folder with the augmented train file and "
-            "the other files as they are. It is what --data reads.",
+            help="Where to write: for a file a new file of the same kind, else a folder with the augmented train "
+            "file and the other files unchanged. --data reads it.",
         ),
     ],
-    task: Annotated[Optional[str], typer.Option(help="A GLUE task; own files need none.")] = None,
+    task: Annotated[Optional[str], typer.Option(help="A GLUE task; your own files need none.")] = None,
     text_columns: TextColumns = None,
     method: Annotated[
         Optional[list[str]],
@@ -41,7 +41,7 @@ def augment(
         Optional[str],
         typer.Option(help="Masked language model for replace: a folder or a hub id."),
     ] = None,
-    copies: Annotated[int, typer.Option(min=1, help="Copies of an example; equal ones are left out.")] = 20,
+    copies: Annotated[int, typer.Option(min=1, help="Copies of each example; duplicates are left out.")] = 20,
     probability: Annotated[
         Optional[float],
         typer.Option(help="Share of words that are changed: 0.4 for replace, else 0.1.", rich_help_panel=COPIES),

@@ -37,10 +37,10 @@ def cache(
     cache_budget: CacheBudget = 4.0,
     output: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
 ) -> None:
-    """Compute what a teacher gives away once, ahead of the runs that share it with `distill --cache DIR`.
+    """Compute a teacher's outputs once, ahead of the runs that share them with `distill --cache DIR`.
 
-    Takes the arguments of `distill`, and what they say of the data decides what is cached. A filling that was
-    interrupted goes on when the same command is given again, and what is there is not computed anew. Recipes, seeds and
+    Takes the arguments of `distill`, and what they say of the data decides what is cached. If it is
+    interrupted, the same command resumes, and what is there is not computed again. Recipes, seeds and
     subsets of the data share what they have in common: a folder below DIR belongs to one teacher, one set of tensors,
     one vocabulary of the student and one precision.
 

@@ -21,15 +21,15 @@ def compress(
     verbosity: Verbosity,
     output: Annotated[
         Optional[Path],
-        typer.Option(help="Folder of everything: students, files, table and page. Only --dry-run needs none."),
+        typer.Option(help="Folder for everything: students, files, table and page. Not needed with --dry-run."),
     ] = None,
-    max_ms: Annotated[Optional[float], typer.Option(help="Most milliseconds for one text, the median.")] = None,
-    max_mb: Annotated[Optional[float], typer.Option(help="Most megabytes (10^6 bytes) of the file.")] = None,
+    max_ms: Annotated[Optional[float], typer.Option(help="Most milliseconds for one text (the median).")] = None,
+    max_mb: Annotated[Optional[float], typer.Option(help="Largest file, in megabytes (10^6 bytes).")] = None,
     max_drop: Annotated[
         float,
         typer.Option(
-            help="Most points (of 100) of the main metric below the teacher. Without --max-ms and --max-mb the fastest "
-            "model within it is named, with them the one that scores best.",
+            help="Most points (of 100) of the main metric that may be lost. Without --max-ms and --max-mb the "
+            "fastest model within this limit is named, with them the one that scores best.",
         ),
     ] = 2.0,
     effort: Annotated[
@@ -38,16 +38,17 @@ def compress(
     layers: Annotated[
         Optional[str],
         typer.Option(
-            help="Depths of the students: `4,3,2`. Without it a ladder by the teacher's depth.", rich_help_panel=RUN
+            help="Depths of the students: `4,3,2`. Without it, chosen by the teacher's depth.", rich_help_panel=RUN
         ),
     ] = None,
     student: Annotated[
         Optional[str],
         typer.Option(
-            help="Train this model as one more student, as it is: a small public encoder, say.", rich_help_panel=RUN
+            help="Train this model as one more student, as it is: for example a small public encoder.",
+            rich_help_panel=RUN,
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that models are timed with.", rich_help_panel=RUN)] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to time the models with.", rich_help_panel=RUN)] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and how long it takes here; train nothing.")
     ] = False,
@@ -56,7 +57,7 @@ def compress(
 
     Short trials choose how students are trained; a student of every depth is trained, exported and measured; one table
     has the teacher in PyTorch, in ONNX and in int8 beside them, and one model is named. The same command resumes what
-    was interrupted; another budget is applied without training anew. Exit status 1: no model fits the budget.
+    was interrupted; another budget is applied without training again. Exit status 1: no model fits the budget.
 
     Example:
         layerstill compress teacher --task classification --data texts.csv --output small --max-ms 5

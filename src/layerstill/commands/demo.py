@@ -11,7 +11,7 @@ from layerstill.commands.options import Json, Quiet, Seed
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Where models and results are kept; a second call is fast.")] = Path(
+    output: Annotated[Path, typer.Option(help="Where models and results are kept; a second run is fast.")] = Path(
         "runs/demo"
     ),
     seed: Seed = 0,

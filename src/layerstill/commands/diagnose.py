@@ -31,18 +31,19 @@ def diagnose(
             "--ood",
             metavar="NAME=PATH|PATH",
             help="Measure agreement with the teacher on an out-of-domain set, too, as distill --ood. Repeatable. "
-            "Without it a study's run takes those of its study.",
+            "Without it, a study's run takes those of its study.",
             rich_help_panel=DATA,
         ),
     ] = None,
     ood_labels: OodLabels = None,
     teacher: Annotated[
-        Optional[str], typer.Option(help="The teacher, if not where the run had it.", rich_help_panel=RUN)
+        Optional[str], typer.Option(help="The teacher, if it has moved since the run.", rich_help_panel=RUN)
     ] = None,
     parts: Annotated[
         Optional[str],
         typer.Option(
-            help="Which, by commas: gap, agreement, noise, slices, hessian, cka. Without it all that the run allows.",
+            help="Which parts, separated by commas: gap, agreement, noise, slices, hessian, cka. "
+            "Without it, all that the run allows.",
         ),
     ] = None,
     examples: Annotated[
@@ -55,7 +56,7 @@ def diagnose(
     """Look into a finished run: does it overfit, does it follow its teacher, how flat is its minimum?
 
     Writes RUN/diagnostics.json. A second call adds what is missing. A run knows its data, and a study's run its
-    out-of-domain sets; of data that are given, the run's regime is applied to them.
+    out-of-domain sets; if you give data, the run's regime is applied to them.
 
     Example:
         layerstill diagnose student --parts gap,agreement

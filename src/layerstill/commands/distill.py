@@ -37,7 +37,7 @@ def distill(
     """Distil a fine-tuned teacher into a student with fewer layers.
 
     The output folder is an ordinary model folder, which transformers loads without layerstill.
-    A run that was interrupted goes on when the same command is given again. Several processes share every batch:
+    A run that was interrupted resumes when the same command is given again. Several processes share every batch:
     `torchrun --nproc_per_node 2 -m layerstill distill ...`
 
     With `--task text` the student is distilled on running text instead, before there is a task.

@@ -24,8 +24,8 @@ def evaluate(
     threshold: Annotated[
         Optional[str],
         typer.Option(
-            help="Of --task multilabel: the probability from which on a label is given, 0.5 unless said; `auto` tunes "
-            "it on texts of train, which the model has learnt, so a file of texts it has not seen is the better train.",
+            help="For --task multilabel: a label is given from this probability on, 0.5 without it. `auto` tunes "
+            "it on the texts of train; texts that the model has not seen make the better train.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -39,10 +39,10 @@ def evaluate(
     ] = False,
     threads: Annotated[
         Optional[int],
-        typer.Option(min=1, help="How many threads --latency may use; 1 unless said.", rich_help_panel=SPEED),
+        typer.Option(min=1, help="How many threads --latency may use (default: 1).", rich_help_panel=SPEED),
     ] = None,
 ) -> None:
-    """Score a model on a split of a task, and out of its domain; a single own file is scored whole.
+    """Score a model on a split of a task, and out of its domain; a single file of your own is scored whole.
 
     A run's folder knows its data, so that no data option is needed: `layerstill evaluate student`.
 

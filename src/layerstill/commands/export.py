@@ -23,31 +23,35 @@ def export(
     model: Annotated[str, typer.Argument(help="A fine-tuned model or a student: a folder or a hub id.")],
     data: RunDataOptions,
     verbosity: Verbosity,
-    split: Annotated[str, typer.Option(help="Files are compared on its texts.", rich_help_panel=DATA)] = "dev",
+    split: Annotated[
+        str, typer.Option(help="Compare the files on the texts of this split.", rich_help_panel=DATA)
+    ] = "dev",
     max_length: MaxLengthOrRun = None,
-    output: Annotated[Optional[Path], typer.Option(help="Folder; without it `onnx` in the model's.")] = None,
-    format: Annotated[Format, typer.Option(help="Kind of file.", rich_help_panel=RUN)] = Format.onnx,
-    int8: Annotated[bool, typer.Option("--int8", help="Also a file in int8.")] = False,
+    output: Annotated[
+        Optional[Path], typer.Option(help="Where to write; without it, `onnx` in the model's folder.")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="Format of the files.", rich_help_panel=RUN)] = Format.onnx,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write a file in int8.")] = False,
     calibrate: Annotated[
         bool,
         typer.Option(
             "--calibrate",
-            help="Fix the ranges of int8 activations on texts of train, instead of finding them in each text; with it "
-            "comes --int8.",
+            help="Fix the ranges of int8 activations on texts of train, instead of finding them in each text. "
+            "Implies --int8.",
             rich_help_panel=RUN,
         ),
     ] = False,
     max_drop: Annotated[
         float,
-        typer.Option(help="Most points of the main metric that a file may lose and be fit."),
+        typer.Option(help="Most points of the main metric that a file may lose and still be called fit."),
     ] = 1.0,
 ) -> None:
     """Write a model as ONNX files that run with onnxruntime and tokenizers alone, and measure what each loses.
 
     The folder holds model.onnx, with --int8 model.int8.onnx, the tokenizer, and run.py, which shows how to use them.
     Every file is compared with the model in PyTorch on the texts of a split. Where int8 loses too much, the layers to
-    blame stay in fp32. A file that still loses more than --max-drop is written, named unfit, and the exit status is 1.
-    A run's folder knows its data.
+    blame stay in fp32. A file that still loses more than --max-drop is written and called unfit, and the exit status
+    is 1. A run's folder knows its data.
 
     Example:
         layerstill export student --int8

@@ -12,16 +12,14 @@ from layerstill.errors import UserError
 
 Teacher = Annotated[
     Optional[str],
-    typer.Argument(
-        help="A fine-tuned model: a folder or a hub id. Without one, --teacher-probabilities say what it said."
-    ),
+    typer.Argument(help="A fine-tuned model: a folder or a hub id. Not needed with --teacher-probabilities."),
 ]
 UnlabelledFile = Annotated[
     Optional[str],
     typer.Option(
         "--unlabelled",
-        help="More texts, without labels, that join the training examples: the teacher labels them, and terms on gold "
-        "labels pass them over. A file (.txt with one text a line, .csv .tsv .jsonl .json .parquet .xlsx, for tokens "
+        help="More texts, without labels, that join the training examples: the teacher labels them, and terms on "
+        "gold labels skip them. A file (.txt with one text a line, .csv .tsv .jsonl .json .parquet .xlsx, for tokens "
         ".conll), or `mnli=FOLDER`. Texts of train, dev and test are left out.",
         rich_help_panel=DATA,
     ),
@@ -35,15 +33,15 @@ Copies = Annotated[
     typer.Option(
         "--augment",
         min=1,
-        help="So many copies of every training example, some words changed, join them without a label.",
+        help="Add this many copies of every training example, with some words changed and without a label.",
         rich_help_panel=DATA,
     ),
 ]
 AugmentModel = Annotated[
     Optional[str],
     typer.Option(
-        help="Masked language model that proposes words for --augment. Without it words of the training texts take "
-        "each other's places, are left out, or stand twice.",
+        help="Masked language model that proposes words for --augment. Without it, words of the training texts "
+        "are exchanged, left out or doubled.",
         rich_help_panel=DATA,
     ),
 ]
@@ -63,8 +61,8 @@ ProbabilityColumns = Annotated[
     Optional[str],
     typer.Option(
         help="Ready soft labels in place of TEACHER, for recipes that compare no more than logits: a column of the "
-        "train file for each label, called after them or in their order, or one column of lists. The student is cut "
-        "from --init-from, or is that of --student.",
+        "train file for each label, named after the labels or in their order, or one column of lists. The student is "
+        "cut from --init-from, or is the model of --student.",
         rich_help_panel=DATA,
     ),
 ]

@@ -32,7 +32,8 @@ TASK_HELP = (
 TEXT_HELP = "Or `text`: running text without labels, in --data as a file or folder, to distil before there is a task."
 DATA_HELP = (
     "A folder in the official GLUE layout; or your own train/dev/test files in a folder, or one file "
-    "(.csv .tsv .jsonl .json .parquet .xlsx; for tokens .conll and its kin). Without it a GLUE task comes from the hub."
+    "(.csv .tsv .jsonl .json .parquet .xlsx; for tokens .conll and the like). Without it, a GLUE task comes "
+    "from the hub."
 )
 TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "clearml", "neptune", "dvclive", "swanlab", "trackio")
 """Trackers that transformers knows, each the name of its package."""
@@ -47,8 +48,8 @@ TextColumns = Annotated[
 LabelColumn = Annotated[
     str,
     typer.Option(
-        help="Label column of your own files. Of several labels: a column of lists or of a|b, or A,B,C, a column of 0 "
-        "and 1 for each label.",
+        help="Label column of your own files. For several labels: a column of lists or of a|b, or A,B,C, a "
+        "column of 0 and 1 for each label.",
     ),
 ]
 TrainExamples = Annotated[
@@ -58,7 +59,7 @@ FewSamples = Annotated[
     Optional[int],
     typer.Option(
         min=1,
-        help="Train on N examples drawn at random: the same ones for every --seed (`--regime seed=run` draws anew).",
+        help="Train on N examples drawn at random: the same ones for every --seed (`--regime seed=run` draws again).",
         rich_help_panel=DATA,
     ),
 ]
@@ -66,7 +67,7 @@ LabelNoise = Annotated[
     Optional[float],
     typer.Option(
         help="Make each training label wrong with this probability, the same ones for every --seed. Give teacher and "
-        "student the same regime, or the teacher none if it shall have learnt from clean labels.",
+        "student the same regime, or none to a teacher that is to learn from clean labels.",
         rich_help_panel=DATA,
     ),
 ]
@@ -95,8 +96,8 @@ OodLabels = Annotated[
     typer.Option(
         "--ood-labels",
         metavar="[NAME:]LABEL=CLASS,...",
-        help="What the labels of an own out-of-domain file mean, as `entails=entailment`; with a NAME for that set "
-        "only. Repeatable.",
+        help="What the labels of your own out-of-domain file mean, such as `entails=entailment`; with a NAME for "
+        "that set only. Repeatable.",
         rich_help_panel=DATA,
     ),
 ]
@@ -104,7 +105,7 @@ LabelMap = Annotated[
     Optional[str],
     typer.Option(
         metavar="DATA=MODEL,...",
-        help="What labels of the data are called in the model: 0=negative,1=positive.",
+        help="What the data's labels are called in the model: 0=negative,1=positive.",
         rich_help_panel=DATA,
     ),
 ]
@@ -121,8 +122,8 @@ ClassWeights = Annotated[
     Optional[str],
     typer.Option(
         metavar="balanced|FILE",
-        help="What an example of each class counts in the loss on labels: `balanced`, so that rare classes count as "
-        "much as frequent ones, or a JSON file of a number for each class.",
+        help="How much each class counts in the loss on labels: `balanced`, so that rare classes count as much "
+        "as frequent ones, or a JSON file with a number for each class.",
         rich_help_panel=DATA,
     ),
 ]
@@ -141,24 +142,25 @@ PrecisionOption = Annotated[
 Cache = Annotated[
     str,
     typer.Option(
-        help="What the teacher gives away is computed once: auto (if it pays), off, or a directory that runs share.",
+        help="Compute the teacher's outputs once and keep them: auto (if it pays), off, or a directory that "
+        "runs share.",
         rich_help_panel=RUN,
     ),
 ]
 CacheBudget = Annotated[
-    float, typer.Option(help="Most that the teacher caches of a directory may take, in GB.", rich_help_panel=RUN)
+    float, typer.Option(help="Largest size of all teacher caches in a directory, in GB.", rich_help_panel=RUN)
 ]
 Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Run the layers through torch.compile: minutes to begin with, then faster steps on GPUs.",
+        help="Run the layers through torch.compile: takes minutes at first, then steps on GPUs are faster.",
         rich_help_panel=RUN,
     ),
 ]
 ReportTo = Annotated[
     Optional[list[str]],
-    typer.Option(help="Trackers of the Trainer: tensorboard, wandb, ... Repeatable.", rich_help_panel=RUN),
+    typer.Option(help="Experiment trackers: tensorboard, wandb, ... Repeatable.", rich_help_panel=RUN),
 ]
 Output = Annotated[Path, typer.Option(help="Folder of the run: the model, and beside it result.json.")]
 Json = Annotated[
@@ -249,10 +251,12 @@ class OodOptions:
         maps = label_maps(list(self.ood_labels or ()))
         named = [split_spec(spec)[0] for spec in self.ood or ()]
         if maps and "" in maps and all(map(layout_of, named)):
-            raise UserError("--ood-labels: it is about own files, and --ood names none; write NAME:LABEL=CLASS,...")
+            raise UserError(
+                "--ood-labels: it is for files of your own, and --ood names none; write NAME:LABEL=CLASS,..."
+            )
         if unknown := [name for name in maps if name and name not in named]:
             raise UserError(
-                f"--ood-labels {unknown[0]}: no --ood is called so{': ' if named else ''}{', '.join(named)}"
+                f"--ood-labels {unknown[0]}: no --ood has this name{': ' if named else ''}{', '.join(named)}"
             )
         sets = []
         for spec, name in zip(self.ood or (), named, strict=True):

@@ -17,36 +17,39 @@ ANSWERS = "Answers"
 def predict(
     model: Annotated[
         str,
-        typer.Argument(help="A run's folder, any fine-tuned model (a folder or a hub id), or a folder of export."),
+        typer.Argument(help="A run's folder, any fine-tuned model (a folder or a hub id), or an exported folder."),
     ],
     data: Annotated[
         str,
         typer.Option(
             metavar="FILE|-",
-            help="Texts: .csv .tsv .jsonl .parquet, or .txt with one a line; of words also .conll and its kin. With - "
-            "from standard input, one a line or JSON lines; a tab stands between the two of a pair.",
+            help="Texts: .csv .tsv .jsonl .parquet, or .txt with one a line; for tags also .conll and the like. "
+            "With - they come from standard input, one a line or as JSON lines; a tab separates the two texts "
+            "of a pair.",
         ),
     ],
     text_columns: TextColumns = None,
     max_length: MaxLengthOrRun = None,
     output: Annotated[
         Optional[Path],
-        typer.Option(help="A new file, .jsonl .csv or .tsv. Without it JSON lines on standard output."),
+        typer.Option(help="A new file, .jsonl .csv or .tsv. Without it, JSON lines go to standard output."),
     ] = None,
     probabilities: Annotated[
         bool,
-        typer.Option("--probabilities", help="Those of all classes or labels, not only of the answer."),
+        typer.Option(
+            "--probabilities", help="Give the probabilities of all classes or labels, not only of the answer."
+        ),
     ] = False,
     threshold: Annotated[
         Optional[float],
         typer.Option(
-            help="Of several labels: the probability from which on one is given. Without it the model's, 0.5.",
+            help="For several labels: a label is given from this probability on. Without it, the model's own or 0.5.",
             rich_help_panel=ANSWERS,
         ),
     ] = None,
     file: Annotated[
         Optional[str],
-        typer.Option(help="Which file of an exported folder: model.onnx unless said.", rich_help_panel=ANSWERS),
+        typer.Option(help="Which file of an exported folder (default: model.onnx).", rich_help_panel=ANSWERS),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

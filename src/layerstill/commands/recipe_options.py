@@ -26,7 +26,9 @@ Set = Annotated[
         "--set", help="Override anything in the recipe: `--set stages.0.epochs=3`. Repeatable.", rich_help_panel=RECIPE
     ),
 ]
-StudentLayers = Annotated[Optional[int], typer.Option(help="Depth of the student; all of --student's without it.")]
+StudentLayers = Annotated[
+    Optional[int], typer.Option(help="Number of layers of the student; without it, all of --student's.")
+]
 Init = Annotated[
     Optional[str],
     typer.Option(
@@ -38,7 +40,10 @@ InitFrom = Annotated[
     Optional[str], typer.Option(help="Cut the student from this model instead of the teacher.", rich_help_panel=RECIPE)
 ]
 Student = Annotated[
-    Optional[str], typer.Option(help="Train this model: its own family, sizes and tokenizer.", rich_help_panel=RECIPE)
+    Optional[str],
+    typer.Option(
+        help="Train this model as the student, with its own family, sizes and tokenizer.", rich_help_panel=RECIPE
+    ),
 ]
 Epochs = Annotated[
     Optional[str],
@@ -48,7 +53,7 @@ Epochs = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    Optional[int], typer.Option(help="Examples in an optimiser step, every stage.", rich_help_panel=RUN)
+    Optional[int], typer.Option(help="Examples in an optimiser step of every stage.", rich_help_panel=RUN)
 ]
 LearningRate = Annotated[
     Optional[str],

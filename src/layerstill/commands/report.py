@@ -13,7 +13,7 @@ def report(
         Optional[list[str]],
         typer.Option(
             help="Recipe (or value of the axis that the study compares) that all others are compared with. "
-            "Repeatable; without it the one of the study's file, or finetune and kd."
+            "Repeatable; without it, the one in the study's file, or finetune and kd."
         ),
     ] = None,
     latency: Annotated[

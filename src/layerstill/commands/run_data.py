@@ -14,7 +14,7 @@ MaxLengthOrRun = Annotated[
     Optional[int],
     typer.Option(
         min=4,
-        help="Longest text in tokens; longer ones are cut. Without it as in training, else 128.",
+        help="Longest text in tokens; longer ones are cut. Without it, as in training, else 128.",
         rich_help_panel=DATA,
     ),
 ]

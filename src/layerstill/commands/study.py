@@ -18,8 +18,8 @@ def study(
     output: Annotated[Path, typer.Option(help="Folder of the study: its runs, teachers and records.jsonl.")],
     data: Annotated[Optional[Path], typer.Option(help="A folder in the official GLUE layout.")] = None,
     ood_data: Annotated[Optional[Path], typer.Option(help="Folder that the tasks' `ood` sets are found in.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; they share the cores evenly.")] = 1,
-    quick: Annotated[bool, typer.Option("--quick", help="The small version that the file's section `quick` says.")] = (
+    jobs: Annotated[int, typer.Option(min=1, help="How many runs at a time; they share the cores evenly.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Run the small version, from the file's section `quick`.")] = (
         False
     ),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the time they need; do nothing.")] = (
@@ -28,7 +28,7 @@ def study(
     ray: Annotated[Optional[str], typer.Option(help="Run on a Ray cluster: its address, or `local`.")] = None,
     teachers: Annotated[Optional[Path], typer.Option(help="Folder of teachers that several studies share.")] = None,
     cache_budget: Annotated[float, typer.Option(help="Largest teacher cache in GB.")] = 4.0,
-    keep_cache: Annotated[bool, typer.Option("--keep-cache", help="Leave the teacher caches on the disk.")] = False,
+    keep_cache: Annotated[bool, typer.Option("--keep-cache", help="Keep the teacher caches on the disk.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the table as JSON on standard output.")] = False,
     quiet: Quiet = False,
 ) -> None:
