@@ -36,11 +36,13 @@ def home(tmp_path_factory) -> Path:
     (folder / "texts.csv").write_text("text,label\n" + rows("good bad"), "utf-8")
     (folder / "numbers.csv").write_text("text,label\n" + rows("0 1"), "utf-8")
     (folder / "missing.csv").write_text("text,label\n" + rows("good bad") + "great plot,\n", "utf-8")
+    (folder / "latin.csv").write_bytes("text,label\ncafé,good\nthé,bad\n".encode("latin-1"))
     (folder / "team.csv").write_text("body,team\n" + rows("good bad"), "utf-8")
     return folder
 
 
 MESSAGES = [
+    ("finetune teacher --task classification --data latin.csv --output out", "not UTF-8 at byte"),
     ("finetune teacher --task classification --data team.csv --output out", "which columns are text?"),
     ("finetune teacher --task classification --data missing.csv --max-length 16 --output out", "label '' names no class; it is missing"),
     ("finetune teacher --task classification --data team.csv --text-columns body --output out", "no column 'label' (from --label-column)"),
@@ -54,7 +56,7 @@ MESSAGES = [
 @pytest.mark.parametrize(("command", "message"), MESSAGES, ids=[message[:40] for _, message in MESSAGES])
 def test_a_quoted_message_is_said_and_nothing_is_written(home, call, monkeypatch, command, message):
     monkeypatch.chdir(home)
-    assert re.search(f"^### .*`{re.escape(message)}`", FAQ, re.MULTILINE)
+    assert re.search(f"^### .*`{re.escape(message)}( \\.\\.\\.)?`", FAQ, re.MULTILINE)
     status, _, err = call(command)
     assert (status, message in err) == (2, True), err
     assert not (home / "out").exists()
