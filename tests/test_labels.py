@@ -40,7 +40,7 @@ def words(home, output: str, *more: str) -> list[str]:
 def test_the_refusal_names_a_map_that_works_and_the_run_remembers_it(home, call):
     status, _, err = call(words(home, "mapped"))
     assert status == 2
-    option = re.search(r"--label-map (\S+?),? say\)", err).group(1)
+    option = re.search(r"for example --label-map (\S+?)\)", err).group(1)
     assert option == "0=NEGATIVE,1=POSITIVE"
     status, _, err = call(words(home, "mapped", "--label-map", option))
     assert status == 0, err
