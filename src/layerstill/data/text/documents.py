@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from layerstill.data.contents import GZIP, MARKS, OTHERS, UTF8, first_bytes, suffix_of
-from layerstill.data.parts import read_parts
+from layerstill.data.parts import Parts
 from layerstill.errors import UserError, nearest
 
 PLAIN = (".txt", ".text", ".raw", ".md")
@@ -145,7 +145,7 @@ def _of_rows(path: Path, stream: IO[str], column: str | None) -> Iterator[Piece]
 
 
 def _of_table(path: Path, column: str | None) -> Iterator[Piece]:
-    for table in read_parts(path, 1, False):
+    for table in Parts(path, 1):
         column = column or _column_of(path, list(table.columns))
         if column not in table.columns:
             raise UserError(f"{path}: no column {column!r}: {nearest(column, list(table.columns))}")
