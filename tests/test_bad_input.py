@@ -441,7 +441,7 @@ MODELS = [
     (
         "layers without end",
         config(num_hidden_layers=10**9),
-        ["config.json asks for 1000000000 layers; 1 to 1000 can be"],
+        ["config.json asks for 1000000000 layers; 1 to 1000 are possible"],
     ),
     (
         "sizes without end",
@@ -769,7 +769,7 @@ NOTES = [
         "labels in two cases",
         "train.csv",
         GOOD + "so so,Fine\n",
-        ["labels Fine, fine differ in upper and lower case only"],
+        ["labels Fine, fine differ only in upper and lower case"],
     ),
 ]
 

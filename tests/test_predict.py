@@ -206,7 +206,7 @@ def test_a_file_is_written_whole_or_not_at_all_and_never_over_another(plain, tmp
     (tmp_path / "o.csv").write_text("mine", "utf-8")
     status, _, err = call(f"{line}.csv")
     assert status == 2
-    assert "is there already" in err
+    assert "exists already" in err
     assert (tmp_path / "o.csv").read_text("utf-8") == "mine"
     assert "unknown kind of file '.xml'" in call(f"{line}.xml")[2]
 
@@ -270,7 +270,7 @@ def test_a_threshold_of_its_own(tmp_path):
     for one, other in zip(some, few, strict=True):
         assert one.label == tuple(n for n, p in one.probabilities.items() if p >= 0.3)
         assert other.label == tuple(n for n, p in one.probabilities.items() if p >= 0.7)
-    with pytest.raises(UserError, match="--threshold 2: a number between 0 and 1"):
+    with pytest.raises(UserError, match="--threshold 2: use a number between 0 and 1"):
         predict(model, texts, threshold=2)
 
 

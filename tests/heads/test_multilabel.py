@@ -132,7 +132,7 @@ def test_what_is_perhaps_not_meant_is_told(tmp_path):
     text = 'text,label\nx,"billing,voucher"\ny,billing\n'
     assert "holds 'billing,voucher', taken as one label" in read(tmp_path, ("train.csv", text))[2][0]
     assert (
-        "Billing, billing differ in upper"
+        "Billing, billing differ only in upper"
         in read(tmp_path, ("train.jsonl", as_lists([["Billing"], ["billing"]])))[2][0]
     )
 

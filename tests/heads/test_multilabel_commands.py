@@ -144,8 +144,8 @@ def test_a_threshold_is_given_or_tuned_on_train_and_stated(place, call):
     best = max(scored(f"--split train --threshold {t}")["metrics"]["f1_micro"] for t in (0.01, 0.3, 0.5, 0.7, 0.99))
     assert scored(f"--split train --threshold {tuned['head']['threshold']}")["metrics"]["f1_micro"] >= best
     for extra, message in (
-        ("--threshold 1.5", "--threshold 1.5: a number between 0 and 1, or auto"),
-        ("--threshold some", "--threshold some: a number between 0 and 1, or auto"),
+        ("--threshold 1.5", "--threshold 1.5: use a number between 0 and 1, or auto"),
+        ("--threshold some", "--threshold some: use a number between 0 and 1, or auto"),
         ("--split train --threshold auto", "--threshold auto: it is tuned on train, and train cannot be scored"),
     ):
         status, _, err = call(f"evaluate {place}/teacher {words(place)} {extra}")

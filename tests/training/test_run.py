@@ -205,7 +205,7 @@ def test_labels_that_differ_in_case_only_are_taken_for_the_same(teacher, task, t
     caplog.set_level(logging.INFO, "layerstill")
     shouting = dataclasses.replace(task, labels=tuple(name.upper() for name in task.labels))
     metrics = distill(teacher, shouting, short("kd"), 2, tmp_path / "a", QUIET).metrics
-    assert "taking the data's BAD, FINE, GOOD for the same" in caplog.text
+    assert "taking the data's BAD, FINE, GOOD as the same" in caplog.text
     assert metrics == distill(teacher, task, short("kd"), 2, tmp_path / "b", QUIET).metrics
 
 
