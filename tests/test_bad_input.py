@@ -430,13 +430,15 @@ MODELS = [
     (
         "wider weights than the configuration",
         config(intermediate_size=24),
-        ["6 weights are missing or of another size than its config.json says, bert.encoder.layer.0.intermediate"],
+        [
+            "6 weights are missing or of another size than its config.json says, for example bert.encoder.layer.0.intermediate"
+        ],
     ),
     ("more layers than weights", config(num_hidden_layers=3), ["16 weights are missing"]),
     (
         "fewer layers than weights",
         config(num_hidden_layers=1),
-        ["more layers than the 1 of config.json, bert.encoder.layer.1."],
+        ["more layers than the 1 of config.json, for example bert.encoder.layer.1."],
     ),
     (
         "layers without end",

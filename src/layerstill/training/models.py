@@ -325,8 +325,8 @@ def _look_at_foreign(name: str, config: PretrainedConfig, foreign: list[str], ne
     numbered = re.compile(rf"(^|\.){re.escape(family_of(config).layers)}\.(\d+)\.")
     if layers := [key for key in foreign if (m := numbered.search(key)) and int(m[2]) >= depth_of(config)]:
         raise UserError(
-            f"model {name}: its weights hold more layers than the {depth_of(config)} of config.json; an example "
-            f"is {layers[0]}. They do not belong together"
+            f"model {name}: its weights hold more layers than the {depth_of(config)} of config.json, for "
+            f"example {layers[0]}; they do not belong together"
         )
     if foreign and not new_head:  # a pre-trained model leaves its old head behind, as it should
         log.warning(
