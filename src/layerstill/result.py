@@ -70,7 +70,8 @@ class Record(_Part):
     head: dict[str, Any] = {}
     """Its `kind`, and its settings if it has any: the threshold from which on a label is given."""
     by_label: dict[str, dict[str, int | float]] = {}
-    """Precision, recall, f1 and support on dev by the name of a class, label or type; empty for scores."""
+    """Precision, recall, f1 and support on dev by the name of a class, label or type; of several scores
+    pearson, spearman, mse and support by target; empty for one score."""
     teacher_metrics: dict[str, float] = {}
     verdict: list[str] = []
     """What was kept of the teacher and the one change most likely to help, a sentence each.

@@ -22,13 +22,14 @@ from tests.tiny import DECODERS, ENCODERS, FAMILIES, batch, no_dropout, tiny_con
 _LOADED = [(name, i, stage) for name in shipped_recipes() for i, stage in enumerate(Recipe.load(name).stages)]
 # Many recipes end in the same stage, which is tested once.
 STAGES = list({repr(stage.viewed()): (name, i) for name, i, stage in reversed(_LOADED)}.values())
-FIRST_TOKENS = {"pkd", "hid-cls"}
+FIRST_TOKENS = {"pkd", "hid-cls", "text-hid-cls"}
 """Recipes about the first token, which are refused in causal models."""
 LEFT = {"roberta", "xlm-roberta", "camembert", "modernbert", "llama", "qwen3", "gemma3_text", "opt"}
 """Families that may be padded on the left: the others count positions from the edge (MPNet, where padding is not 1)."""
 ROTARY = {"modernbert", "llama", "qwen3", "gemma3_text"}
 WINDOWED = {"modernbert", "qwen3", "gemma3_text"}
-HEADS = {"minilmv2": tuple(f"stages.0.objectives.{q}.signal.relation.heads=8" for q in ("queries", "keys", "values"))}
+FEWER = tuple(f"stages.0.objectives.{q}.signal.relation.heads=8" for q in ("queries", "keys", "values"))
+HEADS = {"minilmv2": FEWER, "text-minilmv2": FEWER}
 # Gemma's norms compute in float32 whatever the model's own precision.
 TOLERANCES = {"gemma3_text": 2e-5}
 

@@ -53,7 +53,8 @@ class Evaluation:
 
     @cached_property
     def by_label(self) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and support by name of a label or type; empty for scores."""
+        """Precision, recall, F1 and support by name of a class, label or type, of several scores those of each target;
+        empty for one score."""
         return self.task.by_label(self.logits, self.split)
 
     def to_data(self) -> dict[str, Any]:

@@ -154,7 +154,7 @@ class _Asking:
     ) -> None:
         self._predictor, self._columns, self._first = predictor, columns, first
         self._table = table
-        self._own = self._free(predictor.head.answer)
+        self._own = [self._free(name) for name in predictor.head.answers(predictor.labels)]
         self._one = None if probabilities else self._free("probability")
         self._every = self._free("probabilities") if probabilities and not table else None
         self._each = [self._free(f"probability_{name}") for name in predictor.labels] if table and probabilities else []
@@ -197,7 +197,8 @@ class _Asking:
         return [tuple(text.split()) for (text,) in texts_of(table, self._columns, OPTION)]
 
     def _answer(self, said: Prediction) -> dict[str, Any]:
-        answer = {self._own: _rounded(said.label)}
+        own = said.label.values() if isinstance(said.label, dict) else (said.label,)
+        answer = dict(zip(self._own, map(_rounded, own), strict=True))
         every = {name: round(p, DIGITS) for name, p in said.probabilities.items()}
         if self._every is not None:
             answer[self._every] = every

@@ -49,7 +49,7 @@ LabelColumn = Annotated[
     str,
     typer.Option(
         help="Label column of your own files. For several labels: a column of lists or of a|b, or A,B,C, a "
-        "column of 0 and 1 for each label.",
+        "column of 0 and 1 for each label. For several scores: A,B,C, a column for each.",
     ),
 ]
 TrainExamples = Annotated[

@@ -64,8 +64,8 @@ def short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def scores_of(table: Table, written: list) -> list[float]:
-    """A column as finite numbers."""
+def scores_of(table: Table, written: list, what: str = "score") -> list[float]:
+    """A column as finite numbers; `what` it holds in messages."""
     scores = []
     for line, value in zip(table.lines, written, strict=True):
         try:
@@ -74,7 +74,7 @@ def scores_of(table: Table, written: list) -> list[float]:
             score = float("nan")
         if not abs(score) < float("inf"):
             raise UserError(
-                f"{table.where(line)}: score {short(value)} is not a finite number; "
+                f"{table.where(line)}: {what} {short(value)} is not a finite number; "
                 f"{_way_out(value)}, or use --task classification for names of classes"
             )
         scores.append(score)

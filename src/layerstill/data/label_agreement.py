@@ -47,7 +47,7 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
 
     Upper and lower case are not told apart. `subset`: the data need not have all of the model's labels.
     """
-    if not task.head.named:
+    if not task.labels:
         if config.num_labels != (wanted := task.head.outputs(task.labels)):
             raise UserError(f"{who} has {config.num_labels} outputs, but task {task.name} has {wanted}, for its scores")
         return task, []
@@ -55,7 +55,7 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
     task, notices = _in_their_case(task, theirs, who)
     if theirs == task.labels:
         return task, notices
-    if (subset or task.head.some) and set(task.labels) < set(theirs):
+    if task.head.named and (subset or task.head.some) and set(task.labels) < set(theirs):
         if not task.head.single:
             unused = [name for name in theirs if name not in task.labels]
             some = ", ".join(unused[:10]) + (f" and {len(unused) - 10} more" if len(unused) > 10 else "")
@@ -163,7 +163,7 @@ def _refuse_other_shapes(ood: OodSet, task: Task) -> None:
             f"--ood {ood.name}: its examples are {words[gives - 1]}, those of task {task.name} {words[takes - 1]}; "
             "leave this set out"
         )
-    task.head.refuse_far_sets(f"--ood {ood.name}", task.name)
+    task.head.refuse_far_sets(f"--ood {ood.name}", task.name, task.labels)
     if not task.head.named and isinstance(ood.labels[0], str):
         raise UserError(
             f"--ood {ood.name}: it has classes, and task {task.name} has {task.head.gives}; leave this set out"

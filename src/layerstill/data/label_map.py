@@ -33,7 +33,7 @@ def with_label_map(task: Task, names: Mapping[str, str]) -> Task:
 
     UserError for a label that the data do not have, and where two labels would get one name.
     """
-    if not task.head.named:
+    if not task.labels:
         raise UserError(f"{OPTION}: task {task.name} has {task.head.gives}, which have no names")
     names = {_in_data(old, task): new for old, new in names.items()}
     labels = tuple(names.get(name, name) for name in task.labels)

@@ -28,7 +28,8 @@ class Written:
         column, there = self.label_column, self.tables["train"].columns
         if column not in there and "," in column and {name.strip() for name in column.split(",")} <= set(there):
             raise UserError(
-                f"--label-column {column}: one column is expected; a column for each label is --task multilabel"
+                f"--label-column {column}: one column is expected; a column for each label is --task multilabel, a "
+                "column for each score --task regression"
             )
         return {split: table.column(column, "--label-column") for split, table in self.tables.items()}
 
@@ -44,8 +45,25 @@ class Labels:
 
 
 def read_scores(written: Written) -> Labels:
-    """A finite number a row."""
+    """A finite number a row, or a row of them where the columns of several targets are named."""
+    column = written.label_column
+    if "," in column and column not in written.tables["train"].columns:
+        return _read_targets(written, tuple(name.strip() for name in column.split(",")))
     return Labels({s: scores_of(table, written.labels[s]) for s, table in written.tables.items()})
+
+
+def _read_targets(written: Written, names: tuple[str, ...]) -> Labels:
+    if "" in names:
+        raise UserError("--label-column: a name between two commas is missing; write a,b,c")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"--label-column: column {twice!r} is named twice; name each score's column once")
+    if both := next((name for name in names if name in written.text_columns), None):
+        raise UserError(f"column {both!r} is both text and label; set --text-columns and --label-column")
+    splits = {}
+    for split, table in written.tables.items():
+        columns = [scores_of(table, table.column(name, "--label-column"), f"score {name}") for name in names]
+        splits[split] = [list(row) for row in zip(*columns, strict=True)]
+    return Labels(splits, names)
 
 
 def read_classes(written: Written) -> Labels:

@@ -120,7 +120,7 @@ def read_ood(
     UserError for what cannot be read, with file and line.
     """
     name, path = split_spec(spec)
-    task.head.refuse_far_sets(f"--ood {name}", task.name)
+    task.head.refuse_far_sets(f"--ood {name}", task.name, task.labels)
     layout = layout_of(name)
     if layout is None:
         return _read_own(name, path, task, gold or {}, text_columns, label_column)

@@ -32,7 +32,7 @@ class Task:
     """What its models are asked for; a word of `HEADS` stands for the head of that name."""
     splits: dict[str, Split]
     labels: tuple[str, ...] = ()
-    """Names of the outputs in order; empty for scores."""
+    """Names of the outputs in order; empty for one score."""
     metrics: tuple[str, ...] = ()
     """Names of metrics, by default the head's; the first one decides which of several evaluations is best."""
     positive: str | None = None
@@ -180,7 +180,7 @@ class Task:
         return self.head.score(self.metrics, self.labels, decided, gold, self.positive)
 
     def by_label(self, logits: Any, split: str) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and support by name of what the head decides on a split, if it has them."""
+        """Scores by name of each output of the head on a split, if it has any: see `Head.by_label`."""
         return self.head.by_label(self.labels, self.head.decide(logits), self.gold(split))
 
     def refuse_unscored(self, split: str) -> None:

@@ -59,7 +59,8 @@ def worst_class(task: Task, split: str, torch_logits: Any, logits: Any) -> dict[
 
 def _recalls(task: Task, split: str, logits: Any) -> dict[str, tuple[float, int]]:
     """Recall and number of examples of every class, label or type of entity, by name."""
-    return {name: (row["recall"], int(row["support"])) for name, row in task.by_label(logits, split).items()}
+    table = task.by_label(logits, split)
+    return {name: (row["recall"], int(row["support"])) for name, row in table.items() if "recall" in row}
 
 
 def _flat(logits: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ def main() -> None:
         inputs = {one.name: np.array([columns[one.name]], dtype=np.int64) for one in session.get_inputs()}
         logits = session.run(None, inputs)[0][0]
         if kind == "regression":
-            said = f"{logits[0]:.4f}"
+            said = ", ".join(f"{name} {x:.4f}" for name, x in zip(labels or [""], logits, strict=True)).strip()
         elif kind == "multilabel":  # each label has a probability of its own
             likely = 1 / (1 + np.exp(-logits))
             least = about["head"]["threshold"]

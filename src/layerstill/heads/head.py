@@ -119,8 +119,8 @@ class Head(Spec):
         if not self.single:
             raise UserError(f"{what}: it is about classes, and task {task} has {self.gives}; {way_out}")
 
-    def refuse_far_sets(self, what: str, task: str) -> None:
-        """UserError where sets of another domain cannot be scored."""
+    def refuse_far_sets(self, what: str, task: str, labels: Sequence[str] = ()) -> None:
+        """UserError where sets of another domain cannot be scored; `labels` are the names of the outputs."""
         if not self.far_sets:
             raise UserError(
                 f"{what}: it is read as one class or one score a text, and task {task} has {self.gives}; "
@@ -217,7 +217,8 @@ class Head(Spec):
         raise TypeError(f"{type(self).__name__} is not a head by itself")
 
     def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and support of each output by its name; empty where there are none."""
+        """Precision, recall, F1 and support of each output by its name, of each of several scores its correlations,
+        error and support; empty for one score."""
         return {}
 
     def metrics_of(self, labels: Sequence[str]) -> tuple[str, ...]:
@@ -231,6 +232,10 @@ class Head(Spec):
     def predictions(self, logits: Any, labels: Sequence[str]) -> list[Prediction]:
         """What is said of each example, by logits as `join` has them; `labels` are the names of the outputs."""
         raise TypeError(f"{type(self).__name__} is not a head by itself")
+
+    def answers(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """What files call what is said of a text; several where a prediction's `label` is a dictionary of several."""
+        return (self.answer,)
 
     def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
         """What is said of nearly every example though gold differs, as words after "says"; empty if nothing is."""

@@ -14,7 +14,7 @@ class Prediction:
     |---|---|---|---|
     | classes | the name of one | its | of every class by name |
     | several labels | a tuple of names, perhaps empty | of each of them | of every label by name |
-    | scores | a number | None | empty |
+    | scores | a number; of several targets a dictionary by name | None | empty |
     | tags | a name a word, None for a word that was cut off | of each of them, None too | empty |
     """
 

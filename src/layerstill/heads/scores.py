@@ -1,5 +1,6 @@
-"""Scores: every example, of one or two texts, has one number (regression)."""
+"""Scores: every example, of one or two texts, has one number, or one for each of several targets (regression)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -12,13 +13,17 @@ from layerstill.heads.head import Head
 from layerstill.heads.prediction import Prediction
 from layerstill.knowledge.distances import Distance
 from layerstill.metrics.by_name import METRICS
+from layerstill.metrics.scores import mean_score, score_table
 
 FLAT = 0.05
 """Of the gold scores' standard deviation: predictions that spread less are one and the same."""
 
 
 class Scores(Head):
-    """One output; squared error, per example. A score of nan is one that is not known."""
+    """One output, or one for each target by its name; squared error, per score. A score of nan is not known.
+
+    Labels are a number an example, or a row `(C,)` of numbers where targets have names. One target has none.
+    """
 
     word: ClassVar[str] = "regression"
     gives: ClassVar[str] = "scores"
@@ -29,13 +34,35 @@ class Scores(Head):
     fewest: ClassVar[int] = 2  # of a correlation
 
     def outputs(self, labels: Sequence[str]) -> int:
-        return 1
+        return max(len(labels), 1)
 
     def numbered(self, labels: Sequence[Any], names: Sequence[str], where: str) -> list[Any]:
         for i, label in enumerate(labels, 1):
-            if isinstance(label, bool) or not isinstance(label, int | float):
-                raise UserError(f"{where}, example {i}: score {label!r} is no number")
-        return list(labels)
+            row = label if names else [label]
+            if not isinstance(row, list | tuple) or len(row) != max(len(names), 1):
+                raise UserError(f"{where}, example {i}: {label!r} where a score is due for each of {', '.join(names)}")
+            for score in row:
+                if isinstance(score, bool) or not isinstance(score, int | float):
+                    raise UserError(f"{where}, example {i}: score {score!r} is no number")
+        return [list(row) for row in labels] if names else list(labels)
+
+    def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:
+        moved = []
+        for row in labels:
+            new = [math.nan] * outputs
+            for place, score in zip(places, row, strict=True):
+                new[place] = score
+            moved.append(new)
+        return moved
+
+    def absent(self, labels: Sequence[Any], outputs: int) -> list[int]:
+        return [i for i in range(outputs) if all(math.isnan(row[i]) for row in labels)]
+
+    def refuse_far_sets(self, what: str, task: str, labels: Sequence[str] = ()) -> None:
+        if labels:
+            raise UserError(
+                f"{what}: it is read as one score a text, and task {task} has {', '.join(labels)}; leave this set out"
+            )
 
     def labelled(self, labels: Tensor) -> Tensor:
         return ~labels.isnan()
@@ -43,35 +70,50 @@ class Scores(Head):
     def without_labels(self, labels: Tensor) -> Tensor:
         return torch.full_like(labels, float("nan"))
 
-    def unknown(self, texts: Sequence[str], outputs: int) -> float:
-        return float("nan")
+    def unknown(self, texts: Sequence[str], outputs: int) -> Any:
+        return [math.nan] * outputs if outputs > 1 else math.nan
+
+    def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:
+        return torch.tensor(labels, dtype=torch.float32)
 
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = self.labelled(labels)
-        difference = logits.squeeze(-1) - labels.to(logits.dtype)
-        return difference.masked_fill(~known, 0) ** 2
+        said = logits if labels.ndim == logits.ndim else logits.squeeze(-1)
+        return (said - labels.to(logits.dtype)).masked_fill(~known, 0) ** 2
 
     def distance(self, distance: Distance) -> Distance:
         return distance.for_scores()
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
-        return logits[:, 0]
+        return logits[:, 0] if logits.shape[1] == 1 else logits
+
+    def gold(self, labels: Sequence[Any]) -> np.ndarray:
+        return np.array(labels, dtype=np.float64)
 
     def score(
         self, metrics: Sequence[str], labels: Sequence[str], decided: Any, gold: Any, positive: str | None = None
     ) -> dict[str, float]:
-        known = ~np.isnan(gold)
-        return {name: METRICS[name](gold[known], decided[known]) for name in metrics}
+        return {name: mean_score(METRICS[name], decided, gold) for name in metrics}
+
+    def by_label(self, labels: Sequence[str], decided: Any, gold: Any) -> dict[str, dict[str, float]]:
+        return score_table(labels, decided, gold) if labels else {}
+
+    def answers(self, labels: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"{self.answer}_{name}" for name in labels) if len(labels) > 1 else (self.answer,)
 
     def predictions(self, logits: np.ndarray, labels: Sequence[str]) -> list[Prediction]:
-        return [Prediction(score) for score in self.decide(logits).tolist()]
+        rows = self.decide(logits).tolist()
+        return [Prediction(dict(zip(labels, row, strict=True)) if isinstance(row, list) else row) for row in rows]
 
     def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
-        spread, wanted = float(np.std(decided)), float(np.nanstd(gold))
-        if len(decided) < 2 or spread >= FLAT * wanted:
+        spread, wanted = np.std(decided, axis=0), np.nanstd(gold, axis=0)
+        if len(decided) < 2 or np.any(spread >= FLAT * wanted):
             return ""
-        mean = float(np.mean(decided))
-        return f"nearly {mean:.3g} for every text (standard deviation {spread:.2g}; of the gold scores {wanted:.2g})"
+        said, spreads, wants = (
+            ", ".join(f"{x:.{digits}g}" for x in np.atleast_1d(values))
+            for values, digits in ((np.mean(decided, axis=0), 3), (spread, 2), (wanted, 2))
+        )
+        return f"nearly {said} for every text (standard deviation {spreads}; of the gold scores {wants})"
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from layerstill.atomic import write_text
 from layerstill.heads import Head
 from layerstill.recipe import Recipe
-from layerstill.reporting.label_table import MOST, worst_first
+from layerstill.reporting.label_table import MOST, TITLES, columns_of, in_words, judged_by, worst_first
 from layerstill.reporting.words import spec_words
 from layerstill.result import Record, Result
 
@@ -71,7 +71,9 @@ def model_card(result: Record, recipe: Recipe, settings: dict[str, Any], head: H
         selected=result.selected,
         kind=head.word,
         rule=head.rule,
-        by_label=worst_first(result.by_label)[:MOST],
+        by_label=[(name, list(map(in_words, row.values()))) for name, row in worst_first(result.by_label)[:MOST]],
+        label_columns=[title for _, title in columns_of(result.by_label)],
+        worst_by=TITLES.get(judged_by(result.by_label), judged_by(result.by_label)),
         more_labels=max(len(result.by_label) - MOST, 0),
         own_head=settings.get("head") and _named(settings["head"]),
         auto_class=f"AutoModel{head.architecture}",
