@@ -179,7 +179,7 @@ class _Asking:
 
     def _refuse_new(self, table: Table) -> None:
         """UserError for keys that came up too late to have a column, or to give their name to the answers."""
-        answers = {self._own, self._one, self._every, *self._each}
+        answers = {*self._own, self._one, self._every, *self._each}
         for name in table.columns:
             if name not in self._first.columns and (self._table or name in answers):
                 where = f"{table.path}: key {name!r} is in no row before line {table.lines[0]}"
