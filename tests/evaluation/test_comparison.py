@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from layerstill.errors import UserError
-from layerstill.evaluation.comparison import Comparison, Verdict, as_family, compare, verdict, words
+from layerstill.evaluation.comparison import (
+    Comparison,
+    Verdict,
+    as_family,
+    compare,
+    compare_by_example,
+    verdict,
+    words,
+)
 from layerstill.evaluation.statistics import Interval, PairedTest, Summary
 
 KD = {"mrpc": {0: 0.70, 1: 0.72, 2: 0.715, 3: 0.73, 4: 0.695}}
@@ -20,6 +28,20 @@ def test_a_sentence_has_all_numbers_and_says_what_five_pairs_cannot_do():
     sentence = words(compare("kd", "finetune", KD, FT))
     assert sentence.startswith("kd 71.2 ± 1.4 (n = 5) against finetune 72.0 ± 0.6: difference -0.8, 95 % interval -")
     assert "(over seeds); no evidence of a difference (p = 0.5); 5 pairs cannot give a p below 0.0625" in sentence
+
+
+def test_one_seed_is_compared_by_examples_and_says_that_it_is_one():
+    gaps = np.array([1.0] * 9 + [-1.0] + [0.0] * 190)
+    found = compare_by_example("a", "b", {"t": {0: 0.80}}, {"t": {0: 0.76}}, {"t": gaps})
+    assert found.difference == pytest.approx(0.04)
+    assert found.interval.low == pytest.approx(0.04 - 1.96 * gaps.std() / np.sqrt(200), abs=0.005)
+    assert words(found) == (
+        f"a 80.0 (n = 1) against b 76.0: difference 4.0, 95 % interval {100 * found.interval.low:.1f} to "
+        f"{100 * found.interval.high:.1f} (over examples); evidence that a is higher (p = 0.021); with one seed each "
+        "this is about these two models alone"
+    )
+    with pytest.raises(UserError, match="not paired by example"):
+        compare_by_example("a", "b", {"t": {0: 0.80}}, {"t": {0: 0.76}}, {})
 
 
 def test_a_family_is_adjusted_and_named():

@@ -11,6 +11,7 @@ from layerstill.evaluation.statistics import (
     Interval,
     bootstrap_interval,
     equivalent,
+    example_test,
     friedman_ranks,
     holm,
     sign_flip_test,
@@ -154,6 +155,41 @@ def test_the_test_keeps_its_size_and_finds_what_is_there():
     real = np.mean([sign_flip_test([rng.normal(2, 1, 8)]).p < 0.05 for _ in range(100)])
     assert null <= 0.08
     assert real > 0.95
+
+
+def test_examples_of_right_and_wrong_are_tested_by_mcnemar():
+    """Twelve to two of 100 examples, by the binomial distribution and by all patterns of signs."""
+    gaps = np.array([1.0] * 12 + [-1.0] * 2 + [0.0] * 86)
+    found = example_test([gaps])
+    assert found.p == pytest.approx(2 * stats.binom.cdf(2, 14, 0.5))
+    assert (found.pairs, found.method) == (100, "McNemar, exact")
+    assert found.smallest == 2 / 2**14
+    patterns = np.array(list(itertools.product((1, -1), repeat=14)))
+    assert found.p == pytest.approx(np.mean(np.abs(patterns.sum(1)) >= 10))
+    assert example_test([np.zeros(9)]).p == 1.0
+
+
+def test_examples_of_several_tasks_and_of_other_metrics_are_tested_by_sign_flips():
+    # Three differences on one task of 4 examples, one on another of 2; tasks count the same.
+    one, other = np.array([0.5, 0.25, 0.0, -0.125]), np.array([1.0, 0.0])
+    patterns = np.array(list(itertools.product((1, -1), repeat=4)))
+    sums = patterns @ np.array([0.5 / 8, 0.25 / 8, 0.125 / 8, 1.0 / 4])
+    real = (0.5 + 0.25 - 0.125) / 8 + 1 / 4
+    assert example_test([one, other]).p == pytest.approx(np.mean(np.abs(sums) >= real - 1e-12))
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.1, 1, 21_000)
+    drawn, normal = example_test([values[:19_000]]).p, example_test([values]).p
+    assert drawn == 2 / 10_000
+    assert normal < 1e-10
+    null = [example_test([rng.normal(0, 1, 60)]).p < 0.05 for _ in range(60)]
+    assert np.mean(null) < 0.15
+
+
+def test_an_interval_of_many_examples_does_not_draw_all_at_once():
+    many = np.random.default_rng(0).integers(0, 2, 30_000).astype(float)
+    found = bootstrap_interval([many])
+    half = 1.96 * many.std() / np.sqrt(len(many))
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
 
 
 def test_equivalence_is_the_interval_inside_the_margin():

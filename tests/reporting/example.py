@@ -163,3 +163,102 @@ def write_example(folder: Path, seeds: int = 5, tasks: tuple[str, ...] = ("mrpc"
         (folder / "begun").mkdir()
         (folder / "begun" / "run.json").write_text("{}", "utf-8")
     return folder
+
+
+def write_said(folder: Path, right: np.ndarray) -> None:
+    """Predictions on examples of two classes, right where `right` `(n,)` says so."""
+    labels = np.arange(len(right)) % 2
+    logits = np.zeros((len(right), 2), np.float32)
+    logits[np.arange(len(right)), np.where(right, labels, 1 - labels)] = 1
+    split = Split([(f"text {i}",) for i in range(len(right))], labels.tolist())
+    write_tensors(folder / "predictions.safetensors", prediction_tensors(logits, split, Classes()))
+
+
+def write_teacher(folder: Path, right: np.ndarray) -> Path:
+    """A teacher's run of 6 layers, without its weights."""
+    data = result("finetune", "mrpc", 0, float(right.mean()), recipe_hash="4863c7182081")
+    data["student"] = {"layers": 6, "hidden_size": 384, "parameters": 22_713_986, "init": {"layers": "all"}}
+    write_run(folder, data, curves=False)
+    write_said(folder, right)
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 6}), "utf-8")
+    return folder
+
+
+def write_student(
+    folder: Path, teacher: Path, right: np.ndarray, layers: int = 3, sets: tuple[str, ...] = (), **settings: Any
+) -> Path:
+    """A run with one seed of `kd`, or of a recipe that differs from it in `sets`."""
+    recipe = Recipe.load("kd", sets)
+    data = result("kd", "mrpc", 0, float(right.mean()), recipe_hash=recipe.hash, teacher=str(teacher))
+    whole = json.loads((teacher / "result.json").read_text("utf-8"))
+    data["teacher_metrics"] = {"accuracy": whole["metrics"]["accuracy"]}
+    starts = {"layers": list(range(1, layers + 1)), "from": "teacher"}
+    data["student"] |= {"layers": layers, "parameters": 12_000_000 + 1_800_000 * layers, "init": starts}
+    write_run(folder, data)
+    there = json.loads((folder / "run.json").read_text("utf-8"))
+    told = {"recipe": recipe.model_dump(mode="json", exclude={"name"}), "student_layers": layers, **settings}
+    (folder / "run.json").write_text(json.dumps(there | told), "utf-8")
+    write_said(folder, right)
+    return folder
+
+
+def write_grid(folder: Path, examples: int = 400) -> Path:
+    """A teacher and 60 students of one seed each: three sizes, five learning rates, four lengths."""
+    rng = np.random.default_rng(0)
+    ease = rng.random(examples)
+
+    def right(score: float) -> np.ndarray:
+        found = np.zeros(examples, bool)
+        found[np.argsort(ease + 0.25 * rng.random(examples))[: round(score * examples)]] = True
+        return found
+
+    teacher = write_teacher(folder / "teacher", right(0.86))
+    numbers = [(layers, rate, epochs) for layers in (2, 3, 4) for rate in RATES for epochs in (2, 4, 8, 16)]
+    for number, (layers, rate, epochs) in enumerate(numbers):
+        score = min(0.6 + 0.05 * layers + 0.02 * math.log2(epochs) - 0.01 * RATES.index(rate), 0.87)
+        sets = (f"stages.0.learning_rate={rate}", f"stages.0.epochs={epochs}")
+        place = write_student(folder / f"kd-{number:02}-0a1b2c3d", teacher, right(score), layers, sets)
+        scale = 10 ** rng.uniform(-1, 1)
+        lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text("utf-8").splitlines()]
+        for line in lines:
+            if "loss" in line:
+                line["loss"] *= scale
+                line["objectives"] = {"task": line["loss"], "attention": 0.02 * line["loss"], "far": 40 + line["loss"]}
+        (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return folder
+
+
+RATES = ("2e-5", "5e-5", "1e-4", "2e-4", "3e-4")
+
+
+def write_compression(folder: Path, teacher: Path, students: dict[str, Path], ship: str) -> None:
+    """`compress.json` of a teacher and its students, each in three forms."""
+    rows = []
+    for model, place in {"teacher": teacher, **students}.items():
+        score = json.loads((place / "result.json").read_text("utf-8"))["metrics"]["accuracy"]
+        whole = json.loads((teacher / "result.json").read_text("utf-8"))["metrics"]["accuracy"]
+        for number, form in enumerate(("torch", "onnx", "int8")):
+            size = 6 if model == "teacher" else int(model[0])
+            row = {
+                "model": model,
+                "form": form,
+                "layers": size,
+                "parameters": 12_000_000 + 1_800_000 * size,
+                "score": score - 0.005 * (number == 2),
+                "kept": 100 * (score - 0.005 * (number == 2)) / whole,
+                "interval": [90.0, 101.0],
+                "agreement": 1.0,
+                "p50_ms": size * 2.5 / (1 + number),
+                "p99_ms": size * 4.0,
+                "texts_per_second": 100.0,
+                "disk_mb": size * 15.0 / (1 + 3 * (number == 2)),
+                "memory_mb": None,
+                "fit": True,
+                "teaches": model == "teacher",
+                "note": "",
+                "path": {"torch": str(place), "onnx": f"{place}/onnx/a.onnx", "int8": f"{place}/onnx/b.onnx"}[form],
+            }
+            rows.append(row)
+    named = next(row["path"] for row in rows if f"{row['model']}, {row['form']}" == ship)
+    record = {"task": "mrpc", "metric": "accuracy", "rows": rows, "ship": named, "verdict": [f"Ship {named}: {ship}."]}
+    (folder / "compress.json").write_text(json.dumps(record), "utf-8")

@@ -1,14 +1,29 @@
 """The report in a headless Chromium, at the width of a phone and of a desktop, in light and dark."""
 
+import json
 import os
+import re
 import shutil
 
 import pytest
 
+from layerstill.acts import report
+from layerstill.compression.choice import Budget, choose
+from layerstill.compression.rows import Row
 from layerstill.reporting.arms import cells, compare_all
+from layerstill.reporting.compression import page as compression_page
 from layerstill.reporting.page import report_page
 from layerstill.reporting.runs import read_runs
-from tests.reporting.example import result, write_example, write_run
+from tests.reporting.example import (
+    result,
+    write_compression,
+    write_example,
+    write_grid,
+    write_run,
+    write_student,
+    write_teacher,
+)
+from tests.reporting.test_card import RIGHT, but
 
 pytest.importorskip("matplotlib")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
@@ -88,8 +103,12 @@ def test_the_page_fits_and_can_be_read(visit, width, scheme):
         ink = luminance(page, selector, "color")
         contrast = (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05)
         assert contrast >= 4.5, (selector, contrast)
-    for box in page.eval_on_selector_all("figure svg", "all => all.map(e => e.getBoundingClientRect().width)"):
+    page.eval_on_selector_all("details", "all => all.forEach(e => { e.open = true; })")
+    boxes = page.eval_on_selector_all("figure svg:not(.swatch)", "all => all.map(e => e.getBoundingClientRect().width)")
+    assert len(boxes) > 20
+    for box in boxes:
         assert 250 <= box <= width
+    assert page.evaluate(OVERLAPS) == []
     size = page.eval_on_selector(
         "figure svg text", "e => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a"
     )
@@ -106,6 +125,7 @@ def test_tables_are_sorted_by_number_and_by_text(visit):
     page = visit()
     names = page.eval_on_selector_all("#runs-table th", "all => all.map(e => e.textContent)")
     score, recipe = names.index("score"), names.index("recipe")
+    assert (names[0], score) == ("run", 1)  # next to the name, so that a phone shows it
     heads = page.locator("#runs-table th button")
     heads.nth(score).click()
     shown = column(page, "runs-table", score)
@@ -156,3 +176,74 @@ def test_numbers_beside_a_plot_are_opened_by_keyboard(visit):
     summary.press("Enter")
     assert page.locator("figure table").first.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+OVERLAPS = """
+() => [...document.querySelectorAll("svg:not(.swatch)")].flatMap((svg) => {
+  const boxes = [...svg.querySelectorAll("text")].map((e) => [e.textContent, e.getBoundingClientRect()])
+    .filter(([, b]) => b.width > 0);
+  const found = [];
+  for (let i = 0; i < boxes.length; i++) for (let j = 0; j < i; j++) {
+    const [a, b] = [boxes[i][1], boxes[j][1]];
+    const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (across > 1 && down > 3) found.push([boxes[i][0], boxes[j][0]]);
+  }
+  return found;
+})
+"""
+
+
+@pytest.fixture(scope="module")
+def other_pages(tmp_path_factory):
+    """A ladder of three students with `compress.json`, and a grid of 60 runs."""
+    top = tmp_path_factory.mktemp("pages")
+    teacher = write_teacher(top / "few" / "teacher", RIGHT)
+    students = {f"{n} layers": write_student(top / "few" / str(n), teacher, but(20 - 4 * n), n) for n in (2, 3, 4)}
+    write_compression(top / "few", teacher, students, "3 layers, int8")
+    write_grid(top / "many")
+    for name in ("few", "many"):
+        report(top / name, top / f"{name}.html")
+    record = json.loads((top / "few" / "compress.json").read_text("utf-8"))
+    rows = [Row.from_data(row) for row in record["rows"]]
+    trials = [{"name": EVIL, "updates": 3, "score": "70.0"}]
+    html = compression_page(rows, choose(rows, Budget()), EVIL, "how it was measured", trials)
+    (top / "compress.html").write_text(html, "utf-8")
+    return top
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("name", ["few", "many", "compress"])
+def test_no_label_hides_another_and_the_score_is_on_the_first_screen(chromium, other_pages, name, width):
+    height = 844 if width == 390 else 900
+    context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme="dark")
+    page = context.new_page()
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto((other_pages / f"{name}.html").as_uri())
+    page.eval_on_selector_all("details", "all => all.forEach(e => { e.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator("svg:not(.swatch)").count() >= 2
+    assert page.evaluate(OVERLAPS) == []
+    facts = page.eval_on_selector_all(
+        ".card dl > div", "all => all.map(e => [e.children[1].textContent, e.getBoundingClientRect().bottom])"
+    )
+    assert len(facts) == 4
+    assert all(bottom < height for _, bottom in facts)  # score, lost, gained, size
+    assert re.fullmatch(r"\d\d\.\d", facts[0][0])
+    assert page.evaluate("window.bad") is None
+    assert complaints == []
+    context.close()
+
+
+def test_the_first_column_stays_while_a_wide_table_is_scrolled(chromium, other_pages):
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto((other_pages / "many.html").as_uri())
+    region = page.locator(".scroll").first
+    region.evaluate("e => { e.scrollLeft = 300; e.scrollTop = 400; }")
+    first = region.locator("tbody td").first.bounding_box()
+    head = region.locator("thead th").first.bounding_box()
+    assert first["x"] == pytest.approx(region.bounding_box()["x"], abs=2)
+    assert head["y"] == pytest.approx(region.bounding_box()["y"], abs=2)
+    context.close()

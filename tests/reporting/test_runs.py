@@ -94,7 +94,7 @@ def test_a_study_is_read_from_its_records(tmp_path):
     ]
     assert runs[0].score == 0.75
     assert (runs[0].folder, runs[1].folder) == (None, folder / "runs" / "b")
-    assert command_of(runs[1]).startswith("layerstill distill runs/teacher --task mrpc --data DATA --recipe ")
+    assert command_of(runs[1]).line.startswith("layerstill distill runs/teacher --task mrpc --data DATA --recipe ")
 
 
 def test_a_study_below_the_folder_is_read_from_its_records_too(tmp_path):
@@ -119,17 +119,19 @@ def test_a_record_cannot_lead_out_of_the_study(tmp_path):
 def test_a_command_is_quoted_and_says_what_is_known(tmp_path):
     folder = write_run(tmp_path / "my runs" / "kd", result("kd", "mrpc", 3, 0.7, teacher="my teacher; rm -rf x"))
     command = command_of(read_runs(folder.parent)[0])
-    assert command == (
+    assert command.line == (
         f"layerstill distill 'my teacher; rm -rf x' --task mrpc --data DATA --recipe '{folder}/recipe.yaml' "
-        "--student-layers 3 --seed 3 --max-length 64 --precision fp32 --output NEW"
+        f"--student-layers 3 --seed 3 --max-length 64 --precision fp32 --output '{folder}-again'"
     )
+    assert command.blanks == ("DATA",)
+    assert command.notes == ["DATA stands for where the data are (--data), which no record says"]
 
 
 def told(folder, data, **settings):
     place = write_run(folder, data, curves=False)
     known = json.loads((place / "run.json").read_text("utf-8"))
     (place / "run.json").write_text(json.dumps(known | settings), "utf-8")
-    return shlex.split(command_of(read_runs(place)[0]), comments=True)
+    return shlex.split(command_of(read_runs(place)[0]).line)
 
 
 def values_of(words, option):
@@ -161,15 +163,15 @@ def test_a_command_says_what_joined_the_examples_and_what_took_a_teachers_place(
     joined = {"unlabelled": "0123", "augment": copies, "augment_model": "a/model"}
     (tmp_path / "a" / "run.json").write_text(json.dumps(settings | joined), "utf-8")
     (run,) = read_runs(tmp_path)
-    assert " --unlabelled 'more texts.txt' --augment 4 --augment-model a/model " in command_of(run)
+    assert " --unlabelled 'more texts.txt' --augment 4 --augment-model a/model " in command_of(run).line
     (tmp_path / "a" / "run.json").write_text(
         json.dumps(settings | joined | {"augment": copies | {"probability": 0.5}}), "utf-8"
     )
-    assert command_of(run).endswith("  # only in Python: Augment with other methods or another probability")
+    assert command_of(run).remarks == ("only in Python: Augment with other methods or another probability",)
     ready = {"teacher": None, "teacher_probabilities": "0123", "init_from": "a/start"}
     (tmp_path / "a" / "run.json").write_text(json.dumps(settings | ready), "utf-8")
-    assert command_of(run).startswith("layerstill distill --task mrpc ")
-    assert " --init-from a/start --teacher-probabilities p_a,p_b " in command_of(run)
+    assert command_of(run).line.startswith("layerstill distill --task mrpc ")
+    assert " --init-from a/start --teacher-probabilities p_a,p_b " in command_of(run).line
 
 
 def test_the_command_of_a_fine_tuning_has_its_recipe(tmp_path):
@@ -183,7 +185,7 @@ def test_the_command_of_a_fine_tuning_has_its_recipe(tmp_path):
     assert "--set" not in told(tmp_path / "b", result("finetune", "mrpc", 0, 0.7), recipe=plain)
     other = Recipe.load("kd").model_dump(mode="json", exclude={"name"})
     told(tmp_path / "c", result("finetune", "mrpc", 0, 0.7), recipe=other | {"stages": other["stages"] * 2})
-    assert "--set" in command_of(read_runs(tmp_path / "c")[0])
+    assert "--set" in command_of(read_runs(tmp_path / "c")[0]).line
 
 
 def test_the_command_of_a_studys_run_names_the_kind_of_its_task(tmp_path):
@@ -194,12 +196,12 @@ def test_the_command_of_a_studys_run_names_the_kind_of_its_task(tmp_path):
     (folder / "study.json").write_text(json.dumps(file), "utf-8")
     (run,) = read_runs(folder)
     task = "--task classification --data DATA --dev DEV --text-columns one,two --label-column mood --recipe"
-    assert task in command_of(run)
-    assert command_of(run).endswith(
-        "# the study drew a sample (train_examples), which layerstill study alone makes again"
+    assert task in command_of(run).line
+    assert command_of(run).remarks == (
+        "the study drew a sample (train_examples), which layerstill study alone makes again",
     )
     (folder / "study.json").write_text("[1]", "utf-8")
-    assert "--task moods --data DATA --recipe" in command_of(run)
+    assert "--task moods --data DATA --recipe" in command_of(run).line
 
 
 def test_coordinates_make_cells_and_tuned_hashes_do_not_part_them(tmp_path):
@@ -218,7 +220,7 @@ def test_without_coordinates_the_recipes_hash_tells_settings_apart(tmp_path):
     for seed in range(2):
         for name in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
             write_run(tmp_path / f"{name}-{seed}", result("kd", "mrpc", seed, 0.7, recipe_hash=name))
-    assert [c.arm for c in cells(read_runs(tmp_path))] == ["kd #aaaaaa", "kd #bbbbbb"]
+    assert [c.arm for c in cells(read_runs(tmp_path))] == ["kd, setting A", "kd, setting B"]
 
 
 def test_layers_that_the_seed_drew_are_one_start(tmp_path):
@@ -233,11 +235,11 @@ def test_layers_that_the_seed_drew_are_one_start(tmp_path):
 @pytest.mark.parametrize(
     ("key", "values", "names"),
     [
-        ("teacher_fingerprint", ("aaaaaaaaaaaa", "bbbbbbbbbbbb"), ["kd, teacher aaaaaa", "kd, teacher bbbbbb"]),
-        ("data_fingerprint", ("aaaaaaaaaaaa", "bbbbbbbbbbbb"), ["kd, data aaaaaa", "kd, data bbbbbb"]),
-        ("supplementary", (None, "bbbbbbbbbbbb"), ["kd, supplementary None", "kd, supplementary bbbbbb"]),
-        ("max_steps", (100, 200), ["kd, max_steps 100", "kd, max_steps 200"]),
-        ("max_length", (64, 128), ["kd, max_length 128", "kd, max_length 64"]),
+        ("teacher_fingerprint", ("aaaaaaaaaaaa", "bbbbbbbbbbbb"), ["kd, teacher A", "kd, teacher B"]),
+        ("data_fingerprint", ("aaaaaaaaaaaa", "bbbbbbbbbbbb"), ["kd, data A", "kd, data B"]),
+        ("supplementary", (None, "bbbbbbbbbbbb"), ["kd, supplementary texts A", "kd, without supplementary texts"]),
+        ("max_steps", (100, 200), ["kd, max steps 100", "kd, max steps 200"]),
+        ("max_length", (64, 128), ["kd, max length 128", "kd, max length 64"]),
         ("precision", ("fp32", "bf16"), ["kd, precision bf16", "kd, precision fp32"]),
     ],
 )
@@ -448,7 +450,7 @@ def test_every_way_of_changing_the_data_has_a_line(tmp_path):
         ("kd, seed 7", 0.0, 70),
         ("kd, seed 7", 0.3, 40),
     ]
-    assert len({look for _, look in noise.legend}) == 4
+    assert len({(key.colour, key.dash) for key in noise.legend}) == 4
     assert sorted((row[0], row[1], round(row[2])) for row in few.table.rows) == [
         ("kd", 100.0, 30),
         ("kd", 3668, 70),

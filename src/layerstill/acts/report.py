@@ -74,11 +74,9 @@ def report(
     if not findings.comparisons and not findings.left_out and len(found) > 1:
         findings.left_out.append(f"no two arms differ in nothing but their {choice.by}")
     milliseconds, how = known_latency(folder, runs, teachers)
-    forms = read_forms(folder, runs)
+    models = models_of(found, Looks(found), read_forms(folder, runs), milliseconds)
     if output is not None:
-        page = report_page(folder.resolve().name, runs, found, findings, milliseconds, how, forms)
-        write_text(output, page)
-    models = models_of(found, Looks(found), forms, milliseconds)
+        write_text(output, report_page(folder.resolve().name, runs, found, findings, milliseconds, how, models))
     return Report(runs, found, findings, models, cards_of(models))
 
 

@@ -125,13 +125,14 @@ def compare_by_example(
     gaps = {task: np.asarray(values, dtype=float) for task, values in examples.items()}
     test = example_test(list(gaps.values()), seed)
     by_task = {task: _over_examples([values], level, seed) for task, values in gaps.items()}
+    alone = next(iter(by_task.values())) if len(by_task) == 1 else None
     return Comparison(
         a,
         b,
         _summary(of_a),
         _summary(of_b),
         float(np.mean([values.mean() for values in gaps.values()])),
-        _over_examples(list(gaps.values()), level, seed),
+        alone or _over_examples(list(gaps.values()), level, seed),
         test,
         by_task,
         test.p,

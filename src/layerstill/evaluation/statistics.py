@@ -21,6 +21,7 @@ FEWEST_BLOCKS = 6
 MOST_FLIPPED = 20_000
 """Differences up to which signs are flipped at random; of more, their sum is as good as normally distributed."""
 _CELLS = 2_000_000
+_FEW_VALUES = 64
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,9 @@ def _drawn_means(array: np.ndarray, resamples: int, rng: np.random.Generator) ->
     rows = len(array)
     if array.ndim == 1 and rows * resamples <= 4 * _CELLS:
         return array[rng.integers(0, rows, (resamples, rows))].mean(1)
+    values, counts = np.unique(array, return_counts=True) if array.ndim == 1 else (array, array)
+    if array.ndim == 1 and len(values) <= _FEW_VALUES:  # examples that are right or wrong: how many of each is all
+        return rng.multinomial(rows, counts / rows, resamples) @ values / rows
     if array.ndim == 1:  # examples, which are many: not all draws at once
         step = max(1, _CELLS // rows)
         draws = (min(step, resamples - start) for start in range(0, resamples, step))

@@ -53,7 +53,8 @@ def _recipes(runs: Sequence[RunRecord], hashes: Sequence[str]) -> list[str]:
         differing = [key for key in keys if len({one.get(key) for one in flat}) > 1]
         chosen = _enough(flat, differing, len(set(hashes)))
         if chosen:
-            stages = max(len(recipe["stages"]) for recipe in recipes if isinstance(recipe.get("stages"), list))
+            lists = [recipe.get("stages") for recipe in recipes]
+            stages = max((len(found) for found in lists if isinstance(found, list)), default=1)
             return [", ".join(_setting(key, one.get(key), stages) for key in chosen) for one in flat]
     return _lettered("setting", hashes)
 

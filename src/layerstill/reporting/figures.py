@@ -51,7 +51,7 @@ def quality_and_cost(models: Sequence[Model], looks: Looks) -> Section:
     timed = any(model.ms is not None for model in models)
     section = Section(
         "Quality and cost",
-        "Mean score on dev over seeds, with one standard deviation. Hollow marks are quantised files, pale ones "
+        "Mean score on dev over seeds, with one standard deviation. Hollow marks are quantised files, pale ones are "
         "exported in 32 bits, the star is the teacher. The dotted line joins what no other model beats in both. "
         + ("" if timed else "Latency was not measured; --latency does."),
     )

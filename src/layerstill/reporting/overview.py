@@ -10,7 +10,7 @@ from layerstill.reporting.arms import Cell, Ranking
 from layerstill.reporting.forms import FORM_WORDS
 from layerstill.reporting.looks import TEACHER, Looks
 from layerstill.reporting.models import Model
-from layerstill.reporting.naming import letter, telling
+from layerstill.reporting.naming import letter, looks_like_a_hash, telling
 from layerstill.reporting.plots import Table
 from layerstill.reporting.runs import RunRecord, word
 
@@ -107,10 +107,10 @@ def run_names(runs: Sequence[RunRecord], found: Sequence[Cell], looks: Looks) ->
             parts.append(own | {"seed": f"seed {run.seed}"})
         else:
             known = {axis: word(run.coordinates[axis]) for axis in run.coordinates if axis not in ("seed", "task")}
+            task = word(run.coordinates.get("task", ""))
             arm = ", ".join(value for value in known.values() if value)
-            plain = run.name if not run.coordinates else arm or "run"
             seed = "" if run.seed is None else f"seed {run.seed}"
-            parts.append({"arm": plain, "task": word(run.coordinates.get("task", "")), "data": "", "seed": seed})
+            parts.append({"arm": arm or task or _readable(run.name), "task": task, "data": "", "seed": seed})
     named = telling(parts)
     counts = Counter(named)
     twins: Counter[str] = Counter()
@@ -121,6 +121,12 @@ def run_names(runs: Sequence[RunRecord], found: Sequence[Cell], looks: Looks) ->
             name = f"{name} ({letter(twins[name] - 1)})"
         made.append(Named(name, TEACHER if run.status == "finished" and run.is_teacher else ""))
     return made
+
+
+def _readable(name: str) -> str:
+    """A folder's name without the digits that a program drew."""
+    last = name.rpartition("/")[2]
+    return name if not looks_like_a_hash(last) else last.rpartition("-")[0] or "run"
 
 
 def _run_row(run: RunRecord, name: Named, arm: str, latency: Mapping[str, float]) -> list[Any]:

@@ -1,14 +1,10 @@
 """The report as one HTML page that needs nothing but itself: no network, no other file."""
 
-import base64
-import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from importlib.resources import files
 from typing import Any, get_args
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from layerstill.evaluation.comparison import words
@@ -19,21 +15,11 @@ from layerstill.reporting.command import NOT_RECORDED, command_of
 from layerstill.reporting.curves import learning_curves
 from layerstill.reporting.diagnostic_plots import diagnostics
 from layerstill.reporting.figures import Section, by, comparison_plots, quality_and_cost
-from layerstill.reporting.forms import Form
+from layerstill.reporting.frame import asset, hash_of, page_environment
 from layerstill.reporting.looks import Looks
 from layerstill.reporting.models import Model, models_of
 from layerstill.reporting.other_data import out_of_domain, regimes
-from layerstill.reporting.overview import (
-    Named,
-    model_table,
-    problem_table,
-    run_names,
-    run_table,
-    shown,
-    sort_key,
-    win_table,
-)
-from layerstill.reporting.plots import Table
+from layerstill.reporting.overview import model_table, problem_table, run_names, run_table, win_table
 from layerstill.reporting.runs import RunRecord, Status
 
 PAGE_MARK = '<meta name="generator" content="layerstill report">'
@@ -46,16 +32,16 @@ def report_page(
     findings: Findings,
     latency: Mapping[str, float] = {},
     latency_note: str = "",
-    forms: Sequence[Form] = (),
+    models: Sequence[Model] | None = None,
 ) -> str:
     """The page about `runs`, grouped as `found` and compared as `findings` says.
 
-    `latency` is milliseconds by a run's name, or by a teacher's folder; `forms` are the files made of the models.
-    UserError without matplotlib.
+    `latency` is milliseconds by a run's name; `models` are those of `found` with their teachers and files, if they are
+    known already. UserError without matplotlib.
     """
     plots.require_matplotlib()
     looks = Looks(found)
-    models = models_of(found, looks, forms, latency)
+    models = models_of(found, looks, (), latency) if models is None else models
     students = [c for c in found if not c.is_teacher]
     cost = quality_and_cost(models, looks)
     cost.intro += latency_note
@@ -81,7 +67,7 @@ def report_page(
         version=version("layerstill"),
         style=Markup(style),
         script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=hash_of(script),
         counts={status: count for status in get_args(Status) if (count := sum(r.status == status for r in runs))},
         cards=cards_of(models),
         results=model_table(models),
@@ -99,47 +85,8 @@ def report_page(
     )
 
 
-def page_environment() -> Environment:
-    """What templates of pages are rendered with: everything is escaped, nothing may be missing."""
-    environment = Environment(
-        loader=PackageLoader("layerstill.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"shown": shown, "sort_key": sort_key, "named": _named, "filters": _filters}
-    return environment
-
-
-_FILTERED = ("task", "recipe", "student", "start", "data", "status")
-_FEW_ROWS = 15
-"""Up to so many rows are seen at a glance, without a filter."""
-
-
-def _filters(table: Table) -> list[tuple[int, str]]:
-    """Columns by whose values a table is filtered, with their numbers; none where it is short."""
-    if len(table.rows) <= _FEW_ROWS:
-        return []
-    return [
-        (number, head)
-        for number, head in enumerate(table.header)
-        if head in _FILTERED and len({str(row[number]) for row in table.rows} - {""}) > 1
-    ]
-
-
-def _named(value: Any) -> tuple[str, str]:
-    """A value's text and its mark."""
-    return (value.name, value.mark) if isinstance(value, Named) else (shown(value), "")
-
-
 def _first(pair: tuple) -> Any:
     return pair[0]
-
-
-def asset(name: str) -> str:
-    """A file that comes with the templates."""
-    return (files("layerstill.reporting") / "templates" / name).read_text("utf-8")
 
 
 def _losses(models: Sequence[Model]) -> Section:

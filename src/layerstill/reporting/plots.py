@@ -181,7 +181,7 @@ def points(
     for s in series:
         colour = _INK if "teacher" in s.kind else _colour(s.look)
         marker: Any = TEACHER_MARKER if "teacher" in s.kind else MARKERS[shape_of(s.look)]
-        face = {"markerfacecolor": "none"} if "hollow" in s.kind else {}
+        face: dict[str, Any] = {"markerfacecolor": "none"} if "hollow" in s.kind else {}
         face |= {"markerfacecolor": (colour, 0.3)} if "pale" in s.kind else {}
         size = 8 if "teacher" in s.kind else 6.5
         axes.errorbar(s.x, s.y, s.spread, fmt=marker if isinstance(marker, str) else "none", ms=size, capsize=2,
@@ -233,6 +233,7 @@ def intervals(names: Sequence[str], middle: Sequence[float], ends: Sequence[tupl
     axes.plot(middle, y, "o", color=_colour(0), ms=5)
     if above:  # names too long to stand beside the lines stand on them
         axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
         for place, label in zip(y, labels, strict=True):
             axes.text(0.0, place + 0.44, label, transform=axes.get_yaxis_transform(), va="center", color=_INK)
     else:
