@@ -75,7 +75,8 @@ def test_the_plan_prints_the_time_and_leaves_it_out_for_what_does_not_fit(call, 
     assert stage["seconds"] > stage["step_seconds"] > 0
     monkeypatch.setattr(sys.modules["layerstill.acts.plan"], "fits_in_memory", lambda megabytes: False)
     status, out, _ = call(words)
-    assert (status, "time: about" in out) == (0, False)
+    assert (status, "time: about" in out, "run: about" in out) == (0, False, False)
+    assert "neither the run's time nor the student's speed was measured: the models need about" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "0 s"), (95, "95 s"), (720, "12 min"), (12_600, "3.5 h")])

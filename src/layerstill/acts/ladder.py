@@ -245,6 +245,6 @@ def _scoring_seconds(ladder: Ladder, middle: float | None) -> float | None:
 def _seconds_of(ladder: Ladder, one: Planned) -> float | None:
     recipe = ladder.recipe(ladder.candidates[0], ladder.updates, one)
     options = replace(ladder.options, max_steps=None)
-    stages = plan(ladder.teacher, ladder.task, recipe, one.layers, options, student=one.model).stages
+    stages = plan(ladder.teacher, ladder.task, recipe, one.layers, options, student=one.model, speed=False).stages
     parts = [stage.seconds for stage in stages]
     return None if None in parts else sum(part for part in parts if part is not None)

@@ -52,13 +52,19 @@ def rungs_for(recipe: Recipe, sizes: dict[str, int], max_steps: int | None) -> l
     return sorted(lengths)
 
 
+def trials_of(recipe: Recipe, sizes: dict[str, int], max_steps: int | None) -> tuple[int, int]:
+    """How many trainings find a rate, and how many updates these take together."""
+    left, trainings, total = len(RATES), 0, 0
+    for updates in rungs_for(recipe, sizes, max_steps):
+        trainings, total = trainings + left, total + left * updates
+        left = (left + 1) // 2
+    return trainings, total
+
+
 def rate_notice(recipe: Recipe, task: Task, sizes: dict[str, int], options: Options) -> str:
     """What finding a rate will take, in a line."""
-    cut, left, total = slice_of(task, options.seed), len(RATES), 0
-    for updates in rungs_for(recipe, sizes, options.max_steps):
-        total += left * updates
-        left = (left + 1) // 2
-    held = len(cut.splits["dev"])
+    _, total = trials_of(recipe, sizes, options.max_steps)
+    held = len(slice_of(task, options.seed).splits["dev"])
     return f"learning rate: {len(RATES)} are tried first, on {held} held-out training texts, in {total:,} updates"
 
 

@@ -47,6 +47,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def measured_lines(plan: Plan) -> list[str]:
+    """How fast and large the student will be and how long the run takes, or why neither was measured."""
+    if plan.not_measured:
+        return [f"neither the run's time nor the student's speed was measured: {plan.not_measured}"]
+    lines = []
+    if (speed := plan.speed) is not None:
+        what = f"student: {speed.p50_ms:.3g} ms for one text of these lengths on the CPU"
+        if speed.times_as_fast is not None and speed.teacher_ms is not None:
+            what += f", {speed.times_as_fast:.1f} times as fast as the teacher ({speed.teacher_ms:.3g} ms)"
+        size = f"{speed.mb:.1f} MB" + (f" of {speed.teacher_mb:.1f}" if speed.teacher_mb is not None else "")
+        lines.append(f"{what}; {size} in 32 bits (untrained models, one thread, measured here)")
+    if (seconds := plan.seconds) is not None:
+        parts = [f"{name} {duration(value)}" for name, value in seconds.items() if name != "total" and value >= 0.5]
+        lines.append(f"run: about {duration(seconds['total'])} from start to end ({', '.join(parts) or 'all of it'})")
+    return lines
+
+
 def print_plan(plan: Plan) -> None:
     """Print the plan: models, then for each stage the pairs and what is captured."""
     console = Console(soft_wrap=False)
@@ -59,6 +76,8 @@ def print_plan(plan: Plan) -> None:
     )
     for line in plan.left_out:
         console.print(line)
+    for line in measured_lines(plan):
+        console.print(line, highlight=False)
     for number, stage in enumerate(plan.stages, 1):
         steps = f"{stage.steps:,} steps" if stage.steps is not None else "steps depend on the data"
         where = "" if stage.data == "task" else " on supplementary texts"

@@ -73,6 +73,22 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
+class ExpectedSpeed:
+    """What a student takes on the CPU, one text at a time; an untrained one, which is as fast, was timed."""
+
+    p50_ms: float
+    """Milliseconds for one text of the data, the median, tokenisation included."""
+    teacher_ms: float | None
+    """The teacher's, timed in turns with it; None where there is none."""
+    times_as_fast: float | None
+    """The teacher's milliseconds over the student's."""
+    mb: float
+    """10^6 bytes of its weights in 32 bits."""
+    teacher_mb: float | None
+    threads: int = 1
+
+
+@dataclass(frozen=True)
 class Plan:
     """The whole recipe bound to two architectures."""
 
@@ -87,6 +103,12 @@ class Plan:
     """What the student is cut from."""
     left_out: list[str] = field(default_factory=list)
     """Objectives that two tokenizers leave out, a line each with the reason."""
+    speed: ExpectedSpeed | None = None
+    """None where it was not measured."""
+    seconds: dict[str, float] | None = None
+    """Of the run by what they go to: start, training, evaluation, saving, trials; None where steps were not timed."""
+    not_measured: str = ""
+    """Why neither was; empty if they were."""
 
 
 def make_plan(

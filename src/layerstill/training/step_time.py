@@ -30,6 +30,10 @@ class StepTime:
     """All of it, with a teacher that runs."""
     teacher: float
     """The part of it that is the teacher's."""
+    score: float = 0.0
+    """Of an example that the student answers without being trained."""
+    making: float = 0.0
+    """Of the models, until they can be trained."""
 
 
 def fits_in_memory(megabytes: float) -> bool:
@@ -65,10 +69,12 @@ def measure_step_seconds(
     stage = recipe.stages[number]
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        begun = time.perf_counter()
         models = [head.auto_class.from_config(config).float().to(device) for config in (student, teacher)]
         set_trainable(models[0], recipe.student)
         taught = with_weights_in(models[1], dtype_of(options.precision)) if recipe.needs_teacher else None
         module = DistillationModule(models[0], taught, stage, options.seed, head, teacher_tokens).to(device).train()
+        making = time.perf_counter() - begun
         batches = _batches(train, stage.batch_size // stage.accumulation, collate, device, options)
         optimiser = _optimiser(module, models[0])
         _step(module, optimiser, batches[len(batches) // 2], options)
@@ -78,8 +84,22 @@ def measure_step_seconds(
             _step(module, optimiser, batch, options)
             of_teacher = module.teacher_time.total() - before  # waits for a GPU
             times.append((time.perf_counter() - begun, of_teacher))
+        score = _score_seconds(module, batches, options)
     each = [stage.accumulation * sum(parts) / len(times) for parts in zip(*times, strict=True)]
-    return StepTime(*each)
+    return StepTime(each[0], each[1], score, making)
+
+
+@torch.no_grad()
+def _score_seconds(module: DistillationModule, batches: list[dict[str, object]], options: Options) -> float:
+    """Seconds of an example in the mean, as dev is scored."""
+    module.eval()
+    device = module.student.device.type
+    begun, rows = time.perf_counter(), 0
+    for batch in batches:
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=uses_bf16(options.precision)):
+            module(**batch)["logits"].cpu()  # waits for a GPU
+        rows += len(batch["input_ids"])  # type: ignore[arg-type]
+    return (time.perf_counter() - begun) / rows
 
 
 def _batches(
