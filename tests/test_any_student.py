@@ -263,7 +263,7 @@ def test_the_python_call_is_the_command_line(place, tmp_path):
     assert result.student.config.model_type == "roberta"
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert f"--student-layers 3 --student {place}/roberta " in command_of(read_runs(tmp_path / "a")[0])
+    assert f"--student-layers 3 --student {place}/roberta " in command_of(read_runs(tmp_path / "a")[0]).line
     with pytest.raises(UserError, match="holds another run: student_fingerprint is"):
         distill(str(place / "teacher"), task, recipe, 3, tmp_path / "a", options, student=place / "other")
 

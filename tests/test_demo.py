@@ -6,8 +6,11 @@ import pytest
 
 from layerstill import demo, demo_model
 from layerstill.compression.choice import choose
+from layerstill.data.extra import Sieve, add_unlabelled
+from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.recipe import Recipe
+from layerstill.training.length import steps_of
 from tests.compression.test_choice import INT8, TEACHER, THREE
 
 
@@ -32,11 +35,18 @@ def test_the_demos_settings_fit_its_recipes():
     control, best = (Recipe.load(name, settings) for name, settings in demo.STUDENTS.items())
     assert control.student == best.student
     ours, theirs = control.stages[0], best.stages[0]
-    assert (ours.epochs, ours.batch_size, ours.learning_rate) == (
-        theirs.epochs,
-        theirs.batch_size,
-        theirs.learning_rate,
-    )
+    assert (ours.batch_size, ours.learning_rate) == (theirs.batch_size, theirs.learning_rate)
+    # Both are cut off after as many updates, so neither may come to an end before.
+    task, more = Task.demo(), demo.unlabelled_messages()
+    sizes = {"finetune": len(task.splits["train"]), "best": len(task.splits["train"]) + len(more.texts)}
+    for stage, name in ((ours, "finetune"), (theirs, "best")):
+        assert steps_of(stage, sizes[name], demo.UPDATES) == demo.UPDATES < steps_of(stage, sizes[name], None)
+
+
+def test_the_unlabelled_messages_are_new():
+    task, more = Task.demo(), demo.unlabelled_messages()
+    found = add_unlabelled(more, task, Sieve(task))
+    assert len(found.rows) == len(more.texts) == 1600
 
 
 def test_the_table_says_what_the_rows_say(capsys):

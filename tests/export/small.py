@@ -31,7 +31,7 @@ def every_length(pairs: bool = False) -> list[tuple[str, ...]]:
 
 def save_model(folder: Path, family: str, head: Head, types: bool | None = None, names=NAMES, **config: Any) -> Path:
     """A tiny model with this head, its outputs balanced so that it says everything sometimes."""
-    outputs = head.outputs(names)
+    outputs = head.outputs(names if head.named else ())
     model = tiny_model(family, head=head, labels=outputs, **config)
     balance(model, every_length())
     head.describe(model.config, names if head.named else ())

@@ -17,7 +17,7 @@ from tests.reporting.example import result, write_run
 from tests.tiny import save_tiny, write_csv
 
 OPTIONS = Options(seed=3, max_length=32, max_steps=2, progress=False, precision="fp32")
-EVIL = "it's $(touch hacked) `x` \"y\"\n; rm -rf z"
+EVIL = 'it\'s $(touch hacked) `x` "y"\n; rm -rf z'
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ def test_supplementary_texts_count_by_what_they_say(place):
 def test_a_folder_belongs_to_one_study(place, tmp_path):
     study = plan_of(write_study(place, **ONE), tmp_path).study
     output = tmp_path / "out"
-    with StudyFolder(output).open(study, False), pytest.raises(UserError, match=r"process \d+ is at work"):
+    with StudyFolder(output).open(study, False), pytest.raises(UserError, match=r"process \d+ is working"):
         StudyFolder(output).open(study, False)
     other = study.model_copy(update={"name": "another"})
     with pytest.raises(UserError, match="holds study 'small', this is 'another'"):

@@ -202,7 +202,7 @@ REFUSED = [
     ("{i} --teacher-probabilities listed --set stages.0.evaluate=objectives", "evaluates its objectives on dev"),
     (
         "{i} --teacher-probabilities listed --augment 2",
-        "--augment: --teacher-probabilities speak of the training examples",
+        "--augment: --teacher-probabilities are about the training examples",
     ),
     ("{i} --teacher-probabilities p_good,p_bad", "2 columns, and task classification has 3 labels (bad, fine, good)"),
     ("{i} --teacher-probabilities p_god,p_bad,p_fine", "no column 'p_god' (from --teacher-probabilities)"),

@@ -130,7 +130,7 @@ class Given:
                 found.append(f"--{option} {here}, trained with {there.given}")
         own = path is not None and source.data is not None and source.data.is_at(path)
         if own and path is not None and path.is_file() and self.whole and self.dev is None:
-            found.append(f"--data {path} is scored whole, the training examples too; leave it out to score dev")
+            found.append(f"--data {path} is scored whole, including the training examples; leave it out to score dev")
         if self.text_columns and source.text_columns and list(self.text_columns) != source.text_columns:
             found.append(f"--text-columns {','.join(self.text_columns)}, trained with {','.join(source.text_columns)}")
         if self.label_column is not None and self.label_column != source.label_column:

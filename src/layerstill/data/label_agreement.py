@@ -89,7 +89,7 @@ def _way_out(labels: Sequence[str], theirs: Sequence[str]) -> str:
     if option is None:
         return "give the data the model's names, or fine-tune the teacher on this task"
     more = " and so on" if len(old) > 3 else ""
-    return f"say which is which ({option}{more}, say), or fine-tune the teacher on this task"
+    return f"say which is which (for example {option}{more}), or fine-tune the teacher on this task"
 
 
 def _some(names: Sequence[str]) -> str:
