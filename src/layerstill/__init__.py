@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         report,
         study,
     )
+    from layerstill.acts.push import push_to_hub
     from layerstill.data.copies import Augment
     from layerstill.data.extra import Unlabelled, read_unlabelled
     from layerstill.data.probabilities import Probabilities, read_probabilities
@@ -75,6 +76,7 @@ __all__ = [
     "finetune",
     "plan",
     "predict",
+    "push_to_hub",
     "read_probabilities",
     "read_supplementary",
     "read_unlabelled",
@@ -83,6 +85,7 @@ __all__ = [
 ]
 _HOMES = {
     "acts": "augment cache compress diagnose distill distill_text evaluate export finetune plan predict report study",
+    "acts.push": "push_to_hub",
     "data.copies": "Augment",
     "data.extra": "Unlabelled read_unlabelled",
     "data.probabilities": "Probabilities read_probabilities",

@@ -12,6 +12,7 @@ from layerstill.commands.options import (
     TaskOptions,
     Verbosity,
 )
+from layerstill.commands.push import PushOptions
 from layerstill.commands.recipe_options import RecipeOptions, StageOptions
 from layerstill.commands.running_text import RunningTextOptions
 from layerstill.names import TEXT_TASK
@@ -31,6 +32,7 @@ def distill(
     output: Output,
     run: RunOptions,
     cache: CacheOptions,
+    push: PushOptions,
     verbosity: Verbosity,
     teacher: Teacher = None,
 ) -> None:
@@ -46,9 +48,12 @@ def distill(
         layerstill distill teacher --task classification --data my.csv --student-layers 3 --output small
     """
     quiet = verbosity.setup()
+    push.check()
     if data.task == TEXT_TASK:
         bundles = regime, extra, probabilities, supplementary, ood
-        show(text.distill(teacher, data, recipe, stages, output, run.read(quiet, cache), bundles), verbosity.json_)
+        result = text.distill(teacher, data, recipe, stages, output, run.read(quiet, cache), bundles)
+        show(result, verbosity.json_)
+        push.push(result.folder)
         return
     text.refuse()
     from layerstill import acts
@@ -61,4 +66,6 @@ def distill(
     layers, start = recipe.student_layers, recipe.init_from
     more = extra.read(data) | {"probabilities": probabilities.read(data, task), "learning_rate": stages.rate}
     arguments = teacher, task, the_recipe, layers, output, options, start, sets, texts
-    show(acts.distill(*arguments, student=recipe.student, **more), verbosity.json_)
+    result = acts.distill(*arguments, student=recipe.student, **more)
+    show(result, verbosity.json_)
+    push.push(result.folder)

@@ -9,6 +9,7 @@ import typer
 
 from layerstill.commands.bundled import bundled
 from layerstill.commands.options import DATA, RUN, Verbosity
+from layerstill.commands.push import PushOptions
 from layerstill.commands.run_data import MaxLengthOrRun, RunDataOptions
 
 
@@ -22,6 +23,7 @@ class Format(str, Enum):
 def export(
     model: Annotated[str, typer.Argument(help="A fine-tuned model or a student: a folder or a hub id.")],
     data: RunDataOptions,
+    push: PushOptions,
     verbosity: Verbosity,
     split: Annotated[
         str, typer.Option(help="Compare the files on the texts of this split.", rich_help_panel=DATA)
@@ -51,13 +53,15 @@ def export(
     The folder holds model.onnx, with --int8 model.int8.onnx, the tokenizer, and run.py, which shows how to use them.
     Every file is compared with the model in PyTorch on the texts of a split. Where int8 loses too much, the layers to
     blame stay in fp32. A file that still loses more than --max-drop is written and called unfit, and the exit status
-    is 1. A run's folder knows its data.
+    is 1. A run's folder knows its data, and with --push-to-hub it goes to the hub with its export in `onnx`.
 
     Example:
         layerstill export student --int8
     """
     verbosity.setup()
+    push.check()
     from layerstill import acts
+    from layerstill.acts.upload import is_run
 
     found = acts.export(
         model,
@@ -77,4 +81,6 @@ def export(
 
         print_export(found)
     if not found.fit:
-        raise typer.Exit(1)
+        raise typer.Exit(1)  # nothing that is not fit is uploaded
+    run = Path(model)
+    push.push(run if found.folder.resolve() == (run / "onnx").resolve() and is_run(run) else found.folder)

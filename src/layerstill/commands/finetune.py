@@ -7,6 +7,7 @@ import typer
 from layerstill.commands.bundled import bundled
 from layerstill.commands.common import show
 from layerstill.commands.options import OodOptions, Output, RegimeOptions, RunOptions, TaskOptions, Verbosity
+from layerstill.commands.push import PushOptions
 from layerstill.commands.recipe_options import StageOptions
 
 
@@ -19,6 +20,7 @@ def finetune(
     stages: StageOptions,
     output: Output,
     run: RunOptions,
+    push: PushOptions,
     verbosity: Verbosity,
 ) -> None:
     """Fine-tune a pre-trained model on a task: this makes a teacher.
@@ -27,6 +29,7 @@ def finetune(
         layerstill finetune bert-base-uncased --task classification --data texts.csv --output teacher
     """
     quiet = verbosity.setup()
+    push.check()
     from layerstill import acts
 
     recipe = stages.read("finetune")
@@ -34,3 +37,4 @@ def finetune(
     sets = ood.read(task, data)
     result = acts.finetune(model, task, output, recipe, run.read(quiet), sets, learning_rate=stages.rate)
     show(result, verbosity.json_)
+    push.push(result.folder)

@@ -1,0 +1,114 @@
+"""The act `push_to_hub`: a finished run as a repository of the Hugging Face hub."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
+
+from layerstill.acts.upload import CARD, gathered
+from layerstill.errors import UserError
+from layerstill.progress import our_bars_only
+from layerstill.result import RESULT_FILE
+from layerstill.training.model_files import first_line
+
+OPTION = "--push-to-hub"
+OURS = {RESULT_FILE, "export.json", "onnx/export.json"}
+"""Files by which a repository is known for one that we made."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A model on the hub."""
+
+    url: str
+    files: tuple[str, ...]
+    """By their paths in the repository."""
+    megabytes: float
+    private: bool
+
+
+def refuse_unready(repo: str) -> None:
+    """UserError unless something could be uploaded to `repo` now: a name, a token that the hub knows, a network.
+
+    Asked before the work begins, because that may take hours.
+    """
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        raise UserError(f"{OPTION} {repo}: no name of a repository; write USER/NAME") from None
+    if repo.count("/") != 1:
+        raise UserError(f"{OPTION} {repo}: say whose it is, USER/NAME")
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"{OPTION} {repo}: HF_HUB_OFFLINE is set, so the hub is not asked; unset it, or leave this out")
+    if get_token() is None:
+        raise UserError(f"{OPTION} {repo}: no token of the hub is known here; run `hf auth login`, or set HF_TOKEN")
+    with _explained(repo, "nothing was begun"):
+        HfApi().whoami()
+
+
+@our_bars_only()
+def push_to_hub(folder: str | Path, repo: str, public: bool = False) -> Pushed:
+    """Upload a finished run, its export in `onnx` if there is one, and its card, in one commit.
+
+    Only the model, its tokenizer, the card, the recipe, the result and the export go up; paths of this machine are cut
+    down to their last part in all of them.
+
+    Args:
+        folder: of a run, or one that `export` wrote.
+        repo: `USER/NAME`. It is made if it is not there, private unless `public`; one that is there keeps what it is.
+        public: whether everybody may see a repository that is made.
+
+    UserError for a run that is not complete, without a token or a network, and for a repository with anything else.
+    """
+    folder = Path(folder)
+    files = gathered(folder)
+    refuse_unready(repo)
+    api = HfApi()
+    with _explained(repo, f"{folder} is complete; the same command uploads it later"):
+        api.create_repo(repo, private=not public, exist_ok=True)
+        info = api.repo_info(repo)
+        there = {one.rfilename for one in info.siblings or ()} - {".gitattributes"}
+        if there and not there & OURS:
+            raise UserError(
+                f"{OPTION} {repo}: the repository holds something else ({min(there)}); name another, which is made"
+            )
+        operations = [
+            CommitOperationAdd(name, BytesIO(content) if isinstance(content, bytes) else str(content))
+            for name, content in files.items()
+        ]
+        api.create_commit(repo, operations, commit_message="Upload by layerstill")
+    size = sum(len(one) if isinstance(one, bytes) else one.stat().st_size for one in files.values())
+    return Pushed(f"{api.endpoint}/{repo}", tuple(files), round(size / 1e6, 1), bool(info.private))
+
+
+def has_card(pushed: Pushed) -> bool:
+    """Whether a model card went up."""
+    return CARD in pushed.files
+
+
+@contextmanager
+def _explained(repo: str, rest: str) -> Iterator[None]:
+    """What goes wrong with the hub as one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        why = {
+            401: "the hub does not know the token; run `hf auth login`",
+            403: "the token may not write there; make one that may, or name a repository of your own",
+            404: "no such user or organisation",
+        }.get(status, f"the hub answers {status}: {first_line(error)}")
+        raise UserError(f"{OPTION} {repo}: {why}; {rest}") from None
+    except OfflineModeIsEnabled:
+        raise UserError(f"{OPTION} {repo}: HF_HUB_OFFLINE is set; {rest}") from None
+    except Exception as error:  # httpx, ssl and sockets have errors of their own for no network
+        if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
+            raise
+        raise UserError(f"{OPTION} {repo}: the hub cannot be reached ({type(error).__name__}); {rest}") from None

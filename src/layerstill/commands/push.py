@@ -1,0 +1,50 @@
+"""Options of verbs that can upload what they made."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from layerstill.commands.common import PROCESS
+from layerstill.commands.options import RUN
+from layerstill.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions:
+    """Whether the finished model goes to the Hugging Face hub."""
+
+    push_to_hub: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="USER/NAME",
+            help="Upload the finished model with its card to this repository of the Hugging Face hub, which is made "
+            "private unless --public. Needs a token (`hf auth login`).",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    public: Annotated[
+        bool, typer.Option("--public", help="Let everybody see what --push-to-hub makes.", rich_help_panel=RUN)
+    ] = False
+
+    def check(self) -> None:
+        """UserError if it could not be uploaded, before anything is done."""
+        if self.public and self.push_to_hub is None:
+            raise UserError("--public: nothing is uploaded; add --push-to-hub USER/NAME, or leave it out")
+        if self.push_to_hub is not None:
+            from layerstill.acts.push import refuse_unready
+
+            refuse_unready(self.push_to_hub)
+
+    def push(self, folder: Path) -> None:
+        """Upload a finished folder if that was asked for, and say where it is."""
+        if self.push_to_hub is None or PROCESS:
+            return
+        from layerstill.acts.push import has_card, push_to_hub
+
+        found = push_to_hub(folder, self.push_to_hub, self.public)
+        seen = "private" if found.private else "public"
+        card = "" if has_card(found) else ", without a card, which only a run has"
+        print(f"{found.url}: {len(found.files)} files, {found.megabytes} MB, {seen}{card}", file=sys.stderr)
