@@ -1,5 +1,6 @@
 """Commands of the report are pasted into a shell: they are run here, and give the same run again."""
 
+import itertools
 import json
 import shlex
 import subprocess
@@ -80,7 +81,7 @@ def test_everything_that_a_source_says_is_there(tmp_path):
     source = {"kind": "classification", "data": where, "dev": where, "text_columns": ["one text", "two"]}
     source |= {"label_column": "the label", "label_map": {"0": "no", "1": "yes"}, "train_examples": 50}
     words = shlex.split(told(tmp_path / "a", source=source).line)
-    pairs = dict(zip(words, words[1:], strict=False))
+    pairs = dict(itertools.pairwise(words))
     assert pairs["--task"] == "classification"
     assert (pairs["--data"], pairs["--dev"]) == ("/nowhere/x/data.csv",) * 2
     assert (pairs["--text-columns"], pairs["--label-column"]) == ("one text,two", "the label")

@@ -104,7 +104,7 @@ def lines(series: Sequence[Series], xlabel: str, ylabel: str, own: bool = False,
         behind = rest if len(panels) == 1 else ()
         low, high = _reach(shown, panel.log, behind)
         for s in behind:
-            axes.plot(s.x, s.y, color=_LINE, linewidth=1.0, zorder=1)
+            axes.plot(s.x, s.y, color=_LINE, linewidth=1.1, zorder=1)
         for s in shown:
             _line(axes, s, low, high)
         _scale(axes, low, high, panel.log, 5 if len(panels) == 1 else 3)
