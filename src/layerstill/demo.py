@@ -45,8 +45,8 @@ TAUGHT = "best"
 HOW = (
     "Scores are accuracy on 240 test messages that no training saw, one seed; kept is the share of the teacher in "
     "PyTorch. Times are for one message and for batches of 32, tokenisation included, one thread, all models in turns. "
-    "`finetune` is the control: the same start and as many updates, without a teacher. `best` also reads 1,600 messages "
-    "without labels, which the teacher labels."
+    "`finetune` is the control: the same start and as many updates, without a teacher. `best` also reads 1,600 "
+    "messages without labels, which the teacher labels."
 )
 
 

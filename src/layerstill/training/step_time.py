@@ -95,8 +95,9 @@ def _score_seconds(module: DistillationModule, batches: list[dict[str, object]],
     module.eval()
     device = module.student.device.type
     begun, rows = time.perf_counter(), 0
+    dtype = dtype_of(options.precision)
     for batch in batches:
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=uses_bf16(options.precision)):
+        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
             module(**batch)["logits"].cpu()  # waits for a GPU
         rows += len(batch["input_ids"])  # type: ignore[arg-type]
     return (time.perf_counter() - begun) / rows
