@@ -71,7 +71,7 @@ def push_to_hub(folder: str | Path, repo: str, public: bool = False) -> Pushed:
     api = HfApi()
     with _explained(repo, f"{folder} is complete; the same command uploads it later"):
         api.create_repo(repo, private=not public, exist_ok=True)
-        info = api.repo_info(repo)
+        info = api.model_info(repo)
         there = {one.rfilename for one in info.siblings or ()} - {".gitattributes"}
         if there and not there & OURS:
             raise UserError(

@@ -15,6 +15,7 @@ class Body(Head):
     named: ClassVar[bool] = False
     single: ClassVar[bool] = False
     far_sets: ClassVar[bool] = False
+    answers_texts: ClassVar[bool] = False
     pipeline: ClassVar[str] = "feature-extraction"
 
     def outputs(self, labels: Sequence[str]) -> int:

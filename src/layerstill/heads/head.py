@@ -61,6 +61,8 @@ class Head(Spec):
     """Its logits are those of probabilities, which may be given instead (`logits_of`)."""
     far_sets: ClassVar[bool] = True
     """Out-of-domain sets can be scored."""
+    answers_texts: ClassVar[bool] = True
+    """Its models have outputs, so that they can be scored."""
     fewest: ClassVar[int] = 1
     """Rows of dev that its metrics need."""
     answer: ClassVar[str] = "label"

@@ -84,7 +84,7 @@ def measure_step_seconds(
             _step(module, optimiser, batch, options)
             of_teacher = module.teacher_time.total() - before  # waits for a GPU
             times.append((time.perf_counter() - begun, of_teacher))
-        score = _score_seconds(module, batches, options)
+        score = _score_seconds(module, batches, options) if head.answers_texts else 0.0
     each = [stage.accumulation * sum(parts) / len(times) for parts in zip(*times, strict=True)]
     return StepTime(each[0], each[1], score, making)
 
