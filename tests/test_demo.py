@@ -36,11 +36,12 @@ def test_the_demos_settings_fit_its_recipes():
     assert control.student == best.student
     ours, theirs = control.stages[0], best.stages[0]
     assert (ours.batch_size, ours.learning_rate) == (theirs.batch_size, theirs.learning_rate)
-    # Both are cut off after as many updates, so neither may come to an end before.
+    # Both are cut off, so neither may come to an end before.
     task, more = Task.demo(), demo.unlabelled_messages()
     sizes = {"finetune": len(task.splits["train"]), "best": len(task.splits["train"]) + len(more.texts)}
     for stage, name in ((ours, "finetune"), (theirs, "best")):
-        assert steps_of(stage, sizes[name], demo.UPDATES) == demo.UPDATES < steps_of(stage, sizes[name], None)
+        updates = demo.UPDATES[name]
+        assert steps_of(stage, sizes[name], updates) == updates < steps_of(stage, sizes[name], None)
 
 
 def test_the_unlabelled_messages_are_new():
