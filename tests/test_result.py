@@ -27,6 +27,7 @@ WHOLE = {
     "unlabelled": None,
     "augmented": None,
     "teacher_probabilities": None,
+    "teachers": None,
     "text": None,
     "train": dict.fromkeys(TrainPart.model_fields, 2.0) | {"examples": 4, "steps": 2, "precision": "fp32"},
     "environment": {"torch": "2"},

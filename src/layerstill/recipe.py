@@ -163,6 +163,15 @@ class Stage(Spec):
             for name, objective in self.objectives.items()
         }
 
+    def taught(self) -> dict[str, Objective]:
+        """Those of `viewed` that compare with a teacher."""
+        return {name: o for name, o in self.viewed().items() if not (o.consistent or o.signal.gold)}
+
+    @property
+    def beyond_logits(self) -> bool:
+        """Whether any objective looks at more of a teacher than its logits on whole texts."""
+        return any(o.mixes or not o.signal.of_head for o in self.taught().values())
+
     @property
     def mixes(self) -> bool:
         """Whether any objective is fed mixed examples."""
@@ -192,7 +201,7 @@ class Recipe(Spec):
     @property
     def needs_teacher(self) -> bool:
         """Whether any objective looks at the teacher."""
-        return any(not o.consistent and not o.signal.gold for s in self.stages for o in s.objectives.values())
+        return any(stage.taught() for stage in self.stages)
 
     @property
     def supplementary_stages(self) -> list[int]:
@@ -225,8 +234,7 @@ class Recipe(Spec):
         """UserError that begins with `option`, which gives no more than logits on training texts, for other terms."""
         if not self.needs_teacher:
             raise UserError(f"{option}: recipe {self.name} uses no teacher; use one with soft targets, such as kd")
-        terms = [pair for stage in self.stages for pair in stage.viewed().items()]
-        looks = {name: o for name, o in terms if not (o.consistent or o.signal.gold)}
+        looks = {name: o for stage in self.stages for name, o in stage.taught().items()}
         wrong = [
             f"{n!r} (mixed inputs)" if o.signal.of_head else repr(n)
             for n, o in looks.items()
@@ -238,17 +246,35 @@ class Recipe(Spec):
                 "probabilities; give a teacher, or use a recipe with soft targets only, such as kd"
             )
         for number, stage in enumerate(self.stages, 1):
-            if stage.data == "supplementary" and any(
-                not (o.consistent or o.signal.gold) for o in stage.objectives.values()
-            ):
+            if stage.data == "supplementary" and stage.taught():
                 raise UserError(
                     f"{option}: stage {number} of recipe {self.name} asks a teacher about supplementary texts; give a "
                     "teacher, or set data: task there"
                 )
+        self._refuse_objectives_on_dev(option)
+
+    def refuse_without_soft_targets(self, option: str) -> None:
+        """UserError that begins with `option`, which averages the logits of several teachers on whole texts, for a
+        recipe that compares none, or those of mixed inputs."""
+        looks = {name: o for s in self.stages for name, o in s.taught().items() if o.signal.of_head}
+        if not looks:
+            raise UserError(
+                f"{option}: recipe {self.name} compares no logits, and they are all that several teachers can have a "
+                "mean of; use a recipe with soft targets, such as best or kd"
+            )
+        if mixed := [name for name, o in looks.items() if o.mixes]:
+            raise UserError(
+                f"{option}: term {mixed[0]!r} of recipe {self.name} compares logits of mixed inputs, and several "
+                "teachers are asked about whole texts; use a recipe without mixup, such as best or kd"
+            )
+        self._refuse_objectives_on_dev(option)
+
+    def _refuse_objectives_on_dev(self, option: str) -> None:
+        for number, stage in enumerate(self.stages, 1):
             if stage.evaluate == "objectives":
                 raise UserError(
-                    f"{option}: stage {number} of recipe {self.name} evaluates its objectives on dev, where the "
-                    f"teacher was not asked; set evaluate: epoch there"
+                    f"{option}: stage {number} of recipe {self.name} evaluates its objectives on dev, for which there "
+                    f"are no such answers; --set stages.{number - 1}.evaluate=epoch"
                 )
 
     @classmethod

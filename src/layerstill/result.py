@@ -91,6 +91,8 @@ class Record(_Part):
     """Of copies that did: `copies`, `methods`, `probability`, `model`, `examples`, `left_out`."""
     teacher_probabilities: dict[str, Any] | None = None
     """Where the teacher was no model: `source`, `columns` and `examples` of its probabilities."""
+    teachers: list[dict[str, Any]] | None = None
+    """Where several teachers gave the soft targets: the name, weight and dev score of each, and of their mean."""
     text: dict[str, Any] | None = None
     """Of running text: `documents`, `blocks`, `tokens`, `held_out_blocks`, `held_out_tokens`; None for tasks."""
     train: TrainPart = TrainPart()

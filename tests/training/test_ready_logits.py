@@ -105,14 +105,16 @@ def test_a_run_on_ready_probabilities_is_the_run_with_the_teacher_that_gave_them
     assert config["id2label"] == {"0": "bad", "1": "fine", "2": "good"}
 
 
-def test_logits_are_logarithms_and_texts_that_are_there_twice_have_the_mean():
-    rows = np.array([[0.2, 0.8], [1.0, 0.0], [0.6, 0.4]])
+def test_probabilities_become_logarithms_and_texts_that_are_there_twice_have_the_mean(task):
     mask = torch.ones(3, 2, dtype=torch.bool)
+    rows = np.log(np.array([[0.2, 0.8], [0.9, 0.1], [0.6, 0.4]]))
     logits = ReadyLogits([7, 9, 7], rows, Classes()).read([9, 7, 7], mask).logits
-    expected = torch.tensor([[1.0, 1e-6], [0.4, 0.6], [0.4, 0.6]]).log()
-    torch.testing.assert_close(logits, expected)
-    several = ReadyLogits([1], np.array([[0.5, 0.9]]), MultiLabel()).read([1], mask[:1]).logits
+    torch.testing.assert_close(logits, torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6]]).log())
+    log_odds = np.array([MultiLabel().logits_of([0.5, 0.9], "here")])
+    several = ReadyLogits([1], log_odds, MultiLabel()).read([1], mask[:1]).logits
     torch.testing.assert_close(several.sigmoid(), torch.tensor([[0.5, 0.9]]))
+    sure = Probabilities("here", task.labels, [("a",)], [[1.0, 0.0, 0.0]]).logits(Split([("a",)], []), task)
+    np.testing.assert_allclose(sure, np.log([[1.0, 1e-6, 1e-6]]))
 
 
 def test_fewer_examples_find_their_own(place, task, tmp_path):

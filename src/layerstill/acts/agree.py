@@ -38,6 +38,8 @@ from layerstill.training.models import (
     special_token_notices,
 )
 from layerstill.training.records import settings_of
+from layerstill.training.teachers import OPTION as MORE_TEACHERS
+from layerstill.training.teachers import MoreTeachers
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Agreement:
     augment: Augment | None
     probabilities: Probabilities | None
     """In place of a teacher; `teacher` is then the model that the student is cut from."""
+    more_teachers: MoreTeachers | None
+    """What else gives soft targets."""
     counts: dict[str, int]
     """What is suspicious in the data, counted."""
     notices: list[str]
@@ -155,7 +159,7 @@ class Agreement:
             found["augment_model"] = self.augment.model
         if self.probabilities is not None:
             found["teacher_probabilities"] = self.probabilities.fingerprint(self.task)
-        return found
+        return found | (self.more_teachers.settings() if self.more_teachers else {})
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ class More:
     unlabelled: Unlabelled | None = None
     augment: Augment | None = None
     probabilities: Probabilities | None = None
+    teachers: MoreTeachers | None = None
 
     def refuse(self, recipe: Recipe) -> None:
         """UserError for what the recipe has no use for, and for texts that nobody would label."""
@@ -178,6 +183,10 @@ class More:
                 )
         if self.probabilities is not None:
             recipe.refuse_beyond_logits(OPTION)
+        if self.teachers is not None:
+            if self.probabilities is not None:
+                raise UserError(f"{MORE_TEACHERS}: {OPTION} take the place of all teachers; leave one of the two out")
+            recipe.refuse_without_soft_targets(MORE_TEACHERS)
 
 
 def agree(
@@ -205,6 +214,8 @@ def agree(
     if more.probabilities is None:
         require_head(teacher, config, task.head)
         task, notices = agree_on_labels(task, config, f"teacher {teacher}")
+        if more.teachers is not None:
+            notices += more.teachers.check(teacher, task, options.max_length)
     else:
         more.probabilities.check(task)
         task.head.describe(config, task.labels)
@@ -263,6 +274,7 @@ def agree(
         unlabelled=more.unlabelled,
         augment=more.augment,
         probabilities=more.probabilities,
+        more_teachers=more.teachers,
         counts=counts,
         notices=notices,
     )

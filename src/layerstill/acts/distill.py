@@ -1,5 +1,6 @@
 """The act `distill`."""
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from layerstill.acts.agree import More, agree
+from layerstill.acts.agree import Agreement, More, agree
 from layerstill.acts.extra import gather
 from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
 from layerstill.acts.rates import Rate, apply_rate, refuse_untaught, tuned
@@ -35,6 +36,7 @@ from layerstill.training.models import adopt_padding, load_fine_tuned, with_weig
 from layerstill.training.reach import reach_notices
 from layerstill.training.records import RunFolder, folder_for
 from layerstill.training.stages import StagedRun, note
+from layerstill.training.teachers import MoreTeachers, Said
 
 log = logging.getLogger("layerstill")
 
@@ -59,6 +61,7 @@ def distill(
     unlabelled: Unlabelled | None = None,
     augment: Augment | None = None,
     probabilities: Probabilities | None = None,
+    more_teachers: Sequence[str | Path] = (),
 ) -> Result:
     """Distil a fine-tuned `teacher` into a student of `student_layers` layers.
 
@@ -90,13 +93,15 @@ def distill(
         augment: copies of the training examples that do so.
         probabilities: what a teacher that is not here said of the training examples. The student is then cut from
             `init_from`, or is `student`, and no term may look at more of a teacher than its logits.
+        more_teachers: folders or hub ids of models with the same labels, of any family. Soft targets are the mean of
+            what all teachers say, each weighted by its score on dev; everything else is learnt from `teacher` alone.
 
     UserError for everything that does not fit together.
     """
     recipe = apply_rate(read_recipe(recipe), learning_rate)
     recipe.agree_on_supplementary(supplementary is not None)
     refuse_untaught(learning_rate, probabilities)
-    more, start = More(unlabelled, augment, probabilities), Start.of(init_from, student)
+    more, start = More(unlabelled, augment, probabilities, MoreTeachers.of(more_teachers)), Start.of(init_from, student)
     with showing(options.progress), model_at(start_of(teacher, start.name, probabilities), tokenizer) as (place, name):
         task = read_task(data, place, labels, Classes() if probabilities else None)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
@@ -124,13 +129,13 @@ def distill(
                 taught = recipe.needs_teacher
 
                 def prepare(cut: Task) -> tuple[Train, Judge]:
-                    return trainer_for(
-                        place, cut, options, taught, student_layers, start.init_from, supplementary, start.student
-                    )
+                    first = place, cut, options, taught, student_layers, start.init_from, supplementary
+                    return trainer_for(*first, start.student, more_teachers)
 
                 recipe = tuned(recipe, task, options, folder, prepare, sizes.get("supplementary", 0))
             elif recipe.needs_teacher:
                 note(reach_notices(recipe, sizes, options.max_steps))
+            said = _asked(agreed, place, folder) if agreed.more_teachers and recipe.needs_teacher else None
             set_seed(options.seed)
             depth, spec = agreed.student_layers, recipe.student
             built = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
@@ -157,6 +162,7 @@ def distill(
                 supplementary=supplementary,
                 extra=agreed.extra,
                 probabilities=probabilities,
+                said=said,
                 describe=card_writer(recipe, task.head),
                 judge=judge,
             )
@@ -172,6 +178,7 @@ def trainer_for(
     init_from: str | None = None,
     supplementary: Supplementary | None = None,
     student: str | None = None,
+    more_teachers: Sequence[str | Path] = (),
 ) -> tuple[Train, Judge]:
     """What distils a trial on a task with its dev split, and how far the student is from the teacher's logits there, or
     from the gold labels unless it is `taught`.
@@ -184,12 +191,24 @@ def trainer_for(
         layers, start = trial.student_layers or student_layers, trial.init_from or init_from
         known = says.metrics if says is not None else None
         arguments = teacher, task, trial.recipe, layers, output, how, start, (), supplementary, known
-        return distill(*arguments, student=student)
+        return distill(*arguments, student=student, more_teachers=more_teachers)
 
     def loss(folder: Path) -> float:
         return loss_of(kept_predictions(folder), task)
 
     return train, says.distance if says is not None else loss
+
+
+def _asked(agreed: Agreement, place: str, folder: RunFolder) -> Said:
+    """What the teachers say of everything that is trained on."""
+    assert agreed.more_teachers is not None
+    splits = [agreed.split(stage) for stage in agreed.recipe.stages]
+    key = json.dumps([folder.settings["teacher_fingerprint"], folder.settings["more_teacher_fingerprints"]])
+    said = agreed.more_teachers.ask(place, agreed.task, splits, agreed.options.max_length, folder.checkpoints, key)
+    metric = agreed.task.metrics[0]
+    each = ", ".join(f"{one['teacher']} {one[metric]:.4f} (weight {one['weight']:.2f})" for one in said.record())
+    log.info("teachers on dev, %s: %s", metric, each)
+    return said
 
 
 def _score_teacher(

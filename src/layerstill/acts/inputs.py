@@ -66,6 +66,12 @@ def start_of(teacher: Model | None, start: str | None, probabilities: Probabilit
                 f"TEACHER: give the model that teaches; or its soft labels with {OPTION}, and the student's start with "
                 "--init-from"
             )
+        first, *others = str(teacher).split(",") if isinstance(teacher, str) else [""]
+        if others and not Path(str(teacher)).exists():
+            raise UserError(
+                f"TEACHER {teacher}: one model is the teacher, and others join it by an option; give {first.strip()} "
+                f"and --more-teachers {','.join(name.strip() for name in others)}"
+            )
         return teacher
     if teacher is not None:
         raise UserError(

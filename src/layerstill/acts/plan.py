@@ -43,6 +43,7 @@ from layerstill.training.run_time import (
 )
 from layerstill.training.stages import note
 from layerstill.training.step_time import StepTime, fits_in_memory, measure_step_seconds
+from layerstill.training.teachers import MoreTeachers
 
 MB = 4 / 1e6
 """10^6 bytes of a parameter in 32 bits."""
@@ -68,6 +69,7 @@ def plan(
     unlabelled: Unlabelled | None = None,
     augment: Augment | None = None,
     probabilities: Probabilities | None = None,
+    more_teachers: Sequence[str | Path] = (),
     speed: bool = True,
 ) -> Plan:
     """What `distill` with the same arguments would do: pairs, captured tensors, depth, memory, time. Trains nothing.
@@ -82,7 +84,7 @@ def plan(
     recipe = apply_rate(read_recipe(recipe), learning_rate)
     recipe.agree_on_supplementary(supplementary is not None)
     refuse_untaught(learning_rate, probabilities)
-    more, start = More(unlabelled, augment, probabilities), Start.of(init_from, student)
+    more, start = More(unlabelled, augment, probabilities, MoreTeachers.of(more_teachers)), Start.of(init_from, student)
     with model_at(start_of(teacher, start.name, probabilities), tokenizer) as (place, _):
         task = read_task(data, place, labels, Classes() if probabilities else None)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)

@@ -1,7 +1,7 @@
 """`layerstill distill`."""
 
 from layerstill.commands.bundled import bundled
-from layerstill.commands.common import show
+from layerstill.commands.common import names, show
 from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, SupplementaryOptions, Teacher
 from layerstill.commands.options import (
     CacheOptions,
@@ -65,6 +65,7 @@ def distill(
     options = run.read(quiet, cache)
     layers, start = recipe.student_layers, recipe.init_from
     more = extra.read(data) | {"probabilities": probabilities.read(data, task), "learning_rate": stages.rate}
+    more["more_teachers"] = names(probabilities.more_teachers)
     arguments = teacher, task, the_recipe, layers, output, options, start, sets, texts
     result = acts.distill(*arguments, student=recipe.student, **more)
     show(result, verbosity.json_)

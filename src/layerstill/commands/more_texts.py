@@ -105,11 +105,22 @@ class ExtraOptions:
         return Augment(self.augment, self.augment_model)
 
 
+MoreTeachers = Annotated[
+    Optional[str],
+    typer.Option(
+        help="More fine-tuned models with the same labels, of any family: MODEL or MODEL,MODEL. Soft targets are the "
+        "mean of what all teachers say, each weighted by its score on dev. The rest is learnt from TEACHER alone.",
+        rich_help_panel=DATA,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ProbabilityOptions:
-    """Soft labels in place of a teacher."""
+    """Soft labels in place of a teacher, or beside it."""
 
     teacher_probabilities: ProbabilityColumns = None
+    more_teachers: MoreTeachers = None
 
     def read(self, data: TaskOptions, task: Any) -> Any:
         """The soft labels of the training file, or None."""

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from layerstill.commands.bundled import bundled
+from layerstill.commands.common import names
 from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, SupplementaryOptions, Teacher
 from layerstill.commands.options import CacheOptions, OodOptions, RegimeOptions, RunOptions, TaskOptions, Verbosity
 from layerstill.commands.recipe_options import RecipeOptions, StageOptions
@@ -44,6 +45,7 @@ def plan(
     options = run.read(quiet, cache)
     layers, start = recipe.student_layers, recipe.init_from
     more = extra.read(data) | {"probabilities": probabilities.read(data, task), "learning_rate": stages.rate}
+    more["more_teachers"] = names(probabilities.more_teachers)
     arguments = teacher, task, the_recipe, layers, options, start, sets, texts
     made = acts.plan(*arguments, student=recipe.student, **more)
     print(json.dumps(plan_data(made), indent=2)) if verbosity.json_ else print_plan(made)

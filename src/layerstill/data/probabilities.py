@@ -68,6 +68,10 @@ class Probabilities:
         means = {text: np.mean(rows, 0) for text, rows in found.items()}
         return np.array([means[text] for text in split.texts])
 
+    def logits(self, split: Split, task: Task) -> np.ndarray:
+        """Of the examples of a split, `(n, C)`; a probability below 1e-6 counts as if it were that."""
+        return np.array([task.head.logits_of(row, OPTION) for row in self.of(split, task).tolist()])
+
     def fingerprint(self, task: Task) -> str:
         """Twelve hexadecimal digits of those of the task's training examples."""
         return hashlib.sha256(self.of(task.splits["train"], task).tobytes()).hexdigest()[:12]

@@ -53,6 +53,9 @@ class Classes(Head):
             )
         return [math.log(max(p, LEAST)) for p in probabilities]
 
+    def mean(self, logits: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+        return np.log(np.maximum(np.average(softmax(logits), 0, weights), LEAST))
+
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         return F.cross_entropy(logits, labels, weights, reduction="none", ignore_index=IGNORED)

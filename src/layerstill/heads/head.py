@@ -182,6 +182,18 @@ class Head(Spec):
         """The logits `(C,)` of an example's probabilities; UserError that begins with `where` if they are none."""
         raise TypeError(f"{type(self).__name__} has no probabilities of a text")
 
+    def refuse_mean(self, where: str) -> None:
+        """UserError that begins with `where` unless the answers of several models have a mean."""
+        if self.per_token:
+            raise UserError(
+                f"{where}: answers of several teachers are averaged for whole texts, and this task has {self.gives}; "
+                "leave the option out"
+            )
+
+    def mean(self, logits: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+        """The logits `(n, C)` of the mean of several models' answers `(models, n, C)`, weighted with what sums to 1."""
+        return np.average(logits, 0, weights)
+
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The task's own error of every label, in the shape of `labelled` and 0 where that is false."""
         raise TypeError(f"{type(self).__name__} is not a head by itself")

@@ -88,6 +88,11 @@ class MultiLabel(Head):
         refuse_no_probability(probabilities, where)
         return [log_odds(min(max(p, LEAST), 1 - LEAST)) for p in probabilities]
 
+    def mean(self, logits: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+        likely = 1 / (1 + np.exp(-np.asarray(logits, dtype=np.float64).clip(-500)))
+        mean = np.average(likely, 0, weights).clip(LEAST, 1 - LEAST)
+        return np.log(mean) - np.log1p(-mean)
+
     def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
         known = self.labelled(labels)
         wanted = labels.to(logits.dtype).masked_fill(~known, 0)

@@ -215,6 +215,8 @@ def _more_texts(run: RunRecord, settings: dict[str, Any], remarks: list[str]) ->
         columns = get(run.result.get("teacher_probabilities"), "columns")
         named = ",".join(map(str, columns)) if isinstance(columns, list) and columns else _Blank("COLUMNS")
         words += ["--teacher-probabilities", named]
+    if several := settings.get("more_teachers"):
+        words += ["--more-teachers", ",".join(map(str, several))]
     return words
 
 

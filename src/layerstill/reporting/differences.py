@@ -15,6 +15,7 @@ DETAILS = {
     "unlabelled": "unlabelled texts",
     "augment": "copies",
     "teacher_probabilities": "probabilities",
+    "more_teachers": "more teachers",
     "max_steps": "max steps",
     "max_length": "max length",
     "precision": "precision",

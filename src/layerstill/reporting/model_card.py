@@ -102,6 +102,15 @@ def _more_texts(result: Record) -> list[str]:
     if ready := result.teacher_probabilities:
         columns = ", ".join(ready.get("columns") or [])
         found.append(f"The teacher was no model but its probabilities, given with the training examples ({columns}).")
+    if result.teachers:
+        *each, mean = result.teachers
+        scores = ", ".join(f"{Path(str(one['teacher'])).name} {one['weight']:.2f}" for one in each)
+        metric = next((name for name in mean if name not in {"teacher", "weight"}), "")
+        more = f"{len(each) - 1} more teacher{'s' * (len(each) > 2)}"
+        found.append(
+            f"Soft targets were the mean of the teacher and {more}, by their scores on dev (weights: {scores}). "
+            f"Their mean scores {metric} {mean.get(metric, 0):.4f} on dev."
+        )
     return found
 
 

@@ -58,7 +58,7 @@ class DistillationModule(nn.Module):
         seed: of everything that is drawn.
         head: what both models are asked for.
         teacher_tokens: the teacher's number of each of the student's tokens, if the student has fewer.
-        ready: what a teacher that is not here said of the examples, in place of `teacher`.
+        ready: what teachers said of the examples before, in place of the logits of `teacher`, or of a teacher.
     """
 
     def __init__(
@@ -80,12 +80,13 @@ class DistillationModule(nn.Module):
         self.teacher_time = Stopwatch()
         self.flops = 0.0
         """Floating-point operations so far, of training passes and the teacher's."""
-        self.cache: TeacherCache | ReadyLogits | None = ready
+        self.cache: TeacherCache | ReadyLogits | None = ready if teacher is None else None
+        self._ready = ready if teacher is not None else None
         self.teacher_tokens = nn.Buffer(torch.tensor(teacher_tokens), persistent=False) if teacher_tokens else None
         # In a tuple, so that torch neither registers nor saves it.
         self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
         teacher_config = teacher.config if teacher is not None else None
-        if ready is not None:
+        if ready is not None and teacher is None:
             teacher_config = student.config  # of which no more is read than that the logits are those of the same head
         bound = bind_objectives(stage, student.config, teacher_config, head, seed)
         self.objectives = nn.ModuleList([objective.build() for objective in bound])
@@ -376,6 +377,9 @@ class DistillationModule(nn.Module):
                 captured = self.cache.read(content, side.mask)
             else:
                 captured = self.ask_teacher(plan, side.inputs, side.mask, mixing)
+            if self._ready is not None and plan.logits:
+                assert content is not None
+                captured.logits = self._ready.read(content, side.mask).logits
         return sides.met_by(captured)
 
     @torch.no_grad()

@@ -37,6 +37,7 @@ from layerstill.training.module import DistillationModule
 from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.records import RunFolder, environment
 from layerstill.training.teacher_cache import TeacherCache
+from layerstill.training.teachers import Said
 from layerstill.training.trackers import tracking_in
 from layerstill.training.trainer import DistillationTrainer
 
@@ -66,6 +67,8 @@ class StagedRun:
     """Texts that join the training examples of the stages that can learn from them."""
     probabilities: Probabilities | None = None
     """What a teacher that is not here said of the training examples."""
+    said: Said | None = None
+    """What several teachers say of the texts of all stages, whose mean takes the place of the teacher's logits."""
     describe: Callable[[Result], None] | None = None
     """Is handed the result just before the run counts as finished, and may write about it in the folder."""
     judge: Callable[[Record, Any], list[str]] | None = None
@@ -131,18 +134,15 @@ class StagedRun:
         # Stages differ in their dropout. The order of examples and the lambdas of mixup start over in each.
         seed = self.options.seed + 1000 * (number - 1)
         set_seed(seed)
+        ready = self._ready_logits(stage, train)
+        # Where several teachers have answered already, none has to run for its logits alone.
+        teacher = self.teacher if ready is None or stage.beyond_logits else None
         module = DistillationModule(
-            self.student,
-            self.teacher,
-            stage,
-            self.options.seed,
-            self.task.head,
-            self.teacher_tokens,
-            self._ready_logits(stage, train),
+            self.student, teacher, stage, self.options.seed, self.task.head, self.teacher_tokens, ready
         )
         filling = 0.0
-        if self.teacher is not None:
-            module.cache, filling = self._filled_cache(module, stage, train, self.teacher)
+        if teacher is not None:
+            module.cache, filling = self._filled_cache(module, stage, train, teacher)
         of = f", stage {number} of {len(self.recipe.stages)}" if len(self.recipe.stages) > 1 else ""
         if resume is not None:
             steps = steps_of(stage, len(train.dataset), self.options.max_steps)
@@ -174,10 +174,13 @@ class StagedRun:
             write_tensors(self.folder.path / name, owned)
 
     def _ready_logits(self, stage: Stage, train: Encoded) -> ReadyLogits | None:
-        if self.probabilities is None or stage.data != "task":
+        if self.said is not None and stage.taught():
+            logits = self.said.of(self._split_of(stage))
+        elif self.probabilities is not None and stage.data == "task":
+            logits = self.probabilities.logits(self.task.splits["train"], self.task)
+        else:
             return None
-        rows = self.probabilities.of(self.task.splits["train"], self.task)
-        return ReadyLogits(train.dataset["content"], rows, self.task.head)
+        return ReadyLogits(train.dataset["content"], logits, self.task.head)
 
     def _filled_cache(
         self, module: DistillationModule, stage: Stage, train: Encoded, teacher: PreTrainedModel
@@ -268,6 +271,7 @@ class StagedRun:
             unlabelled=self.extra.unlabelled if self.extra else None,
             augmented=self.extra.augmented if self.extra else None,
             teacher_probabilities=self.probabilities.record() if self.probabilities else None,
+            teachers=self.said.record() if self.said else None,
             text=None,
             train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
             environment=environment(),

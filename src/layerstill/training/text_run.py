@@ -172,6 +172,7 @@ class TextRun:
             unlabelled=None,
             augmented=None,
             teacher_probabilities=None,
+            teachers=None,
             text=self.text,
             train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
             environment=environment(),
