@@ -62,7 +62,7 @@ def test_a_distilled_student_is_a_plain_model_folder_with_its_record(teacher, ta
 def test_the_record_has_what_the_design_asks_for(teacher, task, tmp_path):
     data = distill(teacher, task, short("kd"), 2, tmp_path / "s", QUIET).data
     top = "recipe recipe_hash teacher task seed student metrics head by_label teacher_metrics regime ood supplementary"
-    top += " unlabelled augmented teacher_probabilities text tuning verdict train environment"
+    top += " unlabelled augmented teacher_probabilities teachers text tuning verdict train environment"
     assert set(data) == set(top.split())
     assert data["regime"] == data["ood"] == {}
     assert set(data["student"]) == {"layers", "hidden_size", "parameters", "init"}

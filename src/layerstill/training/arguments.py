@@ -1,5 +1,6 @@
 """A stage's settings in the words of transformers' Trainer."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from layerstill.recipe import Stage
 from layerstill.training.cache_choice import CacheOptions
 from layerstill.training.length import epochs_of, steps_of
 from layerstill.training.teacher_cache import DTYPES, Arithmetic
+
+LOGGED = 0.05
+"""Of a stage's steps, after which losses are logged."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ def training_arguments(
                 f"{name}: runs are not sharded, each process holds the whole student and teacher; start it without, or "
                 "shard a DistillationModule in a training loop of your own"
             )
-    shorter = steps_of(stage, examples, options.max_steps) < steps_of(stage, examples, None)
+    steps = steps_of(stage, examples, options.max_steps)
+    shorter = steps < steps_of(stage, examples, None)
     optimiser = stage.optimiser
     best = stage.select == "best"
     when = "epoch" if every is None else "steps"
@@ -71,7 +76,9 @@ def training_arguments(
         seed=options.seed,
         bf16=arithmetic_of(options.precision) == "bf16",
         fp16=arithmetic_of(options.precision) == "fp16",
-        logging_steps=0.05,
+        # A number of steps, not a share of them: a checkpoint has the number, and transformers warns of two settings
+        # when a run is resumed.
+        logging_steps=math.ceil(steps * LOGGED),
         logging_nan_inf_filter=False,
         eval_strategy=when if best or stage.evaluate != "end" else "no",
         save_strategy=when,
