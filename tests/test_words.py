@@ -255,7 +255,8 @@ class Wrong(Mapping):
         ([((3,), (1,))], "its mapping names student layer 3, but the student has 2 layers"),
         ([((1,), (5,))], "its mapping names teacher layer 5, but the teacher has 4 layers"),
         ([((1, 2), (1,))], "its mapping gives Group"),
-        ([((1,), (1, 2), 1.0, "concatenated")], "its mapping gives Group"),
+        ([((1,), (), 1.0, "concatenated")], "its mapping gives Group"),
+        ([((1,), (1, 2), 1.0, "concatenated")], "the student is 48 wide and the teacher 96"),
         ([((1,), (), 1.0, "fused")], "its mapping gives Group"),
     ],
 )

@@ -131,7 +131,7 @@ class Stage(Spec):
         """UserError if an objective takes the examples of a whole step at once, so that accumulation is not for it."""
         for name, objective in self.objectives.items():
             if objective.gathers:
-                what = "relates the examples of a batch to each other" if objective.relate else "weighs whole steps"
+                what = "relates the examples of a batch to each other" if objective.over_batch else "weighs whole steps"
                 raise UserError(f"objective {name!r} {what}, and accumulation splits batches; set accumulation: 1")
             if objective.padding == "included":
                 raise UserError(

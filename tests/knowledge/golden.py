@@ -69,13 +69,16 @@ def term(
     pairs: list[tuple[int, int]],
     aligner: Aligner | None = None,
     targets: list[Target] | None = None,
+    joined: list[tuple[int, ...]] | None = None,
 ) -> Tensor:
     """The value that an objective of a recipe has on captured tensors, before its weight."""
     spec = Objective.model_validate({"mapping": "first", "distance": "mse", **objective})
     bound = BoundObjective("term", spec, SHAPE, SHAPE, Classes(), seed=0)
     targets = targets or [Target(teacher, places(teacher.mask))]
     compared = [[Group((s,), (t,))] for s, t in pairs]
-    if spec.mapping.meet == "concatenated":
+    if joined is not None:
+        compared = [[Group(*joined, meet="concatenated")]]
+    elif spec.mapping.meet == "concatenated":
         compared = [[Group(*zip(*pairs, strict=True), meet="concatenated")]]
     if spec.relate is not None and spec.relate.over == "layers":
         compared = [[group for (group,) in compared]]

@@ -44,7 +44,7 @@ def test_partly_masked_rows_only_see_what_is_left(distance):
     assert count.item() == cut_count.item()
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "soft_cross_entropy"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in {"soft_cross_entropy", "infonce"}])
 def test_a_tensor_is_at_distance_zero_from_itself(name):
     s, _ = tensors(2, 5, 6)
     total, _ = DISTANCES[name]()(s, s.detach(), MASK)

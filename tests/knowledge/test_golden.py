@@ -409,6 +409,33 @@ def test_rkd(kind, pool):
         case.check("as_released.tkc_distance_first_token", term(own, student, teacher, [(1, 1)]))
 
 
+ANCHORS = {"teacher_anchor": "teacher", "student_anchor": "student", "symmetric": "both"}
+
+
+@pytest.mark.parametrize(("anchor", "word"), ANCHORS.items())
+@pytest.mark.parametrize(("kind", "pool"), TOGETHER.items())
+def test_infonce_between_all_layers_joined(kind, pool, anchor, word):
+    case = Case("infonce_in_batch")
+    student, teacher = hidden(case, "student_hidden"), hidden(case, "teacher_hidden")
+    aligner = Aligner(
+        linear(case["W_student"][None], case["b_student"][None]),
+        linear(case["W_teacher"][None], case["b_teacher"][None]),
+    )
+    layers = [tuple(range(len(case[f"{side}_hidden"]))) for side in ("student", "teacher")]
+    prefix = "reference" if pool == "first" else "masked"
+    for tau in case.parameters["temperatures"]:
+        objective = {
+            "signal": {"hidden_states": {"pool": pool}},
+            "mapping": {"all": {"embeddings": False}},
+            "distance": {"infonce": {"temperature": tau, "anchor": word}},
+            "alignment": {"linear": {"sides": "both"}},
+        }
+        value = term(objective, student, teacher, [], aligner, joined=layers)
+        case.check(f"{prefix}.{kind}_tau{tau}_{anchor}", value)
+        if (pool, word, tau) == ("first", "teacher", 2.0):
+            case.check("as_released.cilda_tau2", value)
+
+
 def test_contextual_kd_between_words():
     case = Case("ckd_contextual_words")
     student, teacher = hidden(case, "student_hidden"), hidden(case, "teacher_hidden")

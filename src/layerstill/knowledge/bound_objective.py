@@ -176,12 +176,14 @@ class BoundObjective(nn.Module):
             return self
         assert self.source is not None
         layers = (self.student_layers, self.target_layers)
-        joined = [len(g.student) if g.meet == "concatenated" else 1 for g in self.groups(0, 0)]
-        widths = self.student.width * joined[0], self.source.width * joined[0]
+        groups = self.groups(0, 0)
+        joined = [(len(g.student), len(g.teacher)) if g.meet == "concatenated" else (1, 1) for g in groups]
+        widths = self.student.width * joined[0][0], self.source.width * joined[0][1]
         try:
             if len(set(joined)) > 1:
                 raise UserError(
-                    f"its mapping joins now {joined[0]} and now {joined[-1]} layers, which one map cannot take"
+                    f"its mapping joins now {sum(joined[0])} and now {sum(joined[-1])} layers, which one map cannot "
+                    "take"
                 )
             self.aligner = self.spec.alignment.build(*widths, layers)
         except UserError as error:

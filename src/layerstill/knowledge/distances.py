@@ -48,6 +48,8 @@ class Distance(Spec):
 
     reads: ClassVar[Literal["values", "logits"]] = "values"
     """`logits`: the last axis is turned into a distribution here, so a signal hands over scores, not probabilities."""
+    over_batch: ClassVar[bool] = False
+    """Whether rows are the examples of the whole batch (of all processes), which are compared with each other."""
     squares: ClassVar[bool] = False
     """Whether it is the sum of squared differences, which need no whole maps where signals are products."""
 
@@ -224,6 +226,37 @@ class BinaryCrossEntropy(_Binary):
         return -yes_t.exp() * yes_s - no_t.exp() * no_s
 
 
+class InfoNCE(Distance):
+    """-log of an example's share among all pairs of the batch, by cosine over a temperature (InfoNCE), per row.
+
+    A row is an example; the pair of its two vectors is the positive one. With the teacher as anchor its negatives are
+    the other examples' student vectors, with the student as anchor their teacher vectors: CoDIR, arXiv 2009.14167;
+    CILDA, arXiv 2204.07674, has the teacher as anchor. `both` is the mean of the two.
+    """
+
+    over_batch: ClassVar[bool] = True
+    temperature: Temperature = 0.07
+    """What cosines are divided by."""
+    anchor: Literal["both", "teacher", "student"] = "both"
+    """Whose vector is held while the other's are told apart."""
+
+    @property
+    def counts(self) -> Counts:
+        return "rows"
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
+        s, t = (unit_rows(x, mask) for x in (student, teacher))
+        there = mask.expand(s.shape).any(-1)
+        cosines = t @ s.mT / self.temperature
+        own = cosines.diagonal(dim1=-2, dim2=-1)
+        sides = {"teacher": cosines, "student": cosines.mT}
+        chosen = list(sides.values()) if self.anchor == "both" else [sides[self.anchor]]
+        # Not -inf: a batch of which nothing counts would have gradients of nan.
+        least = torch.finfo(cosines.dtype).min / 2
+        errors = [torch.logsumexp(side.masked_fill(~there[..., None, :], least), -1) - own for side in chosen]
+        return _rows(torch.stack(errors).mean(0), mask, s.shape)
+
+
 DISTANCES: dict[str, type[Distance]] = {
     "mse": MSE,
     "l1": L1,
@@ -232,4 +265,5 @@ DISTANCES: dict[str, type[Distance]] = {
     "cosine": Cosine,
     "kl": KL,
     "soft_cross_entropy": SoftCrossEntropy,
+    "infonce": InfoNCE,
 }

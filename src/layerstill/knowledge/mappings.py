@@ -44,8 +44,8 @@ Meet = Literal["each", "concatenated", "fused"]
 class Group(NamedTuple):
     """Layers that meet in one comparison, with a share `weight` of the term.
 
-    `each`: one layer with one layer. `concatenated`: the vectors of all joined, on both sides. `fused`: one student
-    layer with the mapping's mixture of the teacher's.
+    `each`: one layer with one layer. `concatenated`: the vectors of all joined, on both sides, which may have different
+    numbers of them. `fused`: one student layer with the mapping's mixture of the teacher's.
     """
 
     student: tuple[int, ...]
@@ -58,7 +58,7 @@ class Group(NamedTuple):
         """Whether so many layers can meet like this."""
         student, teacher = len(self.student), len(self.teacher)
         if self.meet == "concatenated":
-            return student == teacher > 0
+            return student > 0 and teacher > 0
         return student == 1 and (teacher > 0 if self.meet == "fused" else teacher == 1)
 
     def __str__(self) -> str:
@@ -261,6 +261,20 @@ class Random(PairMapping):
         return {"epoch": epoch, "step": step, "never": 0}[self.redraw]
 
 
+class All(Mapping):
+    """All layers of the student, joined into one vector, with all of the teacher's (CoDIR, arXiv 2009.14167).
+
+    The vectors have different widths, so an alignment must map both sides into one space.
+    """
+
+    embeddings: bool = True
+    """Whether the embeddings belong to them, as in How to Distill your BERT."""
+
+    def groups(self, S: int, T: int, rng: random.Random) -> list[Group]:
+        first = 0 if self.embeddings else 1
+        return [Group(tuple(range(first, S + 1)), tuple(range(first, T + 1)), meet="concatenated")]
+
+
 class Attended(Mapping):
     """ALP-KD (arXiv 2012.14022): every student layer learns from a mixture of all teacher layers.
 
@@ -359,6 +373,7 @@ MAPPINGS: dict[str, type[Mapping]] = {
     "reversed": Reversed,
     "explicit": Explicit,
     "random": Random,
+    "all": All,
     "attended": Attended,
     "optimal_transport": OptimalTransport,
 }

@@ -152,6 +152,9 @@ class Meeting:
         met = [self._meet_group(student, target, aligner, group) for group in groups]
         relate = self.relate
         if relate is None:
+            if self.over_batch and together:
+                s, t, mask = (gather_rows(values) for values in met[0])
+                return s, t, mask
             return met[0]
         if relate.over == "layers":
             s, t = (torch.stack([values[i] for values in met], -2) for i in (0, 1))

@@ -102,6 +102,18 @@ class Objective(Spec):
         return self
 
     @model_validator(mode="after")
+    def _tells_apart(self) -> "Objective":
+        if self.distance is None or not self.distance.over_batch:
+            return self
+        word = OneOf("distance", Distance, DISTANCES).name_of(self.distance)
+        if self.relate is not None or not self.signal.vectors or self.signal.per != "examples":
+            raise ValueError(
+                f"distance {word} tells the examples of a batch apart by one vector each: use hidden_states with "
+                "pool: first, last or mean, and no relate"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _relates(self) -> "Objective":
         if self.relate is None:
             return self
@@ -144,6 +156,8 @@ class Objective(Spec):
     @property
     def over_batch(self) -> bool:
         """Whether it relates the examples of a batch to each other."""
+        if self.distance is not None and self.distance.over_batch:
+            return True
         return self.relate is not None and self.relate.over == "batch"
 
     @property
