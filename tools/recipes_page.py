@@ -12,7 +12,7 @@ from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe, Stage, recipe_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
-FIRST = ("best", "finetune", "kd")
+FIRST = ("best", "best-pairs", "finetune", "kd")
 """The default and the two controls come before all others."""
 FIELDS = ("Paper", "Equation", "Deviations")
 INTRO = """# Recipes

@@ -47,6 +47,11 @@ def shipped_recipes() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
+def default_recipe(paired: bool) -> str:
+    """The recipe that is taken where none is named; `paired`: examples have two texts, which are compared."""
+    return "best-pairs" if paired else "best"
+
+
 def refuse_unknown_recipe(name: str) -> None:
     """UserError for what is neither the name of a shipped recipe nor like that of a file."""
     path = Path(name)

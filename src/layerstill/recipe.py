@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -33,13 +34,23 @@ _Passes = Annotated[Positive, Field(le=1_000_000)]
 _PASSES: TypeAdapter[float] = TypeAdapter(_Passes, config=ConfigDict(strict=True))
 
 
+_AUTOMATIC = re.compile(r"(?:([1-9][0-9]?)/([1-9][0-9]?) )?auto")
+
+
 def _length(value: Any, handler: Any) -> Any:
     # By hand, because a union would say of a wrong number that it is not the word, either.
-    return value if value == "auto" else _PASSES.validate_python(value)
+    if isinstance(value, str) and (found := _AUTOMATIC.fullmatch(value)):
+        if found[1] and int(found[1]) > int(found[2]):
+            raise ValueError(f"{value!r}: a share of the automatic length is at most 1")
+        return value
+    return _PASSES.validate_python(value)
 
 
-Length = Annotated[_Passes | Literal["auto"], WrapValidator(_length)]
-"""A number of epochs, or `auto`."""
+Length = Annotated[
+    _Passes | Annotated[str, Field(pattern=f"^{_AUTOMATIC.pattern}$")],
+    WrapValidator(_length),
+]
+"""A number of epochs, `auto`, or a share of that: `3/4 auto`."""
 
 
 class Optimiser(Spec):
@@ -69,7 +80,7 @@ class Stage(Spec):
     view: Annotated[Any, OneOf("view", View, VIEWS)] = Clean()
     """What the student is fed by every objective that does not say so itself."""
     epochs: Length
-    """Passes over the training data; `auto`: as many as suit the number of examples."""
+    """Passes over the training data; `auto`: as many as suit the number of examples, `3/4 auto`: a share of these."""
     learning_rate: Positive
     """Peak learning rate."""
     batch_size: Annotated[PositiveInt, Field(le=1_000_000)] = 32
@@ -126,6 +137,15 @@ class Stage(Spec):
             except UserError as error:
                 raise ValueError(str(error)) from None
         return self
+
+    @property
+    def automatic(self) -> float | None:
+        """The share of the automatic length that it trains for; None for a number of epochs."""
+        if not isinstance(self.epochs, str):
+            return None
+        found = _AUTOMATIC.fullmatch(self.epochs)
+        assert found is not None
+        return int(found[1]) / int(found[2]) if found[1] else 1.0
 
     def refuse_split_batches(self) -> None:
         """UserError if an objective takes the examples of a whole step at once, so that accumulation is not for it."""
@@ -324,7 +344,11 @@ class Recipe(Spec):
         """The recipe with these settings in every stage, where given."""
         given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         given = {key: value for key, value in given.items() if value is not None}
-        data = {**dict(self), "stages": [{**dict(stage), **given} for stage in self.stages]}
+        stages = [{**dict(stage), **given} for stage in self.stages]
+        if epochs == "auto":  # which stages may have shares of already
+            for stage, data in zip(self.stages, stages, strict=True):
+                data["epochs"] = epochs if stage.automatic is None else stage.epochs
+        data = {**dict(self), "stages": stages}
         return Recipe.from_data(data, "--epochs, --batch-size, --learning-rate")
 
 

@@ -24,6 +24,9 @@ def test_the_recipe_as_it_is_comes_first_and_wins_ties() -> None:
         candidates = list(candidates_of(effort))
         assert len(candidates) == effort.trials == len({c.name for c in candidates})
         assert candidates[0] == Candidate("best", "spread", 1)
+        paired = list(candidates_of(effort, paired=True))
+        assert [one.recipe.replace("best-pairs", "best") for one in paired] == [one.recipe for one in candidates]
+        assert paired[0] == Candidate("best-pairs", "spread", 1)
 
 
 def test_a_candidate_changes_start_and_rate() -> None:

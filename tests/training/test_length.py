@@ -46,6 +46,20 @@ def test_only_that_word_is_a_length():
     assert Recipe.from_data(Recipe.load("kd", (AUTO,)).to_data()).stages[0].epochs == "auto"
 
 
+def test_a_stage_may_take_a_share_of_the_automatic_length():
+    recipe = Recipe.load("kd", ("stages.0.epochs=3/4 auto",))
+    assert Recipe.from_data(recipe.to_data()) == recipe
+    assert steps_of(recipe.stages[0], 5000, None) == round(
+        0.75 * steps_of(Recipe.load("kd", (AUTO,)).stages[0], 5000, None)
+    )
+    assert settled(recipe, {"task": 5000})[0].stages[0].epochs == pytest.approx(0.75 * automatic_epochs(5000))
+    assert recipe.limited("auto", None, None) == recipe
+    assert Recipe.load("kd").limited("auto", None, None).stages[0].epochs == "auto"
+    for wrong in ("5/4 auto", "0/4 auto", "3/0 auto", "auto 3/4"):
+        with pytest.raises(UserError, match=r"stages.0.epochs"):
+            Recipe.load("kd", (f"stages.0.epochs={wrong}",))
+
+
 def test_shares_and_totals_of_steps_know_what_it_stands_for():
     recipe = Recipe.load("hid-seq", ("stages.0.epochs=auto", "stages.1.epochs=9.6"))
     sizes = {"task": 5_000}

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from layerstill.acts.agree import Agreement, More, agree
 from layerstill.acts.extra import gather
-from layerstill.acts.inputs import Model, model_at, read_recipe, read_task
+from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, recipe_for
 from layerstill.acts.start import Start
 from layerstill.data.copies import Augment
 from layerstill.data.extra import Unlabelled
@@ -60,7 +60,7 @@ class Filled:
 def cache(
     teacher: Model,
     data: Any,
-    recipe: str | Path | Recipe = "best",
+    recipe: str | Path | Recipe | None = None,
     student_layers: int | None = None,
     options: Options = Options(),
     init_from: str | Path | None = None,
@@ -81,12 +81,12 @@ def cache(
     where = options.cache.where
     if where in {"auto", "off"}:
         raise UserError(f"--cache {where}: name a directory, such as ./{where}, which runs then share")
-    recipe = read_recipe(recipe)
+    named = None if recipe is None else read_recipe(recipe)
     more = More(unlabelled, augment)
     with showing(options.progress), model_at(teacher, tokenizer) as (place, _):
         start = Start.of(init_from, student)
         task = read_task(data, place, labels)
-        agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
+        agreed = agree(place, task, recipe_for(named, task), student_layers, options, start, ood, supplementary, more)
         agreed = agreed.joined_by(gather(agreed))
         note([*agreed.notices, *(agreed.extra.notices if agreed.extra else ())])
         return _fill(agreed)

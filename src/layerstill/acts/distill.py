@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from layerstill.acts.agree import Agreement, More, agree
 from layerstill.acts.extra import gather
-from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
+from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, recipe_for, start_of
 from layerstill.acts.rates import Rate, apply_rate, refuse_untaught, tuned
 from layerstill.acts.rungs import Judge, Train, Trial
 from layerstill.acts.start import Start
@@ -45,7 +45,7 @@ log = logging.getLogger("layerstill")
 def distill(
     teacher: Model | None,
     data: Any,
-    recipe: str | Path | Recipe = "best",
+    recipe: str | Path | Recipe | None = None,
     student_layers: int | None = None,
     output: str | Path | None = None,
     options: Options = Options(),
@@ -72,7 +72,8 @@ def distill(
         data: a `Task`, or whatever `Task.from_data` makes one of: a Dataset, DatasetDict or DataFrame, a list of
             (text, label), a list of texts with `labels`, a dictionary of these by split, or a path. It is taken for
             what the teacher's head is for.
-        recipe: a recipe, the name of a shipped one, or a file.
+        recipe: a recipe, the name of a shipped one, or a file; without it `best`, or `best-pairs` where an example has
+            two texts.
         student_layers: how many layers the student has; with `student`, all of its own unless fewer are asked for.
         output: becomes a plain model folder with a model card and the record of the run. Without it the folder is
             `runs/RECIPE-DIGEST` in the working directory, one for everything that makes a run another.
@@ -98,12 +99,13 @@ def distill(
 
     UserError for everything that does not fit together.
     """
-    recipe = apply_rate(read_recipe(recipe), learning_rate)
-    recipe.agree_on_supplementary(supplementary is not None)
+    named = None if recipe is None else read_recipe(recipe)
     refuse_untaught(learning_rate, probabilities)
     more, start = More(unlabelled, augment, probabilities, MoreTeachers.of(more_teachers)), Start.of(init_from, student)
     with showing(options.progress), model_at(start_of(teacher, start.name, probabilities), tokenizer) as (place, name):
         task = read_task(data, place, labels, Classes() if probabilities else None)
+        recipe = apply_rate(recipe_for(named, task), learning_rate)
+        recipe.agree_on_supplementary(supplementary is not None)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         task, recipe = agreed.task, agreed.recipe
         # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.

@@ -233,8 +233,7 @@ def _settled(
     recipe: Recipe, train: Blocks, length: Length, folder: RunFolder, agreed: _Agreed, options: Options
 ) -> Recipe:
     """The recipe with its stages as long as tokens or hours say, in the proportions that it has."""
-    natural = [stage.epochs for stage in recipe.stages]
-    numbers = [1.0 if epochs == "auto" else float(epochs) for epochs in natural]
+    numbers = [float(stage.automatic or stage.epochs) for stage in recipe.stages]
     if length.tokens is not None:
         share = length.tokens / train.tokens / sum(numbers)
         return recipe.with_epochs([_least(number * share, train, recipe, i) for i, number in enumerate(numbers)])

@@ -12,7 +12,7 @@ from layerstill.data.probabilities import OPTION, Probabilities
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import HEADS, Head, head_of
-from layerstill.names import TEXT_TASK, refuse_unknown_task
+from layerstill.names import TEXT_TASK, default_recipe, refuse_unknown_task
 from layerstill.recipe import Recipe
 from layerstill.training.models import load_config, load_tokenizer
 
@@ -144,6 +144,11 @@ def read_recipe(recipe: str | Path | Recipe) -> Recipe:
     if not isinstance(recipe, str | Path):
         raise UserError(f"recipe: a name, a file or a Recipe is expected, got {type(recipe).__name__}")
     return Recipe.load(recipe)
+
+
+def recipe_for(recipe: Recipe | None, task: Task) -> Recipe:
+    """The recipe, or without one that which suits the examples of a task."""
+    return Recipe.load(default_recipe(task.paired)) if recipe is None else recipe
 
 
 def has_no_splits(data: Any) -> bool:

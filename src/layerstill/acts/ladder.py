@@ -129,7 +129,7 @@ def climb_down(
     students += _narrower(config, depths[len(depths) // 2]) if spent.narrower else []
     if student is not None:
         students.append(_named(student, task))
-    candidates = tuple(candidates_of(spent))
+    candidates = tuple(candidates_of(spent, task.paired))
     updates = _length(candidates[0], task, teacher, config, spent, options)
     rungs = tuple(sorted({min(max(round(updates * share), 20), updates) for share in spent.rungs}))
     overrides = _overrides(config, max_mb)

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from layerstill.acts.agree import Agreement, More, agree
 from layerstill.acts.extra import gather, most
-from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, start_of
+from layerstill.acts.inputs import Model, model_at, read_recipe, read_task, recipe_for, start_of
 from layerstill.acts.rates import Rate, apply_rate, rate_notice, refuse_untaught, trials_of
 from layerstill.acts.start import Start
 from layerstill.data.copies import Augment
@@ -55,7 +55,7 @@ BUDGET = 15.0
 def plan(
     teacher: Model | None,
     data: Any,
-    recipe: str | Path | Recipe = "best",
+    recipe: str | Path | Recipe | None = None,
     student_layers: int | None = None,
     options: Options = Options(),
     init_from: str | Path | None = None,
@@ -81,12 +81,13 @@ def plan(
     """
     begun = time.perf_counter()
     imports = process_age()
-    recipe = apply_rate(read_recipe(recipe), learning_rate)
-    recipe.agree_on_supplementary(supplementary is not None)
+    named = None if recipe is None else read_recipe(recipe)
     refuse_untaught(learning_rate, probabilities)
     more, start = More(unlabelled, augment, probabilities, MoreTeachers.of(more_teachers)), Start.of(init_from, student)
     with model_at(start_of(teacher, start.name, probabilities), tokenizer) as (place, _):
         task = read_task(data, place, labels, Classes() if probabilities else None)
+        recipe = apply_rate(recipe_for(named, task), learning_rate)
+        recipe.agree_on_supplementary(supplementary is not None)
         agreed = agree(place, task, recipe, student_layers, options, start, ood, supplementary, more)
         agreed = agreed.joined_by(gather(agreed, ask_models=False))
     train, head, readers = agreed.task.splits["train"], agreed.task.head, agreed.readers

@@ -19,6 +19,7 @@ from layerstill.commands.options import (
     Verbosity,
 )
 from layerstill.commands.recipe_options import RecipeOptions, StageOptions
+from layerstill.names import default_recipe
 
 
 @bundled
@@ -50,9 +51,9 @@ def cache(
     quiet = verbosity.setup()
     from layerstill import acts
 
-    the_recipe = recipe.read(stages)
-    texts = supplementary.read(the_recipe, needed=False)
     task = regime.read(data, run.seed)
+    the_recipe = recipe.read(stages, default_recipe(task.paired))
+    texts = supplementary.read(the_recipe, needed=False)
     sets = ood.read(task, data)
     options = run.read(quiet, CacheOptions(where, cache_budget))
     layers, start, more = recipe.student_layers, recipe.init_from, extra.read(data)

@@ -15,7 +15,7 @@ from layerstill.commands.options import (
 from layerstill.commands.push import PushOptions
 from layerstill.commands.recipe_options import RecipeOptions, StageOptions
 from layerstill.commands.running_text import RunningTextOptions
-from layerstill.names import TEXT_TASK
+from layerstill.names import TEXT_TASK, default_recipe
 
 
 @bundled
@@ -58,9 +58,9 @@ def distill(
     text.refuse()
     from layerstill import acts
 
-    the_recipe = recipe.read(stages)
-    texts = supplementary.read(the_recipe)
     task = regime.read(data, run.seed)
+    the_recipe = recipe.read(stages, default_recipe(task.paired))
+    texts = supplementary.read(the_recipe)
     sets = ood.read(task, data)
     options = run.read(quiet, cache)
     layers, start = recipe.student_layers, recipe.init_from

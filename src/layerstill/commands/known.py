@@ -20,7 +20,8 @@ def known_task(name: str | None) -> str | None:
     return name
 
 
-def known_recipe(name: str) -> str:
+def known_recipe(name: str | None) -> str | None:
     """A recipe's name or file; UserError for what can be neither."""
-    refuse_unknown_recipe(name)
+    if name is not None:
+        refuse_unknown_recipe(name)
     return name

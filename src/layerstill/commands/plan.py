@@ -11,6 +11,7 @@ from layerstill.commands.common import names
 from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, SupplementaryOptions, Teacher
 from layerstill.commands.options import CacheOptions, OodOptions, RegimeOptions, RunOptions, TaskOptions, Verbosity
 from layerstill.commands.recipe_options import RecipeOptions, StageOptions
+from layerstill.names import default_recipe
 
 
 @bundled
@@ -38,9 +39,9 @@ def plan(
     from layerstill import acts
     from layerstill.reporting.plan import plan_data, print_plan
 
-    the_recipe = recipe.read(stages)
-    texts = supplementary.read(the_recipe)
     task = regime.read(data, run.seed)
+    the_recipe = recipe.read(stages, default_recipe(task.paired))
+    texts = supplementary.read(the_recipe)
     sets = ood.read(task, data)
     options = run.read(quiet, cache)
     layers, start = recipe.student_layers, recipe.init_from

@@ -12,10 +12,11 @@ from layerstill.errors import UserError
 
 RECIPE = "Recipe"
 RecipeName = Annotated[
-    str,
+    Optional[str],
     typer.Option(
         "--recipe",
-        help="A recipe by name (`layerstill recipes list`) or a YAML file.",
+        help="A recipe by name (`layerstill recipes list`) or a YAML file; without it `best`, or `best-pairs` "
+        "where an example has two texts.",
         autocompletion=complete_recipe,
         callback=known_recipe,
     ),
@@ -103,15 +104,16 @@ class RecipeOptions:
     """How a student is made of a teacher."""
 
     student_layers: StudentLayers = None
-    recipe: RecipeName = "best"
+    recipe: RecipeName = None
     init: Init = None
     init_from: InitFrom = None
     student: Student = None
 
-    def read(self, stages: StageOptions) -> Any:
-        """The recipe with what the command line overrides."""
+    def read(self, stages: StageOptions, default: str) -> Any:
+        """The recipe, `default` if none is named, with what the command line overrides."""
+        name = self.recipe or default
         if self.init is None:
-            return stages.read(self.recipe)
+            return stages.read(name)
         from layerstill.students.initialisation import parse_initialisation
 
-        return stages.read(self.recipe, (f"student.initialisation={json.dumps(parse_initialisation(self.init))}",))
+        return stages.read(name, (f"student.initialisation={json.dumps(parse_initialisation(self.init))}",))

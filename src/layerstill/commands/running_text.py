@@ -1,6 +1,6 @@
 """`layerstill distill --task text`: the options of running text, and those that it has no use for."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -76,15 +76,12 @@ class RunningTextOptions:
         from layerstill.acts.distill_text import DEFAULT_RECIPE, Length, distill_text
         from layerstill.data.text.packing import Corpus
 
-        chosen = recipe if recipe.recipe != RecipeOptions().recipe else _named(recipe, DEFAULT_RECIPE)
         corpus = Corpus.at(data.data, columns[0] if columns else None)
         length = Length(self.max_tokens, self.max_hours)
         layers, start = recipe.student_layers, recipe.init_from
-        return distill_text(teacher, corpus, chosen.read(stages), layers, output, options, start, length)
-
-
-def _named(recipe: RecipeOptions, name: str) -> RecipeOptions:
-    return replace(recipe, recipe=name)
+        return distill_text(
+            teacher, corpus, recipe.read(stages, DEFAULT_RECIPE), layers, output, options, start, length
+        )
 
 
 def _refuse_given(bundles: tuple[Any, ...]) -> None:

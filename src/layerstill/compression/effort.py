@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerstill.errors import UserError, nearest
+from layerstill.names import default_recipe
 from layerstill.recipe import Recipe
 
 
@@ -82,9 +83,12 @@ class Candidate:
         return Recipe.from_data(data, "compress")
 
 
-def candidates_of(effort: Effort) -> Iterator[Candidate]:
-    """Everything that competes under an effort, the likeliest first: of equal scores the first one wins."""
-    for recipe in effort.recipes:
+def candidates_of(effort: Effort, paired: bool = False) -> Iterator[Candidate]:
+    """Everything that competes under an effort, the likeliest first: of equal scores the first one wins.
+
+    `paired`: examples have two texts, for which `best` is another recipe.
+    """
+    for recipe in (default_recipe(paired) if name == "best" else name for name in effort.recipes):
         for start in effort.starts:
             for rate in sorted(effort.rates, key=lambda r: (r != 1, r)):
                 yield Candidate(recipe, start, rate)

@@ -143,6 +143,12 @@ class Task:
         source = TaskSource(kind="tickets", text_columns=["text"], label_column="intent")
         return replace(task, name="tickets", notices=(), source=source)
 
+    @property
+    def paired(self) -> bool:
+        """Whether examples have two texts."""
+        first = next((text for split in self.splits.values() for text in split.texts), ())
+        return not self.head.per_token and len(first) == 2
+
     def with_label_order(self, names: tuple[str, ...]) -> "Task":
         """The same task with its outputs numbered as `names`, which has them all, has them."""
         places = [names.index(name) for name in self.labels]

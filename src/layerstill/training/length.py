@@ -20,7 +20,9 @@ def automatic_epochs(examples: int) -> float:
 
 def epochs_of(stage: Stage, examples: int) -> float:
     """Passes of a stage over so many training examples."""
-    return automatic_epochs(examples) if stage.epochs == "auto" else stage.epochs
+    if isinstance(stage.epochs, str):
+        return round(automatic_epochs(examples) * (stage.automatic or 1.0), 3)
+    return float(stage.epochs)
 
 
 def steps_of(stage: Stage, examples: int, max_steps: int | None) -> int:
@@ -38,7 +40,7 @@ def settled(recipe: Recipe, sizes: Mapping[str, int]) -> tuple[Recipe, list[str]
     notes = []
     for number, stage in enumerate(recipe.stages, 1):
         size = sizes.get(stage.data)
-        epochs.append(None if stage.epochs != "auto" or size is None else automatic_epochs(size))
+        epochs.append(None if stage.automatic is None or size is None else epochs_of(stage, size))
         if epochs[-1] is not None and size is not None:
             where = f"stage {number}, " if len(recipe.stages) > 1 else ""
             notes.append(f"{where}epochs: {epochs[-1]:g} (auto: {steps_of(stage, size, None):,} updates)")
