@@ -100,9 +100,15 @@ def linked(text: str) -> str:
 
 def length_of(stage: Stage) -> str:
     """How long a stage trains and how fast, in a sentence."""
-    epochs = "as many epochs as suit the number of examples" if stage.epochs == "auto" else f"{stage.epochs:g} epochs"
+    epochs = f"{float(stage.epochs):g} epochs" if stage.automatic is None else _automatic(stage)
     data = "" if stage.data == "task" else " on the texts of `--supplementary`"
     return f"{epochs}{data}, batches of {stage.batch_size}, learning rate {number_of(stage.learning_rate)}."
+
+
+def _automatic(stage: Stage) -> str:
+    many = "as many epochs as suit the number of examples"
+    share = str(stage.epochs).removesuffix("auto").strip()
+    return f"{share} of {many}" if share else many
 
 
 def terms_of(stage: Stage) -> list[str]:
