@@ -43,6 +43,16 @@ def test_plain_folders_are_read_wherever_they_are(tmp_path):
     assert alone[0].metrics == {"accuracy": 0.8, "f1": pytest.approx(0.88)}
 
 
+def test_a_run_on_running_text_has_no_score_to_compare(tmp_path):
+    """Its first number is a loss, of which less is better."""
+    write_run(tmp_path / "good", result("kd", "mrpc", 0, 0.7))
+    write_run(tmp_path / "text", result("text-att-mse", "text", 0, 0.9) | {"text": {"documents": 3}})
+    good, text = read_runs(tmp_path)
+    assert (good.status, text.status) == ("finished", "unscored")
+    assert "fine-tune the student" in text.error
+    assert len(cells([good, text])) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -1,4 +1,4 @@
-"""The runs below a folder, as their records say: finished, failed, unfinished, or damaged."""
+"""The runs below a folder, as their records say: finished, failed, unfinished, damaged, or unscored."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from layerstill.errors import UserError
 from layerstill.evaluation.predictions import load_predictions
 from layerstill.result import RESULT_FILE, Record
 
-Status = Literal["finished", "failed", "unfinished", "damaged"]
+Status = Literal["finished", "failed", "unfinished", "damaged", "unscored"]
 REGIME_SETTINGS = ("few_samples", "stratified", "keep", "long_tail", "label_noise", "noise", "transitions")
 """What is a setting of a regime; the rest of its record are counts."""
 WHOLE = "whole model"
@@ -252,6 +252,11 @@ def _run(
     if status == "failed":
         return RunRecord(name, folder, status, {}, place, error or "no reason is recorded", study)
     run = RunRecord(name, folder, status, data if isinstance(data, dict) else {}, place, error, study)
+    if not error and run.result.get("text"):
+        why = (
+            "running text gives losses, of which less is better; fine-tune the student on a task, and compare that run"
+        )
+        return RunRecord(name, folder, "unscored", {}, place, why, study)
     if not error:
         try:
             if not run.metrics or not all(abs(v) < float("inf") for v in run.metrics.values()):
