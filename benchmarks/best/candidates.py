@@ -47,10 +47,12 @@ def joint(
     return {"student": student, "stages": [_stage(objectives, rate, 1.0) | stage]}
 
 
-def staged(first: dict[str, Any], second: dict[str, Any], share: float, start: Any = SPREAD) -> dict[str, Any]:
+def staged(
+    first: dict[str, Any], second: dict[str, Any], share: float, start: Any = SPREAD, rate: float = 3e-4
+) -> dict[str, Any]:
     """Two stages, the first with this share of the updates."""
     student = {"initialisation": start, "embeddings": "frozen"}
-    return {"student": student, "stages": [_stage(first, 3e-4, share), _stage(second, 3e-4, 1 - share)]}
+    return {"student": student, "stages": [_stage(first, rate, share), _stage(second, rate, 1 - share)]}
 
 
 def _stage(objectives: dict[str, Any], rate: float, share: float) -> dict[str, Any]:
@@ -96,6 +98,8 @@ CANDIDATES: dict[str, Callable[[], dict[str, Any]]] = {
     "first-k-two-stage-long": lambda: staged(TERMS, LABELS | SOFT, 0.75, "first-k"),
     "first-k-terms-first": lambda: staged(TERMS, LABELS | SOFT | TERMS, 0.4, "first-k"),
     "first-k-terms-first-long": lambda: staged(TERMS, LABELS | SOFT | TERMS, 0.75, "first-k"),
+    "first-k-rate-1.5e-4": lambda: joint(LABELS | SOFT | TERMS, "first-k", 1.5e-4),
+    "first-k-terms-first-long-rate-1.5e-4": lambda: staged(TERMS, LABELS | SOFT | TERMS, 0.75, "first-k", 1.5e-4),
     "first-k-light-labels": lambda: joint(LIGHT | hidden(weight=50) | attention(weight=3), "first-k"),
     "last-k": lambda: joint(LABELS | SOFT | TERMS, "last-k"),
     "trained-embeddings": lambda: joint(LABELS | SOFT | TERMS, embeddings="copied"),
