@@ -1,6 +1,6 @@
 """Peak memory of distillation on running text by the size of the corpus.
 
-    python benchmarks/text_memory.py TEXTS [--megabytes 10 200]
+    python benchmarks/text_memory.py TEXTS [--megabytes 10 200] [--record FILE]
 
 TEXTS is a file or folder of plain text, of whose sentences corpora of these sizes are made, in another order each
 time. Every corpus is packed and trained on by a process of its own, `layerstill distill --task text`, whose largest
@@ -9,6 +9,7 @@ all-MiniLM-L6-v2, so that what the corpus takes is not lost in what the models t
 """
 
 import argparse
+import json
 import random
 import subprocess
 import sys
@@ -26,8 +27,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", type=Path)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[10, 200])
+    parser.add_argument("--record", type=Path)
     args = parser.parse_args()
     sentences = sentences_of(args.texts)
+    rows = []
     print("| corpus, MB | blocks, MB | peak, MB | seconds |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -38,7 +41,11 @@ def main() -> None:
             begun = time.monotonic()
             peak = peak_of(folder / "teacher", corpus, folder / f"out-{megabytes:g}", folder / f"blocks-{megabytes:g}")
             blocks = sum(path.stat().st_size for path in (folder / f"blocks-{megabytes:g}").rglob("*")) / 1e6
-            print(f"| {megabytes:g} | {blocks:.0f} | {peak:.0f} | {time.monotonic() - begun:.0f} |", flush=True)
+            rows.append({"corpus": megabytes, "blocks": round(blocks), "peak": round(peak)})
+            rows[-1]["seconds"] = round(time.monotonic() - begun)
+            print("| " + " | ".join(f"{value:g}" for value in rows[-1].values()) + " |", flush=True)
+    if args.record:
+        args.record.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
 
 def sentences_of(place: Path) -> list[str]:

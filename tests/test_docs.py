@@ -100,6 +100,13 @@ def test_the_tables_of_the_default_recipe_and_of_compress_are_those_of_their_rec
         assert "\n".join(lines_of(records)) in text
 
 
+def test_the_memory_of_a_corpus_is_that_of_its_record():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "text_memory.json").read_text("utf-8"))
+    told = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    for row in rows:
+        assert f"| {row['corpus']:g} | {row['blocks']} | {row['peak']} |" in told
+
+
 def test_the_readmes_first_table_is_a_row_of_the_record():
     records = json.loads((ROOT / "benchmarks" / "results" / "bars.json").read_text("utf-8"))
     rows = [row for record in records.values() for row in record["rows"]]
