@@ -30,6 +30,11 @@ class Hub(BaseHTTPRequestHandler):
             return self._answer(
                 {"name": "me", "type": "user"}, 200 if "right" in self.headers["authorization"] else 401
             )
+        if self.server.private is None:
+            self.send_response(404)
+            self.send_header("x-error-code", "RepoNotFound")
+            self.send_header("content-length", "0")
+            return self.end_headers()
         siblings = [{"rfilename": name} for name in self.server.files]
         return self._answer({"id": "me/small", "private": self.server.private, "siblings": siblings, "sha": "0" * 40})
 
@@ -54,6 +59,8 @@ class Hub(BaseHTTPRequestHandler):
             one = json.loads(line)
             if one["key"] == "file":
                 self.server.files[one["value"]["path"]] = base64.b64decode(one["value"]["content"])
+            if one["key"] == "deletedFile":
+                del self.server.files[one["value"]["path"]]
         return self._answer({"commitUrl": f"{self._home}/me/small/commit/{'0' * 40}", "commitOid": "0" * 40})
 
     def _answer(self, data, status=200):
@@ -119,7 +126,16 @@ def test_an_export_goes_up_with_its_run_in_one_commit_and_privately(place, hub):
         assert str(ROOT).encode() not in content, name
     assert json.loads(hub.files["result.json"])["teacher"] == "teacher"
     assert command(words, hub).returncode == 0  # our own repository is brought up to date
-    hub.files = {"app.py": b"mine"}
+    hub.files |= {"model-00001-of-00002.safetensors": b"old", "vocab.txt": b"old", "notes.txt": b"mine"}
+    assert command(words, hub).returncode == 0
+    assert "notes.txt" in hub.files
+    assert not {"vocab.txt", "model-00001-of-00002.safetensors"} & set(hub.files), "an earlier model's"
+    hub.private = False
+    done = command(words, hub)
+    assert done.returncode == 2
+    assert "everybody sees this repository; add --public" in done.stderr
+    assert command(f"{words} --public", hub).returncode == 0
+    hub.private, hub.files = True, {"app.py": b"mine"}
     done = command(words, hub)
     assert done.returncode == 2
     assert "--push-to-hub me/small: the repository holds something else (app.py); name another" in done.stderr
@@ -184,8 +200,25 @@ def test_nothing_of_an_unfinished_run_is_gathered(place, tmp_path):
 
 
 def test_paths_become_names():
-    text = json.dumps({"a": "/home/me/data/x.csv", "b": ["C:\\Users\\me\\m", "~/m"], "c": "org/model", "d": "1/2 / 3"})
-    found = json.loads(without_places(text, {}, True))
-    assert found == {"a": "x.csv", "b": ["m", "m"], "c": "org/model", "d": "1/2 / 3"}
+    said = {"a": "/usr/me/data/x.csv", "b": ["C:\\Users\\me\\m", "~/m"], "c": "org/model", "d": "1/2 / 3"}
+    said |= {"e": "mnli=/usr/glue", "f": "file:///usr/me/x", "g": "/r/politics"}
+    found = json.loads(without_places(json.dumps(said), {}, True))
+    expected = {"a": "x.csv", "b": ["m", "m"], "c": "org/model", "d": "1/2 / 3"}
+    assert found == expected | {"e": "mnli=glue", "f": "x", "g": "/r/politics"}
     card = without_places("made from /home/me/teacher, see /home/me/teacher-2", {"/home/me/teacher": "teacher"}, False)
     assert card == "made from teacher, see /home/me/teacher-2"
+
+
+def test_labels_and_tokens_that_look_like_paths_stay_what_they_are(place, tmp_path):
+    import shutil
+
+    folder = tmp_path / "s"
+    shutil.copytree(place / "student", folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config |= {"id2label": {"0": "/usr/share", "1": "/etc/hosts", "2": "x"}, "_name_or_path": "/usr/me/teacher"}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    tokenizer = (folder / "tokenizer.json").read_text("utf-8").replace('"film"', '"/usr/film"')
+    (folder / "tokenizer.json").write_text(tokenizer, "utf-8")
+    files = gathered(folder)
+    assert json.loads(files["config.json"]) == config | {"_name_or_path": "teacher"}
+    assert files["tokenizer.json"] == folder / "tokenizer.json"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -51,6 +52,12 @@ Length = Annotated[
     WrapValidator(_length),
 ]
 """A number of epochs, `auto`, or a share of that: `3/4 auto`."""
+
+
+def automatic_length(share: Fraction) -> str:
+    """The word for a share of the automatic length, of at most 1."""
+    share = min(share, Fraction(1)).limit_denominator(99)
+    return "auto" if share == 1 else f"{share} auto"
 
 
 class Optimiser(Spec):
@@ -139,13 +146,18 @@ class Stage(Spec):
         return self
 
     @property
-    def automatic(self) -> float | None:
-        """The share of the automatic length that it trains for; None for a number of epochs."""
+    def share(self) -> Fraction | None:
+        """Of the automatic length, that it trains for; None for a number of epochs."""
         if not isinstance(self.epochs, str):
             return None
         found = _AUTOMATIC.fullmatch(self.epochs)
         assert found is not None
-        return int(found[1]) / int(found[2]) if found[1] else 1.0
+        return Fraction(int(found[1]), int(found[2])) if found[1] else Fraction(1)
+
+    @property
+    def automatic(self) -> float | None:
+        """The same as a number."""
+        return None if self.share is None else float(self.share)
 
     def refuse_split_batches(self) -> None:
         """UserError if an objective takes the examples of a whole step at once, so that accumulation is not for it."""

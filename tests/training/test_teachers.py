@@ -12,6 +12,7 @@ from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
 from layerstill.heads import Classes, MultiLabel, Scores
 from layerstill.recipe import Recipe
+from layerstill.training import teachers
 from layerstill.training.arguments import Options
 from layerstill.training.teachers import MoreTeachers, Said
 from tests.other_tokenizer import save_other
@@ -79,7 +80,7 @@ def test_teachers_count_by_their_score_on_dev(task):
 
 def test_one_more_teacher_that_is_the_same_changes_nothing(place, task, tmp_path):
     """A copy of the first teacher: the mean of both is what it says, for logits beside other terms and alone."""
-    save_tiny(tmp_path / "copy", sharp=2.0)
+    save_tiny(tmp_path / "copy", sharp=2.0, classifier_dropout=0.25)  # which only training would know
     for name, recipe in (("kd", short()), ("best", short("best"))):
         more = [tmp_path / "copy"]
         distill(str(place / "first"), task, recipe, 2, tmp_path / f"{name}-two", QUIET, more_teachers=more)
@@ -97,7 +98,7 @@ def test_outputs_meet_by_name_and_every_teacher_reads_with_its_own_tokens(place,
     first = str(place / "first")
     several = MoreTeachers(names)
     assert several.check(first, task, 32) == []
-    said = several.ask(first, task, [task.splits["train"]], 32, place / "kept", "key")
+    said = several.ask(first, task, [task.splits["train"]], 32, place / "kept")
     text = task.splits["train"].texts[3]
     for number, name in enumerate((first, *names)):
         model = AutoModelForSequenceClassification.from_pretrained(name).eval()
@@ -108,19 +109,39 @@ def test_outputs_meet_by_name_and_every_teacher_reads_with_its_own_tokens(place,
         np.testing.assert_allclose(said.logits[number, said.texts.index(text)], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_answers_are_kept_for_a_run_that_is_resumed_and_for_no_other(place, task, tmp_path):
+def test_answers_are_kept_by_teacher_and_texts(place, task, tmp_path):
+    """For a run that is resumed, and for other runs on the same texts; whatever the path a teacher is given by."""
     names = MoreTeachers((str(place / "turned"),))
     first, train = str(place / "first"), [task.splits["train"]]
-    said = names.ask(first, task, train, 32, tmp_path, "key")
-    kept = next(tmp_path.glob("teachers-*.safetensors"))
-    told = kept.stat().st_mtime_ns
-    again = names.ask(first, task, train, 32, tmp_path, "key")
-    assert kept.stat().st_mtime_ns == told
+
+    def kept() -> dict[str, int]:
+        return {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("answers-*.safetensors")}
+
+    said = names.ask(first, task, train, 32, tmp_path)
+    told = kept()
+    assert len(told) == 2
+    again = MoreTeachers((f"{place}/./turned",)).ask(first, task, train, 32, tmp_path, "first")
+    assert kept() == told
     np.testing.assert_array_equal(again.logits, said.logits)
-    kept.write_bytes(kept.read_bytes()[:100])  # damaged: asked again
-    np.testing.assert_array_equal(names.ask(first, task, train, 32, tmp_path, "key").logits, said.logits)
-    names.ask(first, task, train, 32, tmp_path, "another key")
-    assert len(list(tmp_path.glob("teachers-*.safetensors"))) == 2
+    assert again.record()[0]["teacher"] == "first"
+    assert again.seconds == said.seconds > 0
+    for name in told:
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])  # damaged: asked again
+    np.testing.assert_array_equal(names.ask(first, task, train, 32, tmp_path).logits, said.logits)
+    names.ask(first, task, [], 32, tmp_path)
+    assert len(kept()) == 4, "other texts"
+
+
+def test_rates_are_tried_with_all_teachers_which_are_asked_once(place, task, tmp_path, monkeypatch):
+    """Answers about the slice and about everything: two files a teacher, however many rates are tried."""
+    asked = []
+    answers = teachers._answers
+    monkeypatch.setattr(teachers, "_answers", lambda name, *rest: asked.append(name) or answers(name, *rest))
+    more = [place / "turned"]
+    found = distill(place / "first", task, short(), 2, tmp_path / "s", QUIET, learning_rate="auto", more_teachers=more)
+    assert found.record.tuning is not None
+    assert len(asked) == 4
+    assert not list((tmp_path / "s").rglob("answers-*"))
 
 
 @pytest.mark.parametrize("recipe", ["kd", "best"])
@@ -164,8 +185,8 @@ def test_what_is_refused(place, task, tmp_path):
             plan(first, of, recipe, 2, QUIET, more_teachers=names, speed=False, **more)
         return str(caught.value)
 
-    assert "it would count twice" in refused(first)
-    assert "it would count twice" in refused(place / "turned", place / "turned")
+    assert "would count twice" in refused(first)
+    assert "would count twice" in refused(place / "turned", f"{place}/./turned")
     save_tiny(tmp_path / "four", labels=4, names=["bad", "fine", "good", "great"])
     assert "give teachers of the same labels" in refused(tmp_path / "four")
     save_tiny(tmp_path / "odd", names=["red", "green", "blue"])
@@ -193,6 +214,6 @@ def test_two_teachers_in_one_word_are_told_apart(place, call):
 def test_texts_of_every_stage_are_asked_about(place, task):
     """Answers are found by text, so splits of other texts must have been named."""
     split = Split([("a film the plot",)], [0])
-    said = MoreTeachers((str(place / "turned"),)).ask(str(place / "first"), task, [split], 32, place / "kept2", "key")
+    said = MoreTeachers((str(place / "turned"),)).ask(str(place / "first"), task, [split], 32, place / "kept2")
     assert said.of(split).shape == (1, 3)
     assert said.of(task.splits["dev"]).shape == (9, 3)

@@ -38,6 +38,8 @@ ENOUGH = 98.0
 RENEWED = {"teacher", "threads", "students"}
 """Settings that may differ from those of a finished folder: its students stay, what is new is trained, and all are
 measured again."""
+DECIDED = {"candidates", "updates", "rungs"}
+"""Settings that nothing depends on once a folder is finished; another version may have others."""
 PAGE, README = "compress.html", "README.md"
 
 
@@ -147,7 +149,8 @@ def _open(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if folder.is_dir() and any(folder.iterdir()):
         try:
             there = read_json(folder / RECORD)
-            differing = [key for key in settings if key not in RENEWED and there.get(key) != settings[key]]
+            free = RENEWED | (DECIDED if "rows" in there else set())
+            differing = [key for key in settings if key not in free and there.get(key) != settings[key]]
         except (OSError, ValueError, AttributeError):
             raise UserError(f"--output {folder}: not empty, and not made by compress; choose a new folder") from None
         if differing:

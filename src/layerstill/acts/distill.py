@@ -1,6 +1,5 @@
 """The act `distill`."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from layerstill.reporting.facts import judge_of
 from layerstill.reporting.model_card import card_writer
 from layerstill.result import Result
 from layerstill.students.build import build_student, chosen_layers
+from layerstill.training.accounting import Spent
 from layerstill.training.arguments import Options, dtype_of
 from layerstill.training.models import adopt_padding, load_fine_tuned, with_weights_in
 from layerstill.training.reach import reach_notices
@@ -132,12 +132,13 @@ def distill(
 
                 def prepare(cut: Task) -> tuple[Train, Judge]:
                     first = place, cut, options, taught, student_layers, start.init_from, supplementary
-                    return trainer_for(*first, start.student, more_teachers)
+                    return trainer_for(*first, start.student, more_teachers, _answers_in(folder, options))
 
                 recipe = tuned(recipe, task, options, folder, prepare, sizes.get("supplementary", 0))
             elif recipe.needs_teacher:
                 note(reach_notices(recipe, sizes, options.max_steps))
-            said = _asked(agreed, place, folder) if agreed.more_teachers and recipe.needs_teacher else None
+            several = agreed.more_teachers is not None and recipe.needs_teacher
+            said = _asked(agreed, place, name, _answers_in(folder, options)) if several else None
             set_seed(options.seed)
             depth, spec = agreed.student_layers, recipe.student
             built = build_student(source, depth, spec, options.seed, agreed.config, agreed.vocabulary)
@@ -165,6 +166,7 @@ def distill(
                 extra=agreed.extra,
                 probabilities=probabilities,
                 said=said,
+                spent=Spent() if said is None else Spent(seconds=said.seconds, teacher_seconds=said.seconds),
                 describe=card_writer(recipe, task.head),
                 judge=judge,
             )
@@ -181,13 +183,20 @@ def trainer_for(
     supplementary: Supplementary | None = None,
     student: str | None = None,
     more_teachers: Sequence[str | Path] = (),
+    answers: Path | None = None,
 ) -> tuple[Train, Judge]:
     """What distils a trial on a task with its dev split, and how far the student is from the teacher's logits there, or
     from the gold labels unless it is `taught`.
 
-    The trial's own number of layers and start come before these.
+    The trial's own number of layers and start come before these. With `more_teachers` it is their mean that students
+    are measured by; `answers` is the folder where what they say is kept.
     """
-    says = TeacherSays.of(teacher, task, options.max_length) if taught else None
+    several = MoreTeachers.of(more_teachers)
+    if taught and several is not None and answers is not None:
+        said = several.ask(teacher, task, [task.splits["train"]], options.max_length, answers)
+        says: TeacherSays | None = TeacherSays(task, said.of(task.splits["dev"]), said.metrics)
+    else:
+        says = TeacherSays.of(teacher, task, options.max_length) if taught else None
 
     def train(trial: Trial, output: Path, how: Options) -> Result:
         layers, start = trial.student_layers or student_layers, trial.init_from or init_from
@@ -201,16 +210,21 @@ def trainer_for(
     return train, says.distance if says is not None else loss
 
 
-def _asked(agreed: Agreement, place: str, folder: RunFolder) -> Said:
+def _asked(agreed: Agreement, place: str, name: str, kept: Path) -> Said:
     """What the teachers say of everything that is trained on."""
     assert agreed.more_teachers is not None
     splits = [agreed.split(stage) for stage in agreed.recipe.stages]
-    key = json.dumps([folder.settings["teacher_fingerprint"], folder.settings["more_teacher_fingerprints"]])
-    said = agreed.more_teachers.ask(place, agreed.task, splits, agreed.options.max_length, folder.checkpoints, key)
+    said = agreed.more_teachers.ask(place, agreed.task, splits, agreed.options.max_length, kept, name)
     metric = agreed.task.metrics[0]
     each = ", ".join(f"{one['teacher']} {one[metric]:.4f} (weight {one['weight']:.2f})" for one in said.record())
     log.info("teachers on dev, %s: %s", metric, each)
     return said
+
+
+def _answers_in(folder: RunFolder, options: Options) -> Path:
+    """Where the answers of several teachers are kept: beside what the teacher gives away, which runs may share."""
+    where = options.cache.where
+    return folder.teacher_cache if where in {"auto", "off"} else Path(where)
 
 
 def _score_teacher(

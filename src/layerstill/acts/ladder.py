@@ -92,7 +92,11 @@ class Ladder:
 
     def recipe(self, candidate: Candidate, updates: int, student: Planned) -> Recipe:
         """A candidate's recipe for a student, with its stages as long as `updates` together say."""
-        start = () if student.model is None else ("student.initialisation=first-k",)  # it keeps all its layers
+        start: tuple[str, ...] = ()
+        if student.model is not None:
+            start = ("student.initialisation=first-k",)  # it keeps all its layers
+            # Its tokens may be others; a stage without anything else than states of tokens would be lost with its time.
+            candidate = replace(candidate, recipe="best" if candidate.recipe == "best-pairs" else candidate.recipe)
         recipe = candidate.resolved((*self.overrides, *student.overrides, *start))
         examples = len(self.task.splits["train"])
         recipe, _ = settled(recipe, {"task": examples})

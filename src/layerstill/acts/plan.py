@@ -28,7 +28,7 @@ from layerstill.progress import our_bars_only
 from layerstill.recipe import Recipe
 from layerstill.students.build import student_config
 from layerstill.training.arguments import Options, arithmetic_of
-from layerstill.training.models import adopt_padding
+from layerstill.training.models import adopt_padding, load_config
 from layerstill.training.plan import ExpectedSpeed, Plan, forward_tflop, make_plan
 from layerstill.training.reach import reach_notices
 from layerstill.training.run_time import (
@@ -109,7 +109,7 @@ def plan(
         teacher_tokens=lengths[1],
         arithmetic=arithmetic_of(options.precision),
         cache=options.cache,
-        ready=probabilities is not None,
+        ready=probabilities is not None or _answered(agreed),
     )
     made = replace(made, source=start.name or "teacher", left_out=agreed.left_out)
     if start.fresh:
@@ -124,6 +124,11 @@ def plan(
     if learning_rate == "auto":
         note([rate_notice(agreed.recipe, agreed.task, sizes, options)])
     return made
+
+
+def _answered(agreed: Agreement) -> bool:
+    """Whether several teachers say beforehand all that is asked of them, so that none runs in training."""
+    return agreed.more_teachers is not None and not any(stage.beyond_logits for stage in agreed.recipe.stages)
 
 
 def _measured(made: Plan, agreed: Agreement, start: float, tuned: bool, speed: bool) -> Plan:
@@ -165,6 +170,11 @@ def _seconds(
     found = run_time(recipe.stages, made.stages, amounts, pace)
     if found is None:
         return None
+    if agreed.more_teachers is not None:
+        configs = [agreed.config, *(load_config(name) for name in agreed.more_teachers.names)]
+        tflop = sum(forward_tflop(config, task.head, depth_of(config), tokens) for config in configs)
+        texts = sum(agreed.sizes.values()) + len(task.splits["dev"])
+        found = replace(found, asking=texts * taken[0].score * tflop / ours)
     if tuned:
         found = replace(found, trials=_trial_seconds(made, agreed, found, pace))
     return {name: round(value, 2) for name, value in asdict(found).items()} | {"total": round(found.total, 2)}
@@ -197,7 +207,7 @@ def _timed(made: Plan, agreed: Agreement, student: PretrainedConfig) -> tuple[Pl
             agreed.options,
             agreed.tokens,
         )
-        if agreed.probabilities is not None:
+        if agreed.probabilities is not None or _answered(agreed):
             taken = replace(taken, step=taken.step - taken.teacher, teacher=0.0)  # no teacher runs
         assert planned.steps is not None
         stages.append(planned.timed(taken, planned.steps * stage.batch_size / len(split)))

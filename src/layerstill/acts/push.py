@@ -6,19 +6,24 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 
-from layerstill.acts.upload import CARD, gathered
+from layerstill.acts.upload import CARD, gathered, written_here
 from layerstill.errors import UserError
 from layerstill.progress import our_bars_only
 from layerstill.result import RESULT_FILE
 from layerstill.training.model_files import first_line
 
 OPTION = "--push-to-hub"
-OURS = {RESULT_FILE, "export.json", "onnx/export.json"}
-"""Files by which a repository is known for one that we made."""
+OURS = ({RESULT_FILE, "recipe.yaml"}, {"export.json"}, {"onnx/export.json"})
+"""Files of which any set tells a repository for one that we made."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,9 @@ class Pushed:
     private: bool
 
 
-def refuse_unready(repo: str) -> None:
-    """UserError unless something could be uploaded to `repo` now: a name, a token that the hub knows, a network.
+def refuse_unready(repo: str, public: bool = False) -> None:
+    """UserError unless something could be uploaded to `repo` now: a name, a token that the hub knows, a network, and no
+    repository that everybody sees, unless `public`.
 
     Asked before the work begins, because that may take hours.
     """
@@ -49,6 +55,14 @@ def refuse_unready(repo: str) -> None:
         raise UserError(f"{OPTION} {repo}: no token of the hub is known here; run `hf auth login`, or set HF_TOKEN")
     with _explained(repo, "nothing was begun"):
         HfApi().whoami()
+        try:
+            seen = not HfApi().model_info(repo).private
+        except RepositoryNotFoundError:
+            return
+    if seen and not public:
+        raise UserError(
+            f"{OPTION} {repo}: everybody sees this repository; add --public if they may see this model, or name another"
+        )
 
 
 @our_bars_only()
@@ -60,24 +74,26 @@ def push_to_hub(folder: str | Path, repo: str, public: bool = False) -> Pushed:
 
     Args:
         folder: of a run, or one that `export` wrote.
-        repo: `USER/NAME`. It is made if it is not there, private unless `public`; one that is there keeps what it is.
-        public: whether everybody may see a repository that is made.
+        repo: `USER/NAME`. It is made if it is not there, private unless `public`.
+        public: whether everybody may see it.
 
     UserError for a run that is not complete, without a token or a network, and for a repository with anything else.
     """
     folder = Path(folder)
     files = gathered(folder)
-    refuse_unready(repo)
+    refuse_unready(repo, public)
     api = HfApi()
     with _explained(repo, f"{folder} is complete; the same command uploads it later"):
         api.create_repo(repo, private=not public, exist_ok=True)
         info = api.model_info(repo)
         there = {one.rfilename for one in info.siblings or ()} - {".gitattributes"}
-        if there and not there & OURS:
+        if there and not any(ours <= there for ours in OURS):
             raise UserError(
                 f"{OPTION} {repo}: the repository holds something else ({min(there)}); name another, which is made"
             )
-        operations = [
+        # What an earlier upload left there belongs to another model.
+        stale = sorted(name for name in there - set(files) if written_here(name))
+        operations = [CommitOperationDelete(name) for name in stale] + [
             CommitOperationAdd(name, BytesIO(content) if isinstance(content, bytes) else str(content))
             for name, content in files.items()
         ]
@@ -109,6 +125,8 @@ def _explained(repo: str, rest: str) -> Iterator[None]:
     except OfflineModeIsEnabled:
         raise UserError(f"{OPTION} {repo}: HF_HUB_OFFLINE is set; {rest}") from None
     except Exception as error:  # httpx, ssl and sockets have errors of their own for no network
-        if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
+        module = type(error).__module__
+        of_network = isinstance(error, OSError) and error.filename is None  # else it is of a file here
+        if not of_network and not module.startswith(("httpx", "httpcore", "requests")):
             raise
         raise UserError(f"{OPTION} {repo}: the hub cannot be reached ({type(error).__name__}); {rest}") from None

@@ -30,9 +30,10 @@ MODEL_FILES = (
 """What a model folder has besides its weights, as patterns of names."""
 RECORDS = (CARD, RESULT_FILE, "recipe.yaml")
 ONNX = "onnx"
-TEXTS = {".json", ".md", ".yaml", ".txt", ".py", ".jinja"}
-_LONG = 1_000_000
-"""Bytes of a text from which on it is a vocabulary, which knows no paths."""
+TOLD = {CARD, RESULT_FILE, RECORD, "recipe.yaml", "run.py"}
+"""What layerstill has written and may name any place; of a model's own files only some settings are places."""
+SETTINGS = ("*_path", "*_file", "*_dir")
+"""Keys of a model's own JSON files whose values may be places of this machine."""
 
 
 def gathered(folder: Path) -> dict[str, Path | bytes]:
@@ -66,24 +67,33 @@ def _export_in(folder: Path, prefix: str) -> dict[str, Path]:
     return {f"{prefix}{name}": folder / name for name in sorted(OWN) if (folder / name).is_file()}
 
 
+def written_here(name: str) -> bool:
+    """Whether a file of a repository is one that an upload may have written there."""
+    if name.startswith(f"{ONNX}/"):
+        return name.removeprefix(f"{ONNX}/") in OWN
+    patterns = (*MODEL_FILES, *RECORDS, *OWN, "model*.safetensors")
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
 def _cleaned(folder: Path, files: dict[str, Path]) -> dict[str, Path | bytes]:
     if link := next((path for path in files.values() if path.is_symlink()), None):
         raise UserError(f"{link}: a symbolic link, which could lead to anything on this machine; nothing is uploaded")
     places = _places(folder)
     found: dict[str, Path | bytes] = {}
     for name, path in files.items():
-        found[name] = path
-        if path.suffix in TEXTS and path.stat().st_size < _LONG:
-            text = path.read_text("utf-8")
-            if (clean := without_places(text, places, path.suffix == ".json")) != text:
-                found[name] = clean.encode()
+        clean = None
+        if path.name in TOLD:
+            clean = without_places(path.read_text("utf-8"), places, path.suffix == ".json")
+        elif path.name.endswith("config.json"):
+            clean = without_own_places(path.read_text("utf-8"))
+        found[name] = path if clean is None or clean == path.read_text("utf-8") else clean.encode()
     return found
 
 
 def without_places(text: str, places: dict[str, str], is_json: bool) -> str:
-    """A text with every path that it names cut down to its last part.
+    """A text of ours with every path that it names cut down to its last part.
 
-    `places` are paths that are known and what stands for them; of JSON, every string that is an absolute path is one.
+    `places` are paths that are known and what stands for them; of JSON, every string that is a path here is one.
     """
     if is_json:
         data = json.loads(text)
@@ -94,23 +104,38 @@ def without_places(text: str, places: dict[str, str], is_json: bool) -> str:
     return text
 
 
+def without_own_places(text: str) -> str:
+    """A model's own settings without the places that some of them name; labels and tokens stay as they are."""
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        return text
+    named = {key for key in data if any(fnmatch(key, pattern) for pattern in SETTINGS)}
+    short = {key: _shortened(value) if key in named else value for key, value in data.items()}
+    return text if short == data else json.dumps(short, indent=2, ensure_ascii=False) + "\n"
+
+
 def _shortened(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _shortened(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_shortened(one) for one in value]
-    if isinstance(value, str) and _is_place(value):
-        return _last(value)
+    if isinstance(value, str):
+        found = re.match(r"([\w-]+=)?(?:file://)?", value)  # mnli=FOLDER
+        assert found is not None
+        rest = value[found.end() :]
+        return (found[1] or "") + _last(rest) if _is_place(rest) else value
     return value
 
 
 def _is_place(text: str) -> bool:
-    """Whether a string is a path of one machine: an absolute one, or one that leads out of where it is written."""
+    """Whether a string is a path of one machine: one that leads out of where it is written, or begins with a folder
+    that there is here. `/r/politics` may be the name of a class."""
     if "\n" in text or len(text) < 3:
         return False
+    if re.match(r"[A-Za-z]:[\\/]", text) or text.startswith(("~/", "../")):
+        return True
     parts = Path(text).parts
-    windows = re.match(r"[A-Za-z]:[\\/]", text) is not None
-    return windows or (os.path.isabs(text) and len(parts) > 1) or text.startswith(("~/", "../"))
+    return os.path.isabs(text) and len(parts) > 1 and Path(*parts[:2]).exists()
 
 
 def _last(text: str) -> str:

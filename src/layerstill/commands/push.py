@@ -26,7 +26,7 @@ class PushOptions:
         ),
     ] = None
     public: Annotated[
-        bool, typer.Option("--public", help="Let everybody see what --push-to-hub makes.", rich_help_panel=RUN)
+        bool, typer.Option("--public", help="Let everybody see what --push-to-hub uploads.", rich_help_panel=RUN)
     ] = False
 
     def check(self) -> None:
@@ -36,7 +36,7 @@ class PushOptions:
         if self.push_to_hub is not None:
             from layerstill.acts.push import refuse_unready
 
-            refuse_unready(self.push_to_hub)
+            refuse_unready(self.push_to_hub, self.public)
 
     def push(self, folder: Path) -> None:
         """Upload a finished folder if that was asked for, and say where it is."""

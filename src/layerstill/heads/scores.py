@@ -106,14 +106,16 @@ class Scores(Head):
         return [Prediction(dict(zip(labels, row, strict=True)) if isinstance(row, list) else row) for row in rows]
 
     def one_answer(self, labels: Sequence[str], decided: Any, gold: Any) -> str:
-        spread, wanted = np.std(decided, axis=0), np.nanstd(gold, axis=0)
-        if len(decided) < 2 or np.any(spread >= FLAT * wanted):
-            return ""
-        said, spreads, wants = (
-            ", ".join(f"{x:.{digits}g}" for x in np.atleast_1d(values))
-            for values, digits in ((np.mean(decided, axis=0), 3), (spread, 2), (wanted, 2))
-        )
-        return f"nearly {said} for every text (standard deviation {spreads}; of the gold scores {wants})"
+        columns = [np.asarray(values, dtype=np.float64).reshape(len(values), -1).T for values in (decided, gold)]
+        flat = []
+        for name, said, wanted in zip(labels or ("",), *columns, strict=True):
+            known = wanted[~np.isnan(wanted)]
+            if len(known) < 2 or np.std(said) >= FLAT * np.std(known):
+                continue
+            spread = f"standard deviation {np.std(said):.2g}; of the gold scores {np.std(known):.2g}"
+            whose = f" of {name!r}" if len(labels) > 1 else ""
+            flat.append(f"nearly {np.mean(said):.3g}{whose} for every text ({spread})")
+        return ", and ".join(flat)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ DETAILS = {
     "unlabelled": "unlabelled texts",
     "augment": "copies",
     "teacher_probabilities": "probabilities",
-    "more_teachers": "more teachers",
+    "more_teacher_fingerprints": "more teachers",
     "max_steps": "max steps",
     "max_length": "max length",
     "precision": "precision",
@@ -169,6 +169,11 @@ def _copies(runs: Sequence[RunRecord]) -> list[str]:
     return found
 
 
+def _more_teachers(runs: Sequence[RunRecord]) -> list[str]:
+    named = [_settings(run).get("more_teachers") or [] for run in runs]
+    return [word(", ".join(PurePath(str(name)).name for name in names) or "none") for names in named]
+
+
 def _columns(runs: Sequence[RunRecord]) -> list[str]:
     return [word(get(run.result.get("teacher_probabilities"), "columns") or "none") for run in runs]
 
@@ -179,6 +184,7 @@ _WORDS: dict[str, tuple[Callable[[Sequence[RunRecord]], list[str]], ...]] = {
     "supplementary texts": (_sources("supplementary"),),
     "unlabelled texts": (_sources("unlabelled"),),
     "copies": (_copies,),
+    "more teachers": (_more_teachers,),
     "probabilities": (_columns, _sources("teacher_probabilities")),
 }
 """Of details that are fingerprints, what may be said in their place, the best first."""

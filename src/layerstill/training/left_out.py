@@ -1,12 +1,13 @@
 """What a recipe loses where student and teacher have other tokens: the objectives that compare token by token."""
 
 from collections.abc import Callable
+from fractions import Fraction
 
 from layerstill.errors import UserError
 from layerstill.heads import Head
 from layerstill.knowledge.objective import Objective
 from layerstill.names import shipped_recipes
-from layerstill.recipe import Recipe, Stage
+from layerstill.recipe import Recipe, Stage, automatic_length
 
 
 def without_token_terms(
@@ -18,7 +19,9 @@ def without_token_terms(
     teacher nor gold labels are left. UserError if nothing of the teacher is left; it names the shipped recipes that
     lose nothing and that `fits` the two models. `student` is what `--student` says.
     """
-    stages, lines = [], []
+    stages: list[Stage] = []
+    lines: list[str] = []
+    lost = Fraction(0)
     for number, stage in enumerate(recipe.stages, 1):
         out = _left_out(stage, head)
         kept = {name: o for name, o in stage.objectives.items() if name not in out}
@@ -27,6 +30,8 @@ def without_token_terms(
             stages.append(stage.model_copy(update={"objectives": kept}) if out else stage)
         else:
             lines.append(f"stage {number} is left out, because nothing of the teacher is left in it")
+            lost += stage.share or 0
+    stages = _longer(stages, lost)
     reduced = recipe if not lines else recipe.model_copy(update={"stages": stages})
     if recipe.needs_teacher and not reduced.needs_teacher:
         raise UserError(
@@ -35,6 +40,15 @@ def without_token_terms(
             "or a student with the teacher's tokenizer"
         )
     return reduced, lines
+
+
+def _longer(stages: list[Stage], lost: Fraction) -> list[Stage]:
+    """The stages, of which the first with a share of the automatic length gets another share as well."""
+    at = next((i for i, stage in enumerate(stages) if stage.share), None)
+    if not lost or at is None:
+        return stages
+    longer = stages[at].model_copy(update={"epochs": automatic_length(lost + (stages[at].share or 0))})
+    return [longer if i == at else stage for i, stage in enumerate(stages)]
 
 
 def _left_out(stage: Stage, head: Head) -> dict[str, str]:

@@ -5,9 +5,12 @@ They must see the same output folder, because every process reads the checkpoint
 
 import atexit
 import os
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
+
+PATIENCE = timedelta(days=2)
 
 
 def count() -> int:
@@ -49,7 +52,9 @@ def was_left(error: BaseException) -> bool:
 def _state() -> PartialState:
     # Made before anything of transformers needs it, with the back end that it would choose.
     known = torch.distributed.is_initialized()
-    state = PartialState() if torch.cuda.is_available() else PartialState(cpu=True)
+    # The others wait while the first packs a corpus, fills a cache or asks several teachers, which may take hours.
+    patience = {} if known else {"timeout": PATIENCE}
+    state = PartialState(**patience) if torch.cuda.is_available() else PartialState(cpu=True, **patience)
     if not known:
         atexit.register(torch.distributed.destroy_process_group)
     return state

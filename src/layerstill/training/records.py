@@ -34,7 +34,7 @@ SOURCE = "source"
 """Key of what the task was read from."""
 KEPT = {"tuning", "steps"}
 """What a run finds out and keeps, so that it knows it when it goes on."""
-PLACES = {"teacher", "model", "init_from", "student", "augment_model", "data_checks", SOURCE, *KEPT}
+PLACES = {"teacher", "more_teachers", "model", "init_from", "student", "augment_model", "data_checks", SOURCE, *KEPT}
 """Settings that make no run another: a model is what its fingerprint says, under whatever path it was given, and what
 was found out follows from the others."""
 RUNS = Path("runs")

@@ -46,11 +46,13 @@ class RunTime:
     saving: float
     trials: float = 0.0
     """For a learning rate, before the run."""
+    asking: float = 0.0
+    """Of several teachers about all texts."""
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.start + self.training + self.evaluation + self.saving + self.trials
+        return self.start + self.training + self.evaluation + self.saving + self.trials + self.asking
 
 
 @dataclass(frozen=True)

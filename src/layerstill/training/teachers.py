@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,8 +46,9 @@ class MoreTeachers:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, names: Sequence[str | Path]) -> "MoreTeachers | None":
+    def of(cls, names: Sequence[str | Path] | str | Path) -> "MoreTeachers | None":
         """None for no names; UserError for what is no name."""
+        names = [names] if isinstance(names, str | Path) else names
         for name in names:
             if not isinstance(name, str | Path):
                 raise UserError(
@@ -61,12 +63,15 @@ class MoreTeachers:
         `task` has its outputs in the first teacher's order.
         """
         task.head.refuse_mean(OPTION)
-        notices = []
-        for number, name in enumerate(self.names):
-            if name in (first, *self.names[:number]):
-                raise UserError(f"{OPTION} {name}: it would count twice; name each teacher once")
+        notices, prints = [], {fingerprint(first, load_config(first))}
+        for name in self.names:
             config = load_config(name, task.head)
             require_head(name, config, task.head)
+            if (own := fingerprint(name, config)) in prints:
+                raise UserError(
+                    f"{OPTION} {name}: the same model is there already, and would count twice; leave it out"
+                )
+            prints.add(own)
             usable_length(max_length, load_tokenizer(name, config), config, f"teacher {name}")
             places, said = _places(task, config, name)
             if len(set(places)) != config.num_labels:
@@ -84,25 +89,31 @@ class MoreTeachers:
             "more_teacher_fingerprints": [fingerprint(name, load_config(name)) for name in self.names],
         }
 
-    def ask(self, first: str, task: Task, splits: Iterable[Split], max_length: int, folder: Path, key: str) -> "Said":
-        """What the teacher `first` and these say of the texts of `splits` and of dev.
+    def ask(
+        self, first: str, task: Task, splits: Iterable[Split], max_length: int, kept: Path, called: str = ""
+    ) -> "Said":
+        """What the teacher at `first`, which is `called` so, and these say of the texts of `splits` and of dev.
 
-        Answers are kept in `folder`, where the same run (`key`) finds them when it is resumed. Only the first of
-        several processes asks.
+        Every teacher's answers are kept in the folder `kept`, where the same run finds them when it is resumed, and
+        other runs on the same texts do. Only the first of several processes asks.
         """
-        names = (first, *self.names)
         asked = [*splits, task.splits["dev"]]
         texts = list(dict.fromkeys(text for split in asked for text in split.texts))
-        told = json.dumps([key, names, max_length, texts])
-        kept = folder / f"teachers-{hashlib.sha256(told.encode()).hexdigest()[:16]}.safetensors"
-        if processes.is_first() and _read(kept, names) is None:
-            each = {str(i): torch.tensor(_answers(name, task, texts, max_length)) for i, name in enumerate(names)}
-            folder.mkdir(parents=True, exist_ok=True)
-            write_tensors(kept, each)
-        processes.wait_for_all()
-        answers = _read(kept, names)
-        assert answers is not None
-        return Said(names, task, texts, answers)
+        logits, seconds = [], 0.0
+        for name in (first, *self.names):
+            file = kept / f"answers-{_key(name, task, texts, max_length)}.safetensors"
+            if processes.is_first() and _read(file) is None:
+                begun = time.perf_counter()
+                answers = torch.tensor(_answers(name, task, texts, max_length))
+                taken = torch.tensor(time.perf_counter() - begun, dtype=torch.float64)
+                kept.mkdir(parents=True, exist_ok=True)
+                write_tensors(file, {"logits": answers, "seconds": taken})
+            processes.wait_for_all()
+            found = _read(file)
+            assert found is not None
+            logits.append(found["logits"].numpy())
+            seconds += float(found["seconds"])
+        return Said((called or first, *self.names), task, texts, np.stack(logits), seconds)
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,13 @@ class Said:
     task: Task
     texts: list[Text]
     logits: np.ndarray
+    seconds: float = 0.0
+    """That asking took."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The first teacher's scores on dev."""
+        return self.task.score(self._on_dev(self.logits[0]))
 
     def of(self, split: Split) -> np.ndarray:
         """The logits of the teachers' mean for the examples of a split, `(n, C)`."""
@@ -149,9 +167,11 @@ class Said:
     def _places(self) -> dict[Text, int]:
         return {text: place for place, text in enumerate(self.texts)}
 
+    def _on_dev(self, logits: np.ndarray) -> np.ndarray:
+        return logits[[self._places[text] for text in self.task.splits["dev"].texts]]
+
     def _score(self, logits: np.ndarray) -> float:
-        rows = [self._places[text] for text in self.task.splits["dev"].texts]
-        return float(self.task.score(logits[rows])[self.task.metrics[0]])
+        return float(self.task.score(self._on_dev(logits))[self.task.metrics[0]])
 
 
 def _places(task: Task, config: PretrainedConfig, name: str) -> tuple[list[int], list[str]]:
@@ -176,10 +196,15 @@ def _answers(name: str, task: Task, texts: list[Text], max_length: int) -> np.nd
     return np.asarray(logits, dtype=np.float32)[:, _places(task, model.config, name)[0]]
 
 
-def _read(kept: Path, names: Sequence[str]) -> np.ndarray | None:
-    """The answers in a file, `(teachers, texts, C)`, if they are there."""
+def _key(name: str, task: Task, texts: list[Text], max_length: int) -> str:
+    told = [fingerprint(name, load_config(name)), task.labels, task.head.record(), max_length, texts]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _read(file: Path) -> dict[str, torch.Tensor] | None:
+    """The answers in a file, `logits` `(texts, C)` and `seconds`, if they are there."""
     try:
-        tensors = load_file(kept)
-        return np.stack([tensors[str(number)].numpy() for number in range(len(names))])
-    except (OSError, SafetensorError, KeyError, ValueError):
+        found: dict[str, torch.Tensor] = load_file(file)
+    except (OSError, SafetensorError):
         return None
+    return found if {"logits", "seconds"} <= set(found) else None

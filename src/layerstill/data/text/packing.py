@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from layerstill.atomic import read_json, write_json
@@ -22,6 +23,7 @@ from layerstill.progress import Task
 log = logging.getLogger("layerstill")
 
 STATE_FILE = "packed.json"
+LOCK_FILE = "packing.lock"
 BATCH = 512
 """Pieces of documents that are tokenised at a time."""
 SAMPLES = 64
@@ -108,11 +110,15 @@ def pack(
         raise UserError(f"--max-length {length}: blocks need {len(before) + len(after) + 1} to {LONGEST_BLOCK} tokens")
     identity = _identity(corpus, tokenizer, length, most)
     state = _state(folder, identity)
-    if state is None:
-        width = 2 if len(tokenizer) <= 2**16 else 4
-        state = Packed(identity, width=width, before=before, after=after)
-    if not state.done:
-        _Packer(folder, state, room, most).run(corpus, tokenizer)
+    if state is None or not state.done:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK_FILE):  # another run may pack the same corpus into a shared folder
+            state = _state(folder, identity)
+            if state is None:
+                width = 2 if len(tokenizer) <= 2**16 else 4
+                state = Packed(identity, width=width, before=before, after=after)
+            if not state.done:
+                _Packer(folder, state, room, most).run(corpus, tokenizer)
     if state.blocks < 2:
         raise UserError(f"--data {corpus.path}: {state.tokens} tokens in it, too few to train on")
     return state
