@@ -12,7 +12,9 @@ from layerstill.knowledge.mappings import MAPPINGS, layer_name, layer_number
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.signals import SIGNALS, HiddenStates
 from layerstill.knowledge.weights import Constant, Ramp, Unlock
-from layerstill.recipe import Recipe, recipe_json_schema, recipe_text, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe, recipe_json_schema
+from layerstill.recipe_files import recipe_text
 
 EXPECTED = (
     "finetune kd pkd tinybert minilm minilmv2 hid-cls hid-seq att-mse att-kl att-kl+val-kl att-kl+hid-seq "

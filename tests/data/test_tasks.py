@@ -165,7 +165,7 @@ def test_more_wrong_input(tmp_path):
     with pytest.raises(UserError, match=r"score 'yes' is not a finite number"):
         own(other, GOOD, kind="regression")
     texts = "text,label\n" + "".join(f"{'ab'[i % 2]},message number {i}\n" for i in range(60))
-    with pytest.raises(UserError, match="60 different labels in 60 rows; is it the text column"):
+    with pytest.raises(UserError, match="60 different labels in 60 rows; if it is the text column"):
         own(other, texts)
 
 

@@ -8,7 +8,8 @@ import torch
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.heads import Classes
 from layerstill.knowledge.mappings import Group, Last, Random, Uniform
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
 from tests.tiny import DECODERS, FAMILIES, batch, tiny_model
@@ -77,7 +78,7 @@ def test_every_shipped_recipe_trains_a_narrower_student(name):
 
 
 def test_a_width_that_relation_heads_do_not_divide_is_refused_with_those_that_do():
-    with pytest.raises(UserError, match="48 relation heads do not divide the student's width 24; use 1, 2, .*12, 24"):
+    with pytest.raises(UserError, match="48 relation heads do not divide the student's width 24; set .* to one of 1, 2, .*12, 24"):
         make(Recipe.load("minilmv2", ("student.hidden_size=24",)))
 
 

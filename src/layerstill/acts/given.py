@@ -97,7 +97,8 @@ class Given:
     def _explained(self, error: UserError, run: Remembered, kind: str) -> UserError:
         """The error, for a column that is not there with what it was called in training."""
         source = run.source if run.source and run.source.kind == kind else None
-        if "(from --label-column)" in str(error) and self.label_column is None:
+        known = "layerstill predict" in str(error)
+        if "(from --label-column)" in str(error) and self.label_column is None and not known:
             error = UserError(f"{error}; texts without labels are for layerstill predict")
         told = self.text_columns and self.label_column is not None
         if told or source is None or "no column" not in str(error):

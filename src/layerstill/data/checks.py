@@ -79,8 +79,8 @@ def chance_notices(task: Task, metrics: dict[str, float], logits: Any) -> list[s
             "(layerstill evaluate --threshold auto); if none does, it is not fine-tuned on this task"
         ]
     return [
-        f"the teacher is at chance: {found}; a student learns nothing from it. Was it fine-tuned on this task, with the "
-        "same text columns, and is --max-length long enough?"
+        f"the teacher is at chance: {found}; a student learns nothing from it. Was it fine-tuned on this task, with "
+        "the same text columns, and is --max-length long enough?"
     ]
 
 

@@ -97,8 +97,8 @@ def _teacher_guesses(facts: Facts) -> str:
     if not facts.teacher_guesses:
         return ""
     return (
-        "First of all find a better teacher, or why this one fails: its score on dev cannot be told from guessing, "
-        "and a share of that says nothing."
+        "First find a better teacher, or find out why this one fails: its score on dev cannot be told from guessing, "
+        "so the share that is kept says nothing."
     )
 
 
@@ -122,7 +122,7 @@ def _rate_is_wrong(facts: Facts) -> str:
     elif slow:
         what = f"a weight moves by {facts.reach:.2g} in all, and students need about {ENOUGH:g}"
     else:
-        what = "it learnt one answer, which a wrong learning rate leaves behind"
+        what = "it learnt one answer, which is what a wrong learning rate leads to"
     if facts.learning_rate >= TOO_FAST:
         way = f"--learning-rate auto, or a tenth ({_brief(facts.learning_rate / 10)})"
     else:

@@ -41,6 +41,6 @@ def reach_notices(recipe: Recipe, sizes: Mapping[str, int], max_steps: int | Non
     longer = "so does a run without --max-steps" if stopped_early(recipe, sizes, max_steps) else "so do more --epochs"
     return [
         f"a learning rate of {rate:g} over {steps:,} updates moves a weight by {reach:.2g} in total, and "
-        f"students need about {ENOUGH:g} to leave their start behind; --learning-rate auto finds a rate that goes further, "
-        f"and {longer}"
+        f"students need about {ENOUGH:g} to leave their start behind; --learning-rate auto finds a rate that goes "
+        f"further, and {longer}"
     ]
