@@ -27,7 +27,7 @@ def home(tmp_path_factory) -> Path:
     save_tiny(folder / "teacher")
     save_tiny(folder / "decoder", "llama")
     save_tiny(folder / "one", labels=1, head=Scores())
-    save_tiny(folder / "two", labels=2, head=Scores(), problem_type="regression")
+    save_tiny(folder / "two", names=["lat", "lon"], head=Scores(), problem_type="regression")
     save_tiny(folder / "several", head=MultiLabel(), problem_type="multi_label_classification")
     save_other(folder / "other")
     AutoModelForQuestionAnswering.from_config(tiny_config("bert")).save_pretrained(folder / "answers")

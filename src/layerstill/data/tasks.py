@@ -106,7 +106,7 @@ class Task:
 
         Args:
             data: a Dataset, DatasetDict or DataFrame, a list of (text, label) or of (text, text, label), a list of
-                texts with `labels`, a dictionary of these by split, or a path.
+                dictionaries by column, a list of texts with `labels`, a dictionary of these by split, or a path.
             head: a head or its word.
             text_columns: one or two, where they have no usual name.
             label_column: where the labels are. Of a Dataset's ClassLabel the names are taken.
