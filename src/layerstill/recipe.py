@@ -304,7 +304,7 @@ class Recipe(Spec):
         given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         given = {key: value for key, value in given.items() if value is not None}
         data = {**dict(self), "stages": [{**dict(stage), **given} for stage in self.stages]}
-        return Recipe.from_data(data, "--epochs, --batch-size, --learning-rate")
+        return Recipe.from_data(data, ", ".join(f"--{name.replace('_', '-')}" for name in given) or "recipe")
 
 
 def validated(spec: type[SpecType], data: Any, where: str, words: Words = ()) -> SpecType:

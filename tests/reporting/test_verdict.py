@@ -258,4 +258,5 @@ def test_so_few_updates_that_no_rate_helps_want_a_longer_training_which_more_epo
     assert change(three) == "longer"
     assert "give 5 times the --epochs" in verdict(three)[-1]
     assert "leave --max-steps out, or give more" in verdict(replace(three, stopped_early=True))[-1]
+    assert change(replace(three, one_answer="'good' for 100 % of the texts")) == "longer"
     assert change(replace(three, steps=250, reach=0.0025)) == "learning rate"

@@ -19,8 +19,8 @@ SLOW = 1e-4
 """A rate below this is raised where weights hardly moved: 250 updates at 2e-5 gave 59 %, and as many at 3e-4 68 %."""
 SMALL_DATA = 5_000
 """Training examples below which more texts are the likelier help, once they have been learnt by heart."""
-FEW_UPDATES = 0.002
-"""Learning rates summed over all updates: what is below it stays below a tenth of `ENOUGH` at any sensible rate."""
+FEW_UPDATES = 50
+"""Fewer go nowhere, whatever their rate."""
 BY_HEART = 0.1
 """Of its first value: a loss that falls below has nothing left to learn from these texts."""
 
@@ -114,8 +114,8 @@ def _rate_is_wrong(facts: Facts) -> str:
     slow = facts.reach < ENOUGH and facts.learning_rate < SLOW
     if not hardly and not slow and not facts.one_answer:
         return ""
-    if 10 * facts.reach < FEW_UPDATES and facts.learning_rate < TOO_FAST and _too_short(facts):
-        return ""  # so few updates go nowhere, whatever their rate
+    if facts.steps < FEW_UPDATES and facts.learning_rate < TOO_FAST and _too_short(facts):
+        return ""
     rate = _brief(facts.learning_rate)
     if hardly and facts.losses:
         what = f"the loss hardly left its start ({facts.losses[0]:.3g} to {facts.losses[-1]:.3g})"
