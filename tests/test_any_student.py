@@ -218,7 +218,7 @@ def test_the_plan_says_what_is_left_out_and_the_run_and_its_card_too(place, tmp_
         ("--student {p}/nowhere", "nowhere: no such folder"),
         ("--student {p}/distilbert --max-length 41", "--max-length 41: the model of --student allows 40 tokens"),
         ("--init-from {p}/roberta --student-layers 2", "or give it as --student, which brings its own"),
-        ("", "student_layers: say how many layers the student is to have, 1 to 4"),
+        ("", "--student-layers: say how many layers the student should have, 1 to 4"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(more, says, place, tmp_path, call):

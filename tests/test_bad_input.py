@@ -173,7 +173,7 @@ TRAIN = [
         "texts and labels swapped in a large file",
         "csv",
         "label,text\n" + "".join(f"a long text {i},{'good bad fine'.split()[i % 3]}\n" for i in range(60)),
-        ["60 different labels in 60 rows; is it the text column"],
+        ["60 different labels in 60 rows; if it is the text column"],
     ),
     ("no text at all", "csv", "text,label\n,good\n  ,bad\n,fine\n", ["column 'text' is empty in all of its 3 rows"]),
     (
@@ -469,7 +469,7 @@ MODELS = [
     (
         "an unproven family",
         file("config.json", '{"model_type": "t5"}'),
-        ["model family 't5' is not proven; proven: bert"],
+        ["model family 't5' is not supported; supported: bert"],
     ),
     (
         "code of its own",

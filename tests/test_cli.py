@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 from tests.tiny import save_tiny, write_csv
 
 ROOT = Path(__file__).parents[1]

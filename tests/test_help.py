@@ -15,7 +15,7 @@ from layerstill.cli import START, app
 from layerstill.commands.recipes import recipes_app
 from layerstill.data.tasks import GLUE
 from layerstill.heads import HEADS
-from layerstill.names import DEMO_TASK, ELSEWHERE, OWN_TASKS, TEXT_TASK, task_names
+from layerstill.names import DEMO_TASK, ELSEWHERE, NOT_HERE, OWN_TASKS, TEXT_TASK, task_names
 from tests.test_lazy import HEAVY, python
 
 TOP = typer.main.get_command(app)
@@ -170,6 +170,8 @@ finally:
         ("distill teacher --task clasification --output o", 2, 400, False),
         ("distill teacher --task sst2 --recipe kdd --output o", 2, 400, False),
         ("recipes show kdd", 2, 400, False),
+        ("recipes list", 0, 400, False),
+        ("recipes show kd", 0, 400, False),
         ("--help", 0, 600, True),
         ("distill --help", 0, 600, True),
         ("distill --help-all", 0, 600, True),
@@ -212,6 +214,13 @@ def test_the_shell_completes_verbs_options_recipes_and_tasks(words, found):
 
 def test_the_names_that_are_known_without_torch_are_those_that_work():
     assert set(task_names()) == {*HEADS, *GLUE, TEXT_TASK, DEMO_TASK}
-    assert set(ELSEWHERE.values()) <= set(HEADS)
+    assert set(ELSEWHERE.values()) <= {*HEADS, TEXT_TASK}
     assert list(HEADS) == list(OWN_TASKS)
     assert set(ELSEWHERE).isdisjoint(task_names())
+    assert set(NOT_HERE).isdisjoint({*ELSEWHERE, *task_names()})
+
+
+def test_a_task_that_is_not_done_here_is_called_that(call):
+    status, _, err = call("finetune model --task question_answering --data x --output out")
+    assert status == 2
+    assert "unknown task 'question_answering': layerstill does not do question answering; known: " in err

@@ -176,7 +176,7 @@ def test_offline_and_without_a_token(monkeypatch):
     monkeypatch.setattr("layerstill.acts.push.get_token", lambda: None)
     with pytest.raises(UserError, match="no token of the hub is known here; run `hf auth login`"):
         refuse_unready("me/small")
-    with pytest.raises(UserError, match="no name of a repository"):
+    with pytest.raises(UserError, match="not the name of a repository"):
         refuse_unready("me/sm all")
 
 

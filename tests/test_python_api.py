@@ -203,7 +203,7 @@ def test_what_is_no_model_recipe_or_depth_is_one_line(teacher):
         ((3, LISTS, "kd", 2), "got int"),
         ((teacher, LISTS, 3, 2), "recipe: a name, a file or a Recipe is expected, got int"),
         ((teacher, LISTS, "kdd", 2), "did you mean"),
-        ((teacher, LISTS, "kd"), "student_layers: say how many layers the student is to have, 1 to 3"),
+        ((teacher, LISTS, "kd"), "--student-layers: say how many layers the student should have, 1 to 3"),
         ((teacher, LISTS, "kd", 4), "the teacher has 3 layers; choose 1 to 3"),
         ((Path("none"), LISTS, "kd", 2), "none: no such folder"),
     ):

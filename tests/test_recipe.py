@@ -12,7 +12,9 @@ from layerstill.knowledge.mappings import MAPPINGS, layer_name, layer_number
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.signals import SIGNALS, HiddenStates
 from layerstill.knowledge.weights import Constant, Ramp, Unlock
-from layerstill.recipe import Recipe, recipe_json_schema, recipe_text, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe, recipe_json_schema
+from layerstill.recipe_files import recipe_text
 
 EXPECTED = (
     "finetune kd pkd tinybert minilm minilmv2 hid-cls hid-seq att-mse att-kl att-kl+val-kl att-kl+hid-seq "
@@ -142,6 +144,9 @@ def test_set_overrides_anything(override, get, value):
         ("stages.0.epochs=many", "stages.0.epochs: Input should be a valid number, got 'many'"),
         ("stages.0.epochs=[1", "--set stages.0.epochs"),
         ("stages.0.epochs.x=1", "'x' cannot be set inside"),
+        ("stages.1.objectives.tsk=null", "there is no 'tsk' to leave out: did you mean 'task'"),
+        ("stages.0.seed=1", "stages.0: unknown key 'seed': it is not part of a recipe; give --seed"),
+        ("max_length=64", "unknown key 'max_length': it is not part of a recipe; give --max-length"),
     ],
 )
 def test_set_says_what_is_wrong(override, message):
@@ -189,3 +194,11 @@ def test_layers_are_named():
     assert [layer_number(n) for n in ("embeddings", "layer 12")] == [0, 12]
     with pytest.raises(ValueError, match="is not the name of a layer"):
         layer_number("12")
+
+
+def test_null_leaves_an_objective_out_and_is_a_value_elsewhere():
+    left = Recipe.load("att-kl", ("stages.1.objectives.task=null",)).stages[1].objectives
+    assert list(left) == [name for name in Recipe.load("att-kl").stages[1].objectives if name != "task"]
+    assert Recipe.load("att-kl", ("stages.1.patience=null",)).stages[1].patience is None
+    with pytest.raises(UserError, match="stages.0.objectives"):
+        Recipe.load("att-kl", ("stages.0.objectives=null",))

@@ -6,7 +6,8 @@ import torch
 from layerstill.errors import UserError
 from layerstill.heads import Classes
 from layerstill.knowledge.views import Clean, Mixup
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
 from tests.tiny import batch, no_dropout, tiny_model

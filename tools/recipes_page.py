@@ -9,7 +9,8 @@ from typing import Any
 
 from layerstill.atomic import write_text
 from layerstill.names import shipped_recipes
-from layerstill.recipe import Recipe, Stage, recipe_text
+from layerstill.recipe import Recipe, Stage
+from layerstill.recipe_files import recipe_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 FIRST = ("best", "best-pairs", "finetune", "kd")

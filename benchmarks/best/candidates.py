@@ -5,7 +5,8 @@ Recipes of the package take part under their own names, trained as the candidate
 from collections.abc import Callable
 from typing import Any
 
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 
 BATCH = 16
 LABELS = {"task": {"signal": "labels", "weight": 0.5}}

@@ -99,6 +99,7 @@ def main() -> None:
         if not message or "Usage:" in message:  # a bare `layerstill recipes` is answered with its help
             print(message, end="")
             sys.exit(2)
+        message = message.replace("Value error, ", "")  # as the library that reads arguments begins its own words
         sys.exit(_complain(f"{_about_option(error) or message} (see --help)"))
     except _Terminated:
         status = TERMINATED

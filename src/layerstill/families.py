@@ -176,16 +176,16 @@ FAMILIES: dict[str, Family] = {
 def family_of(config: PretrainedConfig) -> Family:
     """The family of a configuration; UserError with the list of proven ones for any other."""
     if config.model_type not in FAMILIES:
-        raise UserError(f"model family {config.model_type!r} is not proven; proven: {', '.join(FAMILIES)}")
+        raise UserError(f"model family {config.model_type!r} is not supported; supported: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
     if family.shared_layers and (config.num_hidden_groups, config.inner_group_num) != (1, 1):
         raise UserError(
             f"model family {config.model_type!r} with num_hidden_groups {config.num_hidden_groups} and inner_group_num "
-            f"{config.inner_group_num} is not proven; only 1 and 1, where all layers share their weights"
+            f"{config.inner_group_num} is not supported; only 1 and 1, where all layers share their weights"
         )
     for name in family.unproven:
         if value := getattr(config, name, None):
-            raise UserError(f"model family {config.model_type!r} with {name} {value} is not proven; only without it")
+            raise UserError(f"model family {config.model_type!r} with {name} {value} is not supported; only without it")
     return family
 
 

@@ -20,8 +20,29 @@ ELSEWHERE = {
     "tagging": "tokens",
     "ner": "tokens",
     "pos": "tokens",
+    "sentence-similarity": "regression",
+    "cross-encoder": "regression",
+    "reranking": "regression",
+    "fill-mask": TEXT_TASK,
+    "masked-lm": TEXT_TASK,
 }
 """What others call kinds of task."""
+NOT_HERE = {
+    "squad": "question answering",
+    "qa": "question answering",
+    "question-answering": "question answering",
+    "extractive-qa": "question answering",
+    "summarization": "writing text",
+    "translation": "writing text",
+    "text-generation": "writing text",
+    "causal-lm": "writing text",
+    "text2text-generation": "writing text",
+    "multiple-choice": "multiple choice",
+    "feature-extraction": "making embeddings",
+    "embedding": "making embeddings",
+    "embeddings": "making embeddings",
+}
+"""Kinds of task that there are elsewhere and not here."""
 
 
 def task_names() -> list[str]:
@@ -31,8 +52,11 @@ def task_names() -> list[str]:
 
 def nearest_task(name: str, others: Iterable[str] = ()) -> str:
     """Words that follow "unknown ...", as `nearest`, which know the names that kinds of task have elsewhere."""
-    meant = ELSEWHERE.get(name.casefold().replace("_", "-"))
-    return f"here it is called {meant!r}" if meant else nearest(name, [*others, *OWN_TASKS])
+    plain = name.casefold().replace("_", "-")
+    every = [*others, *OWN_TASKS]
+    if plain in NOT_HERE:
+        return f"layerstill does not do {NOT_HERE[plain]}; known: {', '.join(every)}"
+    return f"here it is called {ELSEWHERE[plain]!r}" if plain in ELSEWHERE else nearest(name, every)
 
 
 def refuse_unknown_task(name: str) -> None:

@@ -5,9 +5,9 @@ import json
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from shlex import quote
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -24,10 +24,10 @@ from pydantic import (
 from layerstill.errors import UserError, nearest
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.views import VIEWS, Clean, View
-from layerstill.names import refuse_unknown_recipe, shipped_recipes
+from layerstill.recipe_files import recipe_source
 from layerstill.schema import NonNegative, OneOf, Positive, Spec, Words, named_words, problems
 from layerstill.students.spec import StudentSpec
-from layerstill.yaml_files import override, parse_yaml, read_text_file
+from layerstill.yaml_files import override, parse_yaml
 
 LONGEST_NAME = 100
 SpecType = TypeVar("SpecType", bound=Spec)
@@ -82,6 +82,7 @@ class Optimiser(Spec):
 class Stage(Spec):
     """One training run over the data: a weighted sum of objectives."""
 
+    part_of_recipe: ClassVar[bool] = True
     data: Literal["task", "supplementary"] = "task"
     """What is trained on: the task's examples, or the texts of --supplementary, which have no labels."""
     view: Annotated[Any, OneOf("view", View, VIEWS)] = Clean()
@@ -177,7 +178,10 @@ class Stage(Spec):
             return self
         for name, objective in self.objectives.items():
             if objective.signal.gold:
-                raise ValueError(f"objective {name!r} compares with gold labels, and data: supplementary has none")
+                raise ValueError(
+                    f"objective {name!r} compares with gold labels, and data: supplementary has none; leave it out "
+                    f"with --set {quote(f'stages.N.objectives.{name}=null')}, N being this stage's number"
+                )
         if self.select == "best" or self.evaluate != "end":
             word = "select: best" if self.select == "best" else f"evaluate: {self.evaluate}"
             raise ValueError(f"{word} scores the task while data: supplementary is trained on; leave it out")
@@ -213,6 +217,7 @@ class Stage(Spec):
 class Recipe(Spec):
     """A method: how the student starts and the stages that train it."""
 
+    part_of_recipe: ClassVar[bool] = True
     name: str = ""
     """What the method is called in results; without it, the name of the file."""
     student: StudentSpec = StudentSpec()
@@ -250,8 +255,8 @@ class Recipe(Spec):
             )
         if given and not self.supplementary_stages:
             raise UserError(
-                f"--supplementary: recipe {self.name} trains on the task alone; leave the option out, or "
-                "--set stages.0.data=supplementary"
+                f"--supplementary: no stage of recipe {self.name} trains on such texts; to add them to the training "
+                "examples give --unlabelled in its place"
             )
 
     def refuse_unlabelled(self, option: str) -> None:
@@ -316,10 +321,10 @@ class Recipe(Spec):
         `words` are classes from outside that the file may name: a mapping by name, or classes alone, which are called
         after themselves (`MyMapping` as `my_mapping`). A file never imports code, so they must be handed over.
         """
-        text, where = _read(str(name))
+        text, where = recipe_source(str(name))
         data = parse_yaml(text, where)
         for setting in overrides:
-            override(data, setting)
+            override(data, setting, removes="objectives")
         recipe = cls.from_data(data, where, words)
         return recipe if recipe.name else recipe.model_copy(update={"name": Path(name).name.removesuffix(".yaml")})
 
@@ -361,7 +366,7 @@ class Recipe(Spec):
             for stage, data in zip(self.stages, stages, strict=True):
                 data["epochs"] = epochs if stage.automatic is None else stage.epochs
         data = {**dict(self), "stages": stages}
-        return Recipe.from_data(data, "--epochs, --batch-size, --learning-rate")
+        return Recipe.from_data(data, ", ".join(f"--{name.replace('_', '-')}" for name in given) or "recipe")
 
 
 def validated(spec: type[SpecType], data: Any, where: str, words: Words = ()) -> SpecType:
@@ -386,18 +391,6 @@ def foreign_words(data: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def recipe_text(name: str) -> str:
-    """The YAML text of a shipped recipe or of a file, comments included."""
-    return _read(name)[0]
-
-
 def recipe_json_schema() -> dict[str, Any]:
     """JSON schema of recipe files, for editors."""
     return Recipe.model_json_schema()
-
-
-def _read(name: str) -> tuple[str, str]:
-    if name in shipped_recipes():
-        return (resources.files("layerstill") / "recipes" / f"{name}.yaml").read_text("utf-8"), f"recipe {name}"
-    refuse_unknown_recipe(name)
-    return read_text_file(Path(name)), str(Path(name))

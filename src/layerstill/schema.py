@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from reprlib import Repr
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError, core_schema
@@ -14,6 +14,20 @@ from pydantic_core import PydanticCustomError, core_schema
 from layerstill.errors import UserError, nearest
 
 MOST_PROBLEMS = 5
+RUN_OPTIONS = {
+    "class_weights": "--class-weights",
+    "weight_column": "--weight-column",
+    "max_length": "--max-length",
+    "max_steps": "--max-steps",
+    "precision": "--precision",
+    "fp16": "--precision fp16",
+    "bf16": "--precision bf16",
+    "seed": "--seed",
+    "student_layers": "--student-layers",
+    "num_layers": "--student-layers",
+    "report_to": "--report-to",
+}
+"""Settings of a run that are looked for in recipes, and belong to the command."""
 LONGEST_CLASS = 80
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
@@ -47,6 +61,8 @@ class Spec(BaseModel):
     """A word of the vocabulary with its settings: immutable, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    part_of_recipe: ClassVar[bool] = False
+    """Whether what people set here belongs to the command, so that messages say so."""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,6 +71,8 @@ class Spec(BaseModel):
             for key in data:
                 if key not in cls.model_fields:
                     hint = nearest(key, cls.model_fields) if cls.model_fields else "it takes no settings"
+                    if cls.part_of_recipe and key in RUN_OPTIONS:
+                        hint = f"it is not part of a recipe; give {RUN_OPTIONS[key]}"
                     raise _problem("unknown_key", f"unknown key {shown(key)}: {hint}")
         return data
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from layerstill.errors import UserError
+from layerstill.errors import UserError, nearest
 
 MOST_BYTES = 100_000
 
@@ -106,8 +106,11 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: a value is not what its tag says or a number too long: {error}") from None
 
 
-def override(data: Any, setting: str, option: str = "--set") -> None:
-    """Apply `dotted.path=value` to plain data; a `name` on the way is opened to `{name: {}}`."""
+def override(data: Any, setting: str, option: str = "--set", removes: str | None = None) -> None:
+    """Apply `dotted.path=value` to plain data; a `name` on the way is opened to `{name: {}}`.
+
+    `null` takes an entry out of a mapping that is called `removes`.
+    """
     path, equals, text = setting.partition("=")
     if not equals or not path:
         raise UserError(f"{option} {setting}: write dotted.path=value, for example stages.0.epochs=3")
@@ -131,7 +134,13 @@ def override(data: Any, setting: str, option: str = "--set") -> None:
     step = _step(here, last, f"{option} {path}")
     if isinstance(here, list) and not 0 <= (step if isinstance(step, int) else -1) < len(here):
         raise UserError(f"{option} {path}: there is no entry {last}; {len(here)} entries, counted from 0")
-    here[step] = parse_yaml(text, f"{option} {path}")
+    value = parse_yaml(text, f"{option} {path}")
+    if value is None and removes is not None and way[-1:] == [removes] and isinstance(here, dict):
+        if step not in here:
+            raise UserError(f"{option} {path}: there is no {last!r} to leave out: {nearest(last, here)}")
+        del here[step]
+    else:
+        here[step] = value
 
 
 def _step(here: Any, key: str, where: str) -> Any:

@@ -90,3 +90,31 @@ def test_scores_that_are_none_say_the_way_out(score, way, tmp_path):
     (tmp_path / "train.csv").write_text(f"text,label\na,1\nb,{score}\n")
     with pytest.raises(UserError, match=f"line 3: score .* is not a finite number; .*{way}"):
         Task.from_files("regression", tmp_path / "train.csv", tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize(
+    ("label", "way"),
+    [
+        ({"a": 0.9, "b": 0.1}, "look like probabilities of classes, which are for --teacher-probabilities label"),
+        ([0.25, 0.75], "look like probabilities of classes"),
+        ({"text": ["Oslo"], "answer_start": [13]}, "layerstill does not do question answering"),
+        ({"name": "a"}, "use strings or whole numbers$"),
+        ([0, 1], "--task multilabel"),
+        (["a", "b"], "--task multilabel"),
+        (0.5, "--task regression"),
+    ],
+)
+def test_what_names_no_class_is_told_by_its_shape(label, way):
+    with pytest.raises(UserError, match=way):
+        Task.from_data([{"text": "x", "label": label}, {"text": "y", "label": "a"}])
+
+
+def test_a_list_of_dictionaries_is_read_by_column():
+    rows = [{"body": f"text {i}", "team": "ab"[i % 2], "id": i} for i in range(40)]
+    read = Task.from_data(rows, text_columns=("body",), label_column="team")
+    pairs = Task.from_data([(row["body"], row["team"]) for row in rows], label_column="team")
+    assert read.splits == pairs.splits
+    assert read.labels == ("a", "b")
+    assert ("text 0",) in read.splits["train"].texts
+    with pytest.raises(UserError, match="label None names no class; it is missing"):
+        Task.from_data([*rows, {"body": "no team"}], text_columns=("body",), label_column="team")

@@ -150,3 +150,21 @@ def test_a_map_whose_names_the_model_writes_otherwise_is_named_in_the_words_of_t
     asked, _ = agree_on_labels(task, config, "teacher")
     (said,) = scored(asked, 1 - asked.gold("dev"))
     assert said.endswith("--label-map 0=POS,1=NEG")
+
+
+def test_a_dev_set_too_small_to_tell_a_good_teacher_from_guessing_is_called_so() -> None:
+    small = Task.from_data({"train": ROWS, "dev": ROWS[:4]}, "classification")
+    (said,) = scored(small, small.gold("dev"))
+    assert said.startswith(
+        "dev has 4 examples, too few to tell a good teacher from one that guesses: its accuracy is 1.0"
+    )
+    (said,) = scored(small, np.zeros_like(small.gold("dev")))
+    assert "is at chance" in said
+
+
+def test_the_column_of_one_of_a_teachers_labels_is_told_from_another_task() -> None:
+    marks = Task.from_data([{"text": t, "good": int(y == "good")} for t, y in ROWS], label_column="good")
+    names = dict(enumerate(["awful", "bad", "good"]))
+    teacher = BertConfig(id2label=names, label2id={name: i for i, name in names.items()})
+    with pytest.raises(UserError, match="it is --task multilabel --label-column awful,bad,good"):
+        agree_on_labels(marks, teacher, "teacher x", subset=True)

@@ -310,7 +310,7 @@ def test_teacher_and_student_train_on_the_same_wrong_labels_and_the_record_says_
 
     status, _, err = call(f"{words} --few-samples 30 --label-noise 0.2")
     assert status == 2, "another regime is another run"
-    assert "holds another run: regime is" in err
+    assert "holds another run: regime.label_noise is 0.3 there and 0.2 here" in err
     status, _, err = call(f"{words} {noise}")
     assert status == 0
     assert "already holds this run" in err

@@ -165,7 +165,7 @@ def test_more_wrong_input(tmp_path):
     with pytest.raises(UserError, match=r"score 'yes' is not a finite number"):
         own(other, GOOD, kind="regression")
     texts = "text,label\n" + "".join(f"{'ab'[i % 2]},message number {i}\n" for i in range(60))
-    with pytest.raises(UserError, match="60 different labels in 60 rows; is it the text column"):
+    with pytest.raises(UserError, match="60 different labels in 60 rows; if it is the text column"):
         own(other, texts)
 
 
@@ -223,3 +223,35 @@ def test_a_linear_bag_of_words_model_does_not_solve_the_tickets():
     model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=10, max_iter=2000))
     model.fit([t for (t,) in train.texts], train.labels)
     assert 0.25 < model.score([t for (t,) in test.texts], test.labels) < 0.5
+
+
+def test_a_class_with_one_example_stays_in_train_when_dev_is_held_out(tmp_path):
+    for at in range(0, 61, 6):
+        rows = [f"message number {i},{'abc'[i % 3]}" for i in range(60)]
+        rows.insert(at, "my dog ate it,other")
+        task = own(tmp_path, "text,label\n" + "\n".join(rows) + "\n")
+        train, dev = task.splits["train"], task.splits["dev"]
+        assert len(train) + len(dev) == 61
+        assert len(dev) in {6, 7}
+        assert {task.labels[i] for i in train.labels} == {"a", "b", "c", "other"}
+        assert not set(train.texts) & set(dev.texts)
+
+
+def test_as_many_classes_as_rows_are_classes_where_another_split_has_them_too(tmp_path):
+    names = [f"intent {i:02}" for i in range(30)]
+    train = "text,label\n" + "".join(f"please do thing {i},{name}\n" for i, name in enumerate(names))
+    dev = train.replace("please do", "now do")
+    (tmp_path / "dev.csv").write_text(dev, "utf-8")
+    assert own(tmp_path, train).labels == tuple(names)
+    (tmp_path / "dev.csv").unlink()
+    with pytest.raises(UserError, match="30 different labels in 30 rows; .* give --dev"):
+        own(tmp_path, train)
+
+
+def test_labels_that_look_like_several_are_named(tmp_path):
+    rows = [f"message number {i},{'a b a|b'.split()[i % 3]}" for i in range(30)]
+    text = "text,label\n" + "\n".join(rows) + "\n"
+    (note,) = [n for n in own(tmp_path, text).notices if "multilabel" in n]
+    assert "'a|b' is taken as a class of its own" in note
+    other = own(tmp_path, text.replace("a|b", "x|y"))
+    assert not [n for n in other.notices if "multilabel" in n], "a name with a bar may be a name"

@@ -165,7 +165,7 @@ def test_tasks_in_python_have_rows_of_scores_in_any_order():
     turned = task.with_label_order(("b", "c", "a")).splits["train"].labels
     assert [[row[0], row[2]] for row in turned] == [[2.5, 1], [1, 0], [3, 2], [5, 4]]
     assert all(np.isnan(row[1]) for row in turned)
-    with pytest.raises(UserError, match=r"example 2: \[1\] where a score is due for each of a, b"):
+    with pytest.raises(UserError, match=r"example 2: \[1\] where a score is needed for each of a, b"):
         Task("two", "regression", {"train": split.relabelled([[1, 2], [1], [1, 2], [1, 2]])}, ("a", "b"))
 
 

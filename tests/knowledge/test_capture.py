@@ -157,7 +157,7 @@ def test_left_padding_gives_the_same_vectors_as_right_padding():
 def test_an_unproven_family_is_refused_with_the_list():
     config = tiny_config("bert")
     config.model_type = "xlnet"
-    with pytest.raises(UserError, match=r"'xlnet' is not proven; proven: bert, .*opt"):
+    with pytest.raises(UserError, match=r"'xlnet' is not supported; supported: bert, .*opt"):
         family_of(config)
 
 
@@ -165,7 +165,7 @@ def test_an_unproven_family_is_refused_with_the_list():
     ("family", "setting"), [("deberta-v2", "conv_kernel_size"), ("gpt2", "scale_attn_by_inverse_layer_idx")]
 )
 def test_variants_that_are_not_proven_are_refused(family, setting):
-    with pytest.raises(UserError, match=f"model family '{family}' with {setting} .* is not proven; only without it"):
+    with pytest.raises(UserError, match=f"model family '{family}' with {setting} .* is not supported; only without it"):
         family_of(tiny_config(family, **{setting: 3 if "size" in setting else True}))
 
 

@@ -12,7 +12,8 @@ from layerstill import distill, finetune
 from layerstill.data.tasks import Task
 from layerstill.evaluation.predictions import load_predictions
 from layerstill.heads import Classes
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 from layerstill.reporting.model_card import CARD_MARK, is_hub_id, model_card, plain
 from layerstill.result import Record
 from layerstill.training.arguments import Options

@@ -356,7 +356,7 @@ def test_equal_differences_are_not_listed_as_excluding_0(tmp_path):
     [
         ({"scores": {7: 0.7}}, "fewer than two common seeds on mrpc"),
         ({"task": "rte"}, "no task in common"),
-        ({"metrics": {"accuracy": 0.7, "selected": "best of 3"}}, "last, and a best one is too good"),
+        ({"metrics": {"accuracy": 0.7, "selected": "best of 3"}}, "last, and the best of several is a flattering one"),
         ({"metrics": {"f1": 0.7, "selected": "last"}}, "their scores are f1 and accuracy"),
     ],
 )
@@ -373,7 +373,7 @@ def test_many_arms_without_a_control_are_not_all_compared(tmp_path):
         arm(tmp_path, recipe, dict.fromkeys(range(2), i / 10))
     findings = compare_all(cells(read_runs(tmp_path)))
     assert not findings.comparisons
-    assert "none of the 5 arms is finetune or kd" in findings.left_out[0]
+    assert "none of the 5 compared settings is finetune or kd" in findings.left_out[0]
     assert len(compare_all(cells(read_runs(tmp_path)), ("c",)).comparisons) == 4
     for recipe in "de":
         for seed in range(2):

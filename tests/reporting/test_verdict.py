@@ -245,3 +245,18 @@ def test_a_student_that_is_well_has_two_sentences_and_a_hopeless_rate_is_noted_b
     assert verdict_lines[-2].startswith("It keeps 100.0 % of the teacher's accuracy")
     assert "and 3 of 3 layers" in verdict_lines[-2]
     assert out.splitlines()[-len(verdict_lines) :] == verdict_lines
+
+
+def test_a_teacher_that_guesses_is_not_kept_but_replaced():
+    facts = replace(TICKETS, student=0.34, teacher=0.33, teacher_guesses=True)
+    assert "Nothing needs to change" in verdict(replace(facts, teacher_guesses=False))[-1]
+    assert verdict(facts)[-1].startswith("First find a better teacher")
+
+
+def test_so_few_updates_that_no_rate_helps_want_a_longer_training_which_more_epochs_give_unless_steps_are_limited():
+    three = replace(TICKETS, student=0.3, steps=3, examples_seen=96, learning_rate=2e-5, reach=3e-5, losses=STUCK)
+    assert change(three) == "longer"
+    assert "give 5 times the --epochs" in verdict(three)[-1]
+    assert "leave --max-steps out, or give more" in verdict(replace(three, stopped_early=True))[-1]
+    assert change(replace(three, one_answer="'good' for 100 % of the texts")) == "longer"
+    assert change(replace(three, steps=250, reach=0.0025)) == "learning rate"

@@ -154,7 +154,7 @@ def test_embeddings_can_be_factorised():
         (
             "llama",
             {"hidden_size": 24},
-            "narrower students of family 'llama' are not proven; proven: bert, .*deberta-v2",
+            "narrower students of family 'llama' are not supported; supported: bert, .*deberta-v2",
         ),
     ],
 )

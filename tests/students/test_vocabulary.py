@@ -167,3 +167,15 @@ def test_an_unknown_token_that_is_not_special_is_kept():
     whole = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
     small = trim_vocabulary(whole, [("a",)], "train").tokenizer
     assert small.tokenize("a b") == ["a", "[UNK]"]
+
+
+def test_how_many_dev_texts_are_cut_otherwise_is_counted():
+    whole = word_piece()
+    found = trim_vocabulary(whole, [("a good film",), ("bad",)], "train")
+    dev = [("good film",), ("a plot",), ("bad film",), ("good actor", "a film")]
+    said = found.notice(whole, dev)
+    assert f"{len(found.kept)} of {len(whole)} tokens are kept" in said
+    # "plot" and "actor" were whole tokens; of their letters p, t, c, r and p are in no training text.
+    assert "2 of 4 dev texts are cut into other tokens than before, and 2 of these hold characters" in said
+    known = trim_vocabulary(whole, [("a good film",), ("bad", "p l o t")], "train")
+    assert "1 of 3 dev texts are cut into other tokens than before, and 0 of these" in known.notice(whole, dev[:3])

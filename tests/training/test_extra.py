@@ -317,7 +317,7 @@ def test_other_texts_or_copies_are_another_run(place, task, tmp_path):
         ({"unlabelled": Unlabelled("a", MORE_TEXTS), "augment": Augment(2)}, "augment"),
         ({"unlabelled": Unlabelled("a", MORE_TEXTS)}, "augment"),
     ):
-        with pytest.raises(UserError, match=f"holds another run: {key} is"):
+        with pytest.raises(UserError, match=f"holds another run: {key}"):
             run(**more)
 
 

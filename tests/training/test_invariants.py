@@ -6,7 +6,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from layerstill.heads import Classes
 from layerstill.knowledge import meeting, products, signals
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training import module as distillation
 from layerstill.training.module import DistillationModule

@@ -14,7 +14,8 @@ from layerstill.heads import Classes
 from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
 from layerstill.knowledge.counting import Places
 from layerstill.knowledge.signals import Attention, HiddenStates, Relation
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.arguments import Options
 from layerstill.training.models import with_weights_in

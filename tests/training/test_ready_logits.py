@@ -158,7 +158,7 @@ def test_a_stopped_run_goes_on_and_other_probabilities_are_another_run(place, ta
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "s")
     assert all(torch.equal(a[name], b[name]) for name in a)
     changed = Probabilities(found.source, found.labels, found.texts, [[1.0, 0.0, 0.0], *found.rows[1:]])
-    with pytest.raises(UserError, match="holds another run: teacher_probabilities is"):
+    with pytest.raises(UserError, match="holds another run: teacher_probabilities"):
         run(tmp_path / "s", changed)
 
 
@@ -225,8 +225,8 @@ def test_what_does_not_go_together_is_refused(more, message, place, call, tmp_pa
 
 WRONG = [
     ([0.5, 0.3, 0.1], "line 3: the probabilities of its 3 classes sum to 0.9, not 1"),
-    ([1.2, -0.2, 0.0], "line 3: 1.2 is no probability"),
-    ([-0.1, 1.0, 0.1], "line 3: -0.1 is no probability"),
+    ([1.2, -0.2, 0.0], "line 3: 1.2 is not a probability"),
+    ([-0.1, 1.0, 0.1], "line 3: -0.1 is not a probability"),
     ([0.5, 0.5], "line 3, column 'p': 2 probabilities, and task"),
     ([0.5, "x", 0.5], "line 3, column 'p': 'x' where a probability"),
     ([0.5, None, 0.5], "line 3, column 'p': None where"),

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from layerstill import Options, Recipe, Split, Task, UserError, distill, finetune
 from layerstill.demo import find_base_model
-from layerstill.recipe import shipped_recipes
+from layerstill.names import shipped_recipes
 from layerstill.training.cache_choice import CacheOptions
 from tests.tiny import save_tiny, write_csv
 

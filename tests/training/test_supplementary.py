@@ -134,7 +134,7 @@ def test_recipe_and_option_must_agree_before_anything_is_read(place, call, tmp_p
         assert "recipe l-ild-supplementary: stage 1 trains on supplementary texts; give --supplementary FILE" in err
         status, _, err = call(words(place, tmp_path / "s", "--recipe kd --supplementary nowhere.txt", verb))
         assert status == 2
-        assert "--supplementary: recipe kd trains on the task alone" in err
+        assert "--supplementary: no stage of recipe kd trains on such texts" in err
         status, _, err = call(words(place, tmp_path / "s", "--recipe kd --supplementary-columns text", verb))
         assert status == 2
         assert "--supplementary-columns: give --supplementary too" in err
@@ -145,7 +145,7 @@ def test_from_python_too(place, task, tmp_path):
     teacher, extra = str(place / "teacher"), Supplementary("mine", PAIRS)
     with pytest.raises(UserError, match="stage 1 trains on supplementary texts"):
         distill(teacher, task, short(), 2, tmp_path / "s", QUIET)
-    with pytest.raises(UserError, match="recipe kd trains on the task alone"):
+    with pytest.raises(UserError, match="no stage of recipe kd trains on such texts"):
         distill(teacher, task, short(recipe="kd"), 2, tmp_path / "s", QUIET, supplementary=extra)
     words = {"signal": "hidden_states", "target": {"moving_average": {}}, "mapping": "last", "distance": "mse"}
     alone = {"epochs": 1, "learning_rate": 1e-3, "data": "supplementary", "objectives": {"self": words}}
@@ -190,7 +190,7 @@ def test_other_supplementary_texts_are_another_run(place, call, tmp_path):
     assert again == first
     status, _, err = call(words(place, tmp_path / "s", f"--supplementary {tmp_path}/b.txt"))
     assert status == 2
-    assert "holds another run: supplementary is" in err
+    assert "holds another run: supplementary" in err
 
 
 @pytest.mark.parametrize("recipe", ["l-ild", "cr-ild"])

@@ -11,7 +11,8 @@ from transformers import TrainingArguments
 from layerstill import DistillationTrainer
 from layerstill.errors import UserError
 from layerstill.heads import Classes
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
 from tests.tiny import FAMILIES, batch, no_dropout, tiny_model

@@ -15,7 +15,8 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Classes
 from layerstill.knowledge import meeting
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training import cache_choice, teacher_cache
 from layerstill.training.arguments import Options

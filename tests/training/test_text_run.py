@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from layerstill.recipe import Recipe, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 from tests.other_tokenizer import save_other
 from tests.tiny import WORDS, save_tiny, save_tiny_masked_lm, write_csv
 from tests.training.forks import ROOT, TIMES, Forks, record, tear
@@ -203,7 +204,7 @@ def test_two_processes_learn_what_one_learns(place, tmp_path):
         ("--recipe minilmv2", "recipe minilmv2, stage 2: objective 'soft targets' compares logits"),
         (
             "--recipe finetune",
-            "compares gold labels, which there are not on running text; use a recipe whose name begins",
+            "compares gold labels, which running text does not have; use a recipe whose name begins",
         ),
         ("--label-column x", "--label-column: --task text has no labels"),
         ("--dev x.csv", "--dev: --task text has no use for it"),

@@ -13,7 +13,8 @@ from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import CapturePlan
 from layerstill.knowledge.relate import Cosines
 from layerstill.knowledge.signals import Attention, HiddenStates
-from layerstill.recipe import Recipe, Stage, shipped_recipes
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student
 from layerstill.training.batches import share
 from layerstill.training.module import DistillationModule

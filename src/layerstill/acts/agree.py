@@ -245,6 +245,9 @@ def agree(
     sizes = {"task": len(task.splits["train"])}
     if supplementary is not None:
         sizes["supplementary"] = len(supplementary.texts)
+    if vocabulary is not None:
+        own = readers.student if readers.apart else readers.teacher
+        notices.append(vocabulary.notice(own, task.splits["dev"].texts))
     told, (recipe, lengths) = recipe, settled(recipe, sizes)
     counts = data_counts(task)
     notices += [*start.notices(source, readers), *trained, *left_out, *task.notices, *lengths]

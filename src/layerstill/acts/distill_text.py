@@ -138,9 +138,9 @@ def refuse_task_terms(recipe: Recipe) -> None:
             what = "gold labels" if objective.signal.gold else "logits" if objective.signal.of_head else None
             if what is not None:
                 raise UserError(
-                    f"recipe {recipe.name}, stage {number}: objective {name!r} compares {what}, which there are not on "
-                    "running text; use a recipe whose name begins with text- (layerstill recipes list), or one of your "
-                    "own without it"
+                    f"recipe {recipe.name}, stage {number}: objective {name!r} compares {what}, which running "
+                    "text does not have; use a recipe whose name begins with text- (layerstill recipes list), or one "
+                    "of your own without it"
                 )
         if stage.data == "supplementary":
             raise UserError(
@@ -171,7 +171,7 @@ def _agree(place: str, recipe: Recipe, depth: int | None, options: Options, init
     config = load_config(place, head)
     source = config if init_from is None else load_config(init_from, head)
     if depth is None:
-        raise UserError("--student-layers: say how many layers the student shall have")
+        raise UserError("--student-layers: say how many layers the student should have")
     tokenizer = load_tokenizer(place, config)
     if init_from is not None and load_tokenizer(init_from, source).get_vocab() != tokenizer.get_vocab():
         raise UserError(

@@ -98,7 +98,8 @@ class Given:
         """The error, for a column that is not there with what it was called in training."""
         source = run.source if run.source and run.source.kind == kind else None
         if "(from --label-column)" in str(error) and self.label_column is None:
-            error = UserError(f"{error}; texts without labels are for layerstill predict")
+            said = str(error).split("; texts without labels")[0]  # what is said to those who train
+            error = UserError(f"{said}; texts without labels are for layerstill predict")
         told = self.text_columns and self.label_column is not None
         if told or source is None or "no column" not in str(error):
             return error

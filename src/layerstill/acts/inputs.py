@@ -42,7 +42,9 @@ def model_at(model: Model, tokenizer: PreTrainedTokenizerBase | None = None) -> 
             f"model: a folder, a hub id or a loaded transformers model is expected, got {type(model).__name__}"
         )
     if tokenizer is not None:
-        raise UserError(f"tokenizer: model {model} has its own beside it; it is for loaded models, leave it out")
+        raise UserError(
+            f"tokenizer: model {model} has its own beside it, and tokenizer= is for loaded models; leave it out"
+        )
     yield str(model), str(model)
 
 

@@ -46,7 +46,7 @@ def refuse_unready(repo: str, public: bool = False) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError:
-        raise UserError(f"{OPTION} {repo}: no name of a repository; write USER/NAME") from None
+        raise UserError(f"{OPTION} {repo}: not the name of a repository; write USER/NAME") from None
     if repo.count("/") != 1:
         raise UserError(f"{OPTION} {repo}: say whose it is, USER/NAME")
     if constants.HF_HUB_OFFLINE:

@@ -72,7 +72,7 @@ def report(
         _measure(folder, runs, teachers)
     findings = compare_all(found, tuple(against) or ((choice.against,) if choice.against else CONTROLS))
     if not findings.comparisons and not findings.left_out and len(found) > 1:
-        findings.left_out.append(f"no two arms differ in nothing but their {choice.by}")
+        findings.left_out.append(f"no two of the compared settings differ in their {choice.by} alone")
     milliseconds, how = known_latency(folder, runs, teachers)
     models = models_of(found, Looks(found), read_forms(folder, runs), milliseconds)
     if output is not None:

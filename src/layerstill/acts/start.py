@@ -80,7 +80,7 @@ class Start:
     def depth(self, asked: int | None, source: PretrainedConfig) -> int:
         """How many layers the student has: those of `--student` unless fewer are asked for."""
         if asked is None and self.student is None:
-            raise UserError(f"student_layers: say how many layers the student is to have, 1 to {depth_of(source)}")
+            raise UserError(f"--student-layers: say how many layers the student should have, 1 to {depth_of(source)}")
         return depth_of(source) if asked is None else asked
 
     def load(self, teacher: PreTrainedModel | None, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

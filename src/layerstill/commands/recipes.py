@@ -25,7 +25,7 @@ def recipes_list() -> None:
         layerstill recipes list
     """
     from layerstill.names import shipped_recipes
-    from layerstill.recipe import recipe_text
+    from layerstill.recipe_files import recipe_text
 
     for name in shipped_recipes():
         first = recipe_text(name).split("\n")[0].removeprefix("# ")
@@ -40,7 +40,7 @@ def recipes_show(name: RecipeFile) -> None:
     Example:
         layerstill recipes show rail-kd-l > mine.yaml
     """
-    from layerstill.recipe import recipe_text
+    from layerstill.recipe_files import recipe_text
 
     print(recipe_text(name), end="")
 

@@ -64,7 +64,7 @@ class RunningTextOptions:
             raise UserError(f"--label-column: --task {TEXT_TASK} has no labels; leave it out")
         if stages.rate == "auto" or stages.epochs == "auto":
             option = "--learning-rate" if stages.rate == "auto" else "--epochs"
-            raise UserError(f"{option} auto: it is found by scores, which running text has none of; give a number")
+            raise UserError(f"{option} auto: it is found by scores, which running text does not have; give a number")
         if data.data is None:
             kinds = ".txt .jsonl .parquet .csv .tsv"
             raise UserError(f"--task {TEXT_TASK} needs --data: a file or a folder of texts ({kinds})")
@@ -89,4 +89,4 @@ def _refuse_given(bundles: tuple[Any, ...]) -> None:
         for field in fields(bundle):
             if getattr(bundle, field.name) != field.default:
                 option = f"--{field.name.strip('_').replace('_', '-')}"
-                raise UserError(f"{option}: it is about labelled examples, which --task {TEXT_TASK} has none of")
+                raise UserError(f"{option}: it is about labelled examples, which --task {TEXT_TASK} does not have")

@@ -1,7 +1,9 @@
 """What a user should know of data before hours are spent on them: counted, reported, and left to the user."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,32 +61,58 @@ def chance_notices(task: Task, metrics: dict[str, float], logits: Any) -> list[s
 
     `logits` on dev tell a model that guesses from one whose labels have changed places.
     """
-    name, labels = task.metrics[0], task.splits["dev"].labels
+    name, chance = task.metrics[0], guessing(task)
     value = metrics[name]
-    if name in {"accuracy", "accuracy_tokens"}:
-        gold = np.concatenate([np.ravel(one) for one in task.gold("dev")])
-        counts = np.bincount(gold[gold >= 0], minlength=len(task.labels))
-        share = counts.max() / counts.sum()
-        limit = share + 2 * np.sqrt(share * (1 - share) / counts.sum())
-        guess = f"always saying {task.labels[int(counts.argmax())]!r}, {share:.4f}"
-    elif name == "f1_micro":
-        share = best_constant(task.gold("dev"))
-        limit = share + 2 * np.sqrt(share * (1 - share) / len(labels))
-        guess = f"giving every text the same labels, {share:.4f}"
-    else:
-        limit = 2 / np.sqrt(len(labels))
-        guess = "guessing, 0"
-    if value > limit:
+    if not chance.matches(value):
+        if value <= chance.limit:
+            return [
+                f"dev has {len(task.splits['dev'])} examples, too few to tell a good teacher from one that guesses: "
+                f"its {name} is {value:.4f}, that of {chance.how}"
+            ]
         return []
-    if swapped := _swapped(task, logits, float(limit)):
+    if swapped := _swapped(task, logits, chance.limit):
         return [swapped]
-    found = f"its {name} on dev, {value:.4f}, is not clearly above {guess} ({len(labels)} examples)"
+    found = f"its {name} on dev, {value:.4f}, is not clearly above {chance.how} ({len(task.splits['dev'])} examples)"
     if task.head.rule:  # where a threshold decides, a good model can look like a bad one
         return [
             f"the teacher's decisions are at chance: {found}. {task.head.rule} Another threshold may suit it "
             "(layerstill evaluate --threshold auto); if none does, it is not fine-tuned on this task"
         ]
-    return [f"the teacher is at chance: {found}; a student learns nothing from it. Is it fine-tuned on this task?"]
+    return [
+        f"the teacher is at chance: {found}; a student learns nothing from it. Was it fine-tuned on this task, with "
+        "the same text columns, and is --max-length long enough?"
+    ]
+
+
+@dataclass(frozen=True)
+class Guessing:
+    """What the best answer without looking at the texts scores on dev in the task's first metric."""
+
+    score: float
+    limit: float
+    """Two standard errors above it: what is not higher cannot be told from it."""
+    how: str
+    """In words, with its score."""
+
+    def matches(self, value: float) -> bool:
+        """Whether a model that scores `value` may be guessing; where dev is too small to tell, only one that does."""
+        return value <= (self.limit if self.limit < 1 else self.score)
+
+
+def guessing(task: Task) -> Guessing:
+    """What a model of this task must beat."""
+    name, examples = task.metrics[0], len(task.splits["dev"])
+    if name in {"accuracy", "accuracy_tokens"}:
+        gold = np.concatenate([np.ravel(one) for one in task.gold("dev")])
+        counts = np.bincount(gold[gold >= 0], minlength=len(task.labels))
+        share, examples = counts.max() / counts.sum(), counts.sum()
+        how = f"always saying {task.labels[int(counts.argmax())]!r}, {share:.4f}"
+    elif name == "f1_micro":
+        share = best_constant(task.gold("dev"))
+        how = f"giving every text the same labels, {share:.4f}"
+    else:
+        return Guessing(0.0, 2 / math.sqrt(examples), "guessing, 0")
+    return Guessing(float(share), float(share + 2 * np.sqrt(share * (1 - share) / examples)), how)
 
 
 def _swapped(task: Task, logits: Any, limit: float) -> str:

@@ -24,12 +24,30 @@ def way_out(value: Any, column: str) -> str:
             f"it is missing: fill it in or leave the row out (pandas: df.dropna(subset=[{column!r}])); "
             "texts without labels are for --unlabelled, and those with any number of labels for --task multilabel"
         )
+    if _are_probabilities(value):
+        return (
+            f"these look like probabilities of classes, which are for --teacher-probabilities {column}; --label-column "
+            "is one class a row"
+        )
+    if isinstance(value, dict):
+        answers = "answer_start" in value or "answers" in value
+        return "layerstill does not do question answering" if answers else "use strings or whole numbers"
     if _is_infinite(value):
         return "it is read as an infinite number; if it is a name, write another one, such as 'infinite'"
     return (
         "use strings or whole numbers, --task multilabel for any number of labels a text, or --task regression "
         "for scores"
     )
+
+
+def _are_probabilities(value: Any) -> bool:
+    """Whether a list, or an object by label, holds two or more numbers that add up to 1."""
+    values = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(values, list) or len(values) < 2:
+        return False
+    if any(isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one <= 1 for one in values):
+        return False
+    return abs(sum(values) - 1) < 0.02 and any(isinstance(one, float) for one in values)
 
 
 def _is_infinite(value: Any) -> bool:

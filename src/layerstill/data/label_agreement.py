@@ -6,6 +6,7 @@ or can be made so by taking classes together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 
 from transformers import PretrainedConfig
 
@@ -49,7 +50,10 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
     """
     if not task.labels:
         if config.num_labels != (wanted := task.head.outputs(task.labels)):
-            raise UserError(f"{who} has {config.num_labels} outputs, but task {task.name} has {wanted}, for its scores")
+            raise UserError(
+                f"{who} gives {config.num_labels} scores, and task {task.name} has {wanted}; name a column for each, "
+                "--label-column A,B"
+            )
         return task, []
     theirs = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     task, notices = _in_their_case(task, theirs, who)
@@ -64,7 +68,7 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
     if len(theirs) != len(task.labels):
         raise UserError(
             f"{who} knows {len(theirs)} labels ({_some(theirs)}), the data have {len(task.labels)} "
-            f"({_some(task.labels)}); {_way_out(task.labels, theirs)}"
+            f"({_some(task.labels)}); {_one_of_several(task, theirs) or _way_out(task.labels, theirs)}"
         )
     if all(name == f"LABEL_{i}" for i, name in enumerate(theirs)):
         # Its outputs are taken in the order of the data's own names, so a map that lets two of them change places
@@ -77,6 +81,18 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
         return task.with_label_order(theirs), notices
     raise UserError(
         f"{who} knows the labels {_some(theirs)}, the data have {_some(task.labels)}; {_way_out(task.labels, theirs)}"
+    )
+
+
+def _one_of_several(task: Task, theirs: Sequence[str]) -> str:
+    """The way out where the column of one of the model's labels, of 0 and 1, was named; empty otherwise."""
+    column = task.source.label_column if task.source else None
+    if column not in theirs or not {name.casefold() for name in task.labels} <= {"0", "1", "true", "false"}:
+        return ""
+    columns = f"--label-column {quote(','.join(theirs))}"
+    return (
+        f"column {column!r} is one of the model's labels: with a column of 0 and 1 for each, it is --task multilabel "
+        f"{columns}"
     )
 
 

@@ -31,6 +31,12 @@ class Written:
                 f"--label-column {column}: one column is expected; a column for each label is --task multilabel, a "
                 "column for each score --task regression"
             )
+        if column.strip() not in there and set(there) <= set(self.text_columns):
+            raise UserError(
+                f"{self.tables['train'].path}: no column {column!r} (from --label-column), only "
+                f"{', '.join(there)}; texts without labels are for --unlabelled, beside --data with some that have "
+                "them, or for layerstill predict"
+            )
         return {split: table.column(column, "--label-column") for split, table in self.tables.items()}
 
 
@@ -70,7 +76,7 @@ def read_classes(written: Written) -> Labels:
     """The name of a class, or a whole number, a row; the classes are those of train."""
     train, column = written.tables["train"], written.label_column
     labels, told = names_of_classes(written.labels)
-    names, notices = _label_names(train, labels["train"], column)
+    names, notices = _label_names(train, labels, column)
     different = len(set(written.texts["train"]))
     if len(names) > different:
         raise UserError(
@@ -96,8 +102,9 @@ READERS: dict[str, Callable[[Written], Labels]] = {
 """By the word of the head."""
 
 
-def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, ...], list[str]]:
+def _label_names(table: Table, labels: dict[str, list], column: str) -> tuple[tuple[str, ...], list[str]]:
     """The classes in order, and notices."""
+    written = labels["train"]
     for line, value in zip(table.lines, written, strict=True):
         if not _names_a_class(value):
             raise UserError(f"{table.where(line)}: label {short(value)} names no class; {way_out(value, column)}")
@@ -108,15 +115,28 @@ def _label_names(table: Table, written: list, column: str) -> tuple[tuple[str, .
         raise UserError(
             f"{table.path}: column {column!r} holds a single class, {ordered[0]!r}; there is nothing to learn"
         )
-    if len(ordered) > max(20, len(written) // 2):
+    if len(ordered) > max(20, len(written) // 2) and not _return(labels, names):
         raise UserError(
             f"{table.path}: column {column!r} holds {len(ordered)} different labels in {len(written)} rows; "
-            "is it the text column? Set --text-columns and --label-column"
+            "if it is the text column, set --text-columns and --label-column; if there are so many classes, give "
+            "--dev, a file with other examples of them"
         )
     folded = [name.casefold() for name in ordered]
     alike = [name for name in ordered if folded.count(name.casefold()) > 1]
     notice = f"{table.path}: labels {', '.join(alike)} differ only in upper and lower case and are taken as different"
-    return ordered, [notice] if alike else []
+    notices = [notice] if alike else []
+    if joined := [name for name in ordered if "|" in name and set(name.split("|")) & names]:
+        notices.append(
+            f"{table.path}: {joined[0]!r} is taken as a class of its own; if these are several labels of one text, use "
+            "--task multilabel"
+        )
+    return ordered, notices
+
+
+def _return(labels: dict[str, list], names: set[str]) -> bool:
+    """Whether the labels of train are those of another split, too, as classes are and texts are not."""
+    others = [{str(value) for value in values} for split, values in labels.items() if split != "train"]
+    return any(len(other) > 1 and other <= names for other in others)
 
 
 def _names_a_class(value: object) -> bool:

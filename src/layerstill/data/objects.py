@@ -15,8 +15,8 @@ from layerstill.errors import UserError
 SPLITS = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}
 """What splits are called in a dictionary, and here."""
 TAKEN = (
-    "a Task, a Dataset, DatasetDict or DataFrame, a list of (text, label), a list of texts with labels=, "
-    "a dictionary of these by split, or a path"
+    "a Task, a Dataset, DatasetDict or DataFrame, a list of (text, label), a list of dictionaries by column, a list of "
+    "texts with labels=, a dictionary of these by split, or a path"
 )
 
 
@@ -43,10 +43,12 @@ def tables_of(data: Any, labels: Any, label_column: str, words: bool = False) ->
 
 
 def has_columns(data: Any) -> bool:
-    """Whether data have names of columns of their own, as files, DataFrames and Datasets have, and lists have not."""
+    """Whether data have names of columns of their own: files, DataFrames, Datasets and lists of dictionaries."""
     parts = data.values() if isinstance(data, Mapping) else [data]
     kinds = (("pandas", "DataFrame"), ("datasets", "Dataset"))
-    return all(isinstance(part, str | Path) or any(_is(part, *kind) for kind in kinds) for part in parts)
+    return all(
+        isinstance(part, str | Path) or _are_rows(part) or any(_is(part, *kind) for kind in kinds) for part in parts
+    )
 
 
 def _table(split: str, data: Any, labels: Any, label_column: str, words: bool) -> Table:
@@ -67,12 +69,23 @@ def _table(split: str, data: Any, labels: Any, label_column: str, words: bool) -
 
 
 def _columns_of(data: Any) -> dict[str, list]:
-    """The columns of a DataFrame or a Dataset, classes by name where the Dataset has their names; else none."""
+    """The columns of a DataFrame, a Dataset or rows as dictionaries; else none.
+
+    Classes are given by name where the Dataset has their names, and a row may lack a column, which is then None.
+    """
+    if _are_rows(data):
+        names = dict.fromkeys(name for row in data for name in row)
+        return {str(name): as_list([row.get(name) for row in data]) for name in names}
     if _is(data, "pandas", "DataFrame"):
         return {str(name): data[name].tolist() for name in data.columns}
     if not _is(data, "datasets", "Dataset"):
         return {}
     return {name: _named(data[name], data.features[name]) for name in data.column_names}
+
+
+def _are_rows(data: Any) -> bool:
+    """Whether data are a list of dictionaries, as JSON lines are read."""
+    return isinstance(data, list | tuple) and bool(data) and all(isinstance(row, Mapping) for row in data)
 
 
 def _named(values: Any, feature: Any) -> list:

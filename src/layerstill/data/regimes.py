@@ -269,4 +269,7 @@ def _pick(row: list[tuple[int, float]], at: float) -> int:
 def _refuse_vanished(task: Task, before: list, after: list, how: str) -> None:
     if gone := sorted(set(before) - set(after)):
         names = ", ".join(repr(task.labels[int(y)]) for y in gone[:10])
-        raise UserError(f"regime: {how} of class {names}; take more examples, less noise, or stratified: true")
+        raise UserError(
+            f"regime: {how} of class {names}; take more examples, less noise, "
+            "or draw from every class (--regime stratified=true)"
+        )

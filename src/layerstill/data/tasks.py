@@ -106,7 +106,7 @@ class Task:
 
         Args:
             data: a Dataset, DatasetDict or DataFrame, a list of (text, label) or of (text, text, label), a list of
-                texts with `labels`, a dictionary of these by split, or a path.
+                dictionaries by column, a list of texts with `labels`, a dictionary of these by split, or a path.
             head: a head or its word.
             text_columns: one or two, where they have no usual name.
             label_column: where the labels are. Of a Dataset's ClassLabel the names are taken.
@@ -408,6 +408,16 @@ def _of_tagged(head: Head, read: conll.TaggedSplits, columns: Columns) -> Task:
     return Task(head.word, head, splits, read.names, metrics, notices=tuple(read.notices), source=columns.source(head))
 
 
+def _without_last_ones(labels: list[Any], keep: list[int], held: list[int]) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows held out, where no class has all of its examples among these."""
+    there, back = {labels[i] for i in keep}, set()
+    for i in sorted(held):
+        if labels[i] not in there:
+            there.add(labels[i])
+            back.add(i)
+    return [*keep, *back], [i for i in held if i not in back]
+
+
 def _hold_out(splits: dict[str, Split], head: Head) -> tuple[dict[str, Split], str]:
     from sklearn.model_selection import train_test_split
 
@@ -421,6 +431,13 @@ def _hold_out(splits: dict[str, Split], head: Head) -> tuple[dict[str, Split], s
         rarest = min(Counter(train.labels).values())
         classes = train.labels if rarest >= 2 and len(train) >= 20 * len(set(train.labels)) else None
     keep, held = train_test_split(range(len(train)), test_size=0.1, random_state=0, stratify=classes)
+    if head.single:
+        keep, held = _without_last_ones(train.labels, keep, held)
+    if not held:
+        raise UserError(
+            f"split dev is missing, and the {len(train)} training rows have too few examples of each class to hold "
+            "some out; give --dev"
+        )
     parts = {"train": train.take(sorted(keep)), "dev": train.take(sorted(held)).unweighted()}
     notice = f"no dev split given: held out {len(held)} of {len(train)} training rows (the same every time)"
     return {**splits, **parts}, notice

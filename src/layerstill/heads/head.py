@@ -31,7 +31,7 @@ def place_of(label: Any, names: Sequence[str], where: str) -> int:
 def refuse_no_probability(values: Sequence[float], where: str) -> None:
     """UserError that begins with `where` for a number that is no probability."""
     if odd := [value for value in values if not 0 <= value <= 1]:
-        raise UserError(f"{where}: {odd[0]:g} is no probability; it must be from 0 to 1")
+        raise UserError(f"{where}: {odd[0]:g} is not a probability; it must be from 0 to 1")
 
 
 class Head(Spec):

@@ -40,10 +40,12 @@ class Scores(Head):
         for i, label in enumerate(labels, 1):
             row = label if names else [label]
             if not isinstance(row, list | tuple) or len(row) != max(len(names), 1):
-                raise UserError(f"{where}, example {i}: {label!r} where a score is due for each of {', '.join(names)}")
+                raise UserError(
+                    f"{where}, example {i}: {label!r} where a score is needed for each of {', '.join(names)}"
+                )
             for score in row:
                 if isinstance(score, bool) or not isinstance(score, int | float):
-                    raise UserError(f"{where}, example {i}: score {score!r} is no number")
+                    raise UserError(f"{where}, example {i}: score {score!r} is not a number")
         return [list(row) for row in labels] if names else list(labels)
 
     def renumbered(self, labels: Sequence[Any], places: Sequence[int], outputs: int) -> list[Any]:

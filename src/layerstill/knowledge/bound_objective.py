@@ -1,9 +1,12 @@
 """A bound objective: a term that knows the shapes of student and teacher, owns its state, and computes its value."""
 
 import copy
+import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -121,19 +124,26 @@ class BoundObjective(nn.Module):
 
     def _refuse_unequal_heads(self) -> None:
         heads = self.signal.relation_heads
+        common = math.gcd(self.student.inner, self.source.inner if self.source is not None else 0)
+        fits = [n for n in range(1, common + 1) if common % n == 0]
+        path = quote(f"stages.N.objectives.{self.name}.signal")
         for side, shape in (("student", self.student), ("teacher", self.source)):
             if heads is not None and shape is not None and shape.inner % heads:
-                fits = [n for n in range(1, shape.inner + 1) if shape.inner % n == 0]
                 raise UserError(
                     f"objective {self.name!r}: {heads} relation heads do not divide the {side}'s width {shape.inner}; "
-                    f"use {', '.join(map(str, fits))}"
+                    f"set {path}.relation.heads, N being its stage, to one of {', '.join(map(str, fits))}"
                 )
         own_heads = self.signal.maps and heads is None
         if own_heads and self.source is not None and self.student.heads != self.source.heads:
+            theirs = self.source.heads
+            as_many = f"set student.attention_heads to {theirs}"
+            if self.student.inner % theirs:
+                as_many += f" and student.hidden_size to a multiple of {theirs}"
+            free = {"relation": {"of": "Q-K", "heads": max(n for n in fits if n <= theirs)}}
             raise UserError(
                 f"objective {self.name!r}: the student has {self.student.heads} attention heads and the teacher "
-                f"{self.source.heads}, so their maps cannot be compared; give the student as many "
-                "(student.attention_heads), or use signal relation with heads set"
+                f"{theirs}, so their maps cannot be compared; {as_many}, or compare queries with keys in other heads: "
+                f"set {path} to {json.dumps(free)}, N being its stage"
             )
 
     def _refuse_blind_tokens(self) -> None:

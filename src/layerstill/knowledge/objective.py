@@ -60,6 +60,7 @@ _SIGNAL = OneOf("signal", Signal, SIGNALS)
 class Objective(Spec):
     """One term of a stage's loss."""
 
+    part_of_recipe: ClassVar[bool] = True
     signal: Annotated[Any, _SIGNAL]
     """What is compared."""
     target: Annotated[Any, OneOf("target", Whom, TARGETS)] = Teacher()

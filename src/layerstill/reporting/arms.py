@@ -182,8 +182,8 @@ def compare_all(found: Sequence[Cell], against: Sequence[str] = CONTROLS) -> Fin
         pairs = _pairs(arms, against)
         if not pairs and len(arms) > 1:
             findings.left_out.append(
-                f"{setting}: none of the {len(arms)} arms is {' or '.join(against)} (in the same variant); "
-                "--against names another one to compare with"
+                f"{setting}: none of the {len(arms)} compared settings is {' or '.join(against)} (in the same "
+                "variant); --against names another one to compare with"
             )
         for a, b in pairs:
             try:
@@ -255,7 +255,9 @@ def _refuse_unequal(one: Cell, other: Cell) -> None:
     if one.metric != other.metric:
         raise UserError(f"{pair}: their scores are {one.metric} and {other.metric}")
     if one.selected != other.selected:
-        raise UserError(f"{pair}: their scores are {one.selected} and {other.selected}, and a best one is too good")
+        raise UserError(
+            f"{pair}: their scores are {one.selected} and {other.selected}, and the best of several is a flattering one"
+        )
 
 
 def _by_example(one: Cell, other: Cell, seeds: list[int]) -> np.ndarray | None:

@@ -42,7 +42,7 @@ def learning_curves(cells: Sequence[Cell], looks: Looks | None = None) -> Sectio
         section.more.extend(_objective_plots(cell, looks.name(cell), curves[id(cell)]))
     hidden = sum(bool(curves[id(c)].objectives) for c in cells) - len(shown)
     if hidden:
-        section.intro += f" Objectives are drawn for the first {MOST_CURVES} arms; {hidden} more are in metrics.jsonl."
+        section.intro += f" Objectives are drawn for the first {MOST_CURVES} settings; {hidden} more: metrics.jsonl."
     return section
 
 

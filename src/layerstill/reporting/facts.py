@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
+from layerstill.data.checks import guessing
 from layerstill.data.encode import mean_tokens
 from layerstill.data.readers import Readers
 from layerstill.data.tasks import Task
@@ -15,6 +16,7 @@ from layerstill.recipe import Recipe
 from layerstill.reporting.verdict import Facts, verdict
 from layerstill.result import Record
 from layerstill.training.arguments import Options
+from layerstill.training.length import stopped_early
 from layerstill.training.plan import forward_tflop
 from layerstill.training.reach import reach_of_all
 
@@ -64,6 +66,8 @@ def judge_of(
                 reach=reach_of_all(recipe, sizes, options.max_steps),
                 losses=losses,
                 objectives=objectives,
+                teacher_guesses=guessing(task).matches(record.teacher_metrics[metric]),
+                stopped_early=stopped_early(recipe, sizes, options.max_steps),
                 one_answer=task.head.one_answer(task.labels, task.head.decide(logits), task.gold("dev")),
             )
         )

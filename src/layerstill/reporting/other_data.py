@@ -42,7 +42,7 @@ def out_of_domain(cells: Sequence[Cell], looks: Looks | None = None) -> Section:
             }
             for (s, m), v, d in zip(means.items(), y, sd, strict=True):
                 rows.append([looks.name(cell), s, v, d, m.n, home[s] - v])
-        alt = f"Mean {metric} of {len(of)} arms on {', '.join(sets)}, from {min(r[2] for r in rows):.1f} to "
+        alt = f"Mean {metric} of {len(of)} settings on {', '.join(sets)}, from {min(r[2] for r in rows):.1f} to "
         section.plots.append(
             Plot(
                 f"{task} out of domain{words[id(of[0])]}",

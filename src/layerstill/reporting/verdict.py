@@ -19,6 +19,8 @@ SLOW = 1e-4
 """A rate below this is raised where weights hardly moved: 250 updates at 2e-5 gave 59 %, and as many at 3e-4 68 %."""
 SMALL_DATA = 5_000
 """Training examples below which more texts are the likelier help, once they have been learnt by heart."""
+FEW_UPDATES = 50
+"""Fewer go nowhere, whatever their rate."""
 BY_HEART = 0.1
 """Of its first value: a loss that falls below has nothing left to learn from these texts."""
 
@@ -54,6 +56,10 @@ class Facts:
     """Each of its objectives' values, likewise."""
     one_answer: str = ""
     """What the student says of nearly everything, as heads say it; empty if it does not."""
+    teacher_guesses: bool = False
+    """Whether the teacher's score cannot be told from guessing, so that a share of it says nothing."""
+    stopped_early: bool = False
+    """Whether `--max-steps` ended the training, so that more epochs would change nothing."""
 
 
 def verdict(facts: Facts) -> list[str]:
@@ -80,11 +86,20 @@ def kept_sentence(facts: Facts) -> str:
 
 def change_sentence(facts: Facts) -> str:
     """The one change most likely to help: the first of the rules that applies."""
-    rules = (_needs_nothing, _rate_is_wrong, _too_short, _too_few_texts, _too_shallow)
+    rules = (_teacher_guesses, _needs_nothing, _rate_is_wrong, _too_short, _too_few_texts, _too_shallow)
     return next((said for rule in rules if (said := rule(facts))), _OTHERWISE)
 
 
 _OTHERWISE = "What may still help: another seed, or --recipe best --learning-rate auto."
+
+
+def _teacher_guesses(facts: Facts) -> str:
+    if not facts.teacher_guesses:
+        return ""
+    return (
+        "First find a better teacher, or find out why this one fails: its score on dev cannot be told from guessing, "
+        "so the share that is kept says nothing."
+    )
 
 
 def _needs_nothing(facts: Facts) -> str:
@@ -99,13 +114,15 @@ def _rate_is_wrong(facts: Facts) -> str:
     slow = facts.reach < ENOUGH and facts.learning_rate < SLOW
     if not hardly and not slow and not facts.one_answer:
         return ""
+    if facts.steps < FEW_UPDATES and facts.learning_rate < TOO_FAST and _too_short(facts):
+        return ""
     rate = _brief(facts.learning_rate)
     if hardly and facts.losses:
         what = f"the loss hardly left its start ({facts.losses[0]:.3g} to {facts.losses[-1]:.3g})"
     elif slow:
         what = f"a weight moves by {facts.reach:.2g} in all, and students need about {ENOUGH:g}"
     else:
-        what = "it learnt one answer, which a wrong learning rate leaves behind"
+        what = "it learnt one answer, which is what a wrong learning rate leads to"
     if facts.learning_rate >= TOO_FAST:
         way = f"--learning-rate auto, or a tenth ({_brief(facts.learning_rate / 10)})"
     else:
@@ -122,10 +139,8 @@ def _too_short(facts: Facts) -> str:
         return ""
     why = "the loss was still falling" if falling else f"{facts.examples_seen:,} examples seen are few"
     times = max(2, round(EXAMPLES_SEEN / max(facts.examples_seen, 1)))
-    return (
-        f"Most likely to help is a longer training: at the end of {facts.steps:,} updates {why}; give "
-        f"{min(times, 5)} times the --epochs."
-    )
+    way = "leave --max-steps out, or give more" if facts.stopped_early else f"give {min(times, 5)} times the --epochs"
+    return f"Most likely to help is a longer training: at the end of {facts.steps:,} updates {why}; {way}."
 
 
 def _too_few_texts(facts: Facts) -> str:

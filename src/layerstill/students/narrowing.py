@@ -42,8 +42,8 @@ def narrow_config(config: PretrainedConfig, spec: StudentSpec) -> PretrainedConf
     if widths is None:
         proven = ", ".join(name for name, family in FAMILIES.items() if family.widths is not None)
         raise UserError(
-            f"student.{next(iter(given))}: narrower students of family {config.model_type!r} are not proven; "
-            f"proven: {proven}. Leave the widths out and cut layers only"
+            f"student.{next(iter(given))}: narrower students of family {config.model_type!r} are not supported; "
+            f"supported: {proven}. Leave the widths out and cut layers only"
         )
     _set_hidden_size(config, spec, widths)
     if spec.intermediate_size is not None:

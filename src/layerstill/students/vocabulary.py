@@ -7,7 +7,7 @@ under its own number. Byte-pair vocabularies are built from merges and are refus
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,17 @@ class Vocabulary:
         for field, value in list(config.to_dict().items()):
             if field.endswith("_token_id") and isinstance(value, int):
                 setattr(config, field, number.get(value))
+
+    def notice(self, whole: PreTrainedTokenizerBase, texts: Sequence[tuple[str, ...]]) -> str:
+        """How large it is beside the tokenizer that it was made of, and what becomes of texts of dev with it."""
+        pairs = [(whole.tokenize(" ".join(text)), self.tokenizer.tokenize(" ".join(text))) for text in texts]
+        unknown = str(self.tokenizer.unk_token)
+        other = sum(before != after for before, after in pairs)
+        lost = sum(after.count(unknown) > before.count(unknown) for before, after in pairs)
+        return (
+            f"student.vocabulary: {len(self.kept):,} of {len(whole):,} tokens are kept; {other} of {len(pairs)} dev "
+            f"texts are cut into other tokens than before, and {lost} of these hold characters that are now unknown"
+        )
 
 
 def trim_vocabulary(

@@ -31,6 +31,11 @@ def steps_of(stage: Stage, examples: int, max_steps: int | None) -> int:
     return steps if max_steps is None else min(steps, max_steps)
 
 
+def stopped_early(recipe: Recipe, sizes: Mapping[str, int], max_steps: int | None) -> bool:
+    """Whether `max_steps` ends a stage before its epochs do; `sizes` is as in `settled`."""
+    return any(steps_of(s, sizes[s.data], None) > steps_of(s, sizes[s.data], max_steps) for s in recipe.stages)
+
+
 def settled(recipe: Recipe, sizes: Mapping[str, int]) -> tuple[Recipe, list[str]]:
     """The recipe with a number in place of every `epochs: auto`, and a note about each.
 

@@ -108,6 +108,7 @@ def load_tokenizer(name: str, config: PretrainedConfig) -> PreTrainedTokenizerBa
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         raise UserError(f"tokenizer of {name}: cannot be read: {kind}{first_line(error)}") from None
     highest = max(tokens.values(), default=-1)
+    _refuse_added_without_embeddings(name, config, tokenizer, highest)
     if not config.vocab_size / 2 < len(tokens) or highest >= config.vocab_size:
         raise UserError(
             f"model {name}: its tokenizer knows {len(tokens)} tokens, numbered up to {highest}, and its embeddings "
@@ -125,6 +126,23 @@ def load_tokenizer(name: str, config: PretrainedConfig) -> PreTrainedTokenizerBa
     if "token_type_ids" not in inputs_of(config):
         tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
     return tokenizer
+
+
+def _refuse_added_without_embeddings(
+    name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, highest: int
+) -> None:
+    """UserError for tokens that were added to a tokenizer, and for which its model was given no embeddings."""
+    added = sorted((number, token) for token, number in tokenizer.get_added_vocab().items())
+    beyond = [token for number, token in added if number >= config.vocab_size]
+    if not beyond or len(beyond) < sum(number >= config.vocab_size for number in tokenizer.get_vocab().values()):
+        return
+    some = ", ".join(map(repr, beyond[:5])) + (f" and {len(beyond) - 5} more" if len(beyond) > 5 else "")
+    raise UserError(
+        f"model {name}: its tokenizer has {highest + 1} tokens and the model {config.vocab_size} embeddings: {some} "
+        f"{'was' if len(beyond) == 1 else 'were'} added, and the model was not resized; load it, call "
+        f"model.resize_token_embeddings({highest + 1}), save it there with save_pretrained, and fine-tune it if your "
+        "texts hold such tokens"
+    )
 
 
 def with_weights_in(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -219,12 +237,13 @@ def require_head(name: str, config: PretrainedConfig, head: Head) -> None:
             f"model {name} has no task head ({', '.join(architectures) or 'no architecture named'}); "
             "fine-tune it first: layerstill finetune"
         )
-    unsaid = config.problem_type is None and found.architecture == head.architecture
-    mend = f'; if it was trained for that, write "problem_type": "{head.problem_type}" into its config.json'
+    unsaid = config.problem_type is None and found.architecture == head.architecture and config.num_labels > 1
+    said = "" if config.problem_type is None else f" (problem_type {config.problem_type} in its config.json)"
+    also = f'; if it was trained for that, write "problem_type": "{head.problem_type}" into its config.json'
     raise UserError(
-        f"model {name}: its head gives {found.gives} (problem_type {config.problem_type}), and the task has "
+        f"model {name}: its head gives {found.gives}{said}, and the task has "
         f"{head.gives}; use --task {found.word}, or fine-tune it on this task first: layerstill finetune"
-        f"{mend if unsaid else ''}"
+        f"{also if unsaid else ''}"
     )
 
 

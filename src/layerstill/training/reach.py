@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from layerstill.recipe import Recipe, Stage
-from layerstill.training.length import steps_of
+from layerstill.training.length import steps_of, stopped_early
 
 ENOUGH = 0.02
 """Adam moves a weight by about the learning rate in an update, and the weights of encoders are some 0.04 in size.
@@ -38,8 +38,9 @@ def reach_notices(recipe: Recipe, sizes: Mapping[str, int], max_steps: int | Non
         return []
     steps = sum(steps_of(stage, sizes[stage.data], max_steps) for stage in stages)
     rate = max(stage.learning_rate for stage in stages)
+    longer = "so does a run without --max-steps" if stopped_early(recipe, sizes, max_steps) else "so do more --epochs"
     return [
         f"a learning rate of {rate:g} over {steps:,} updates moves a weight by {reach:.2g} in total, and "
-        f"students need about {ENOUGH:g} to leave their start behind; --learning-rate auto finds a rate, and "
-        f"more --epochs go further"
+        f"students need about {ENOUGH:g} to leave their start behind; --learning-rate auto finds a rate that goes "
+        f"further, and {longer}"
     ]

@@ -140,9 +140,10 @@ class RunFolder:
         if self.finished is None and not trained:
             return  # it failed before anything was trained, so nothing can be lost
         if (key := _different(there, self.settings)) is not None:
+            where, theirs, ours = _where_different(key, there.get(key), self.settings.get(key))
             raise UserError(
-                f"--output {self.path} holds another run: {key} is {_brief(there.get(key))} there and "
-                f"{_brief(self.settings.get(key))} here; choose a new folder, or delete that one"
+                f"--output {self.path} holds another run: {where} is {_brief(theirs)} there and {_brief(ours)} here; "
+                "choose a new folder, or delete that one"
             )
 
     def _settings_there(self) -> dict[str, Any]:
@@ -167,7 +168,7 @@ class RunFolder:
 
     @property
     def teacher_cache(self) -> Path:
-        """Where this run keeps what its teacher gave away, if it keeps it to itself; removed with the checkpoints."""
+        """Where this run keeps what its teacher said, if it keeps it to itself; removed with the checkpoints."""
         return self.path / "teacher-cache"
 
     @property
@@ -227,9 +228,23 @@ def _different(there: dict[str, Any], here: dict[str, Any]) -> str | None:
     return next((k for k in [*here, *there] if k not in PLACES and there.get(k) != here.get(k)), None)
 
 
+def _where_different(path: str, there: Any, here: Any) -> tuple[str, Any, Any]:
+    """The first place, as a dotted path, where two settings differ, and what stands there."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        if set(there) != set(here):
+            return path, list(there), list(here)
+        steps: Any = here
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        steps = range(len(here))
+    else:
+        return path, there, here
+    step = next(step for step in steps if there[step] != here[step])
+    return _where_different(f"{path}.{step}", there[step], here[step])
+
+
 def _brief(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{hashlib.sha256(text.encode()).hexdigest()[:12]} (a longer setting)"
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 class MetricsLog(TrainerCallback):

@@ -88,7 +88,7 @@ def _lines(path: Path, stream: IO[str], longest: int) -> Iterator[tuple[int, str
     try:
         while line := stream.readline(longest):
             if "\0" in line:
-                raise UserError(f"{path} line {number}: a byte of 0 in it, so it is no text")
+                raise UserError(f"{path} line {number}: a NUL byte in it, so it is not text")
             whole = line.endswith("\n")
             yield number, line
             number += whole

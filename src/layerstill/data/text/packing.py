@@ -144,7 +144,7 @@ def _state(folder: Path, identity: str) -> Packed | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError):
-        raise UserError(f"{folder / STATE_FILE}: damaged; remove the folder, and the corpus is packed anew") from None
+        raise UserError(f"{folder / STATE_FILE}: damaged; remove the folder, and the corpus is packed again") from None
     if state.identity != identity:
         raise UserError(
             f"{folder}: it holds the blocks of another corpus, tokenizer or --max-length; the corpus may have changed "
