@@ -127,6 +127,24 @@ class Stage(Spec):
                 raise ValueError(str(error)) from None
         return self
 
+    @property
+    def hiding(self) -> View | None:
+        """The view that hides words from all of its objectives, if one does."""
+        views: list[View] = [objective.view for objective in self.viewed().values()]
+        return views[0] if views[0].hides else None
+
+    @model_validator(mode="after")
+    def _hides_from_all(self) -> "Stage":
+        views = {name: objective.view for name, objective in self.viewed().items()}
+        hiding = {name: view for name, view in views.items() if view.hides}
+        if hiding and len(set(map(repr, views.values()))) > 1:
+            (name, view), *_ = hiding.items()
+            other = next(other for other in views if views[other] != view)
+            raise ValueError(
+                f"words are hidden from {name!r} and not, or otherwise, from {other!r}; set view: masked for the stage"
+            )
+        return self
+
     def refuse_split_batches(self) -> None:
         """UserError if an objective takes the examples of a whole step at once, so that accumulation is not for it."""
         for name, objective in self.objectives.items():
