@@ -128,15 +128,15 @@ class Stage(Spec):
         return self
 
     @property
-    def hiding(self) -> View | None:
-        """The view that hides words from all of its objectives, if one does."""
-        views: list[View] = [objective.view for objective in self.viewed().values()]
-        return views[0] if views[0].hides else None
+    def hiding(self) -> Any:
+        """The view that hides words from all of its objectives; None if none does."""
+        first = next(iter(self.viewed().values())).view
+        return first if first is not None and first.hides else None
 
     @model_validator(mode="after")
     def _hides_from_all(self) -> "Stage":
         views = {name: objective.view for name, objective in self.viewed().items()}
-        hiding = {name: view for name, view in views.items() if view.hides}
+        hiding = {name: view for name, view in views.items() if view is not None and view.hides}
         if hiding and len(set(map(repr, views.values()))) > 1:
             (name, view), *_ = hiding.items()
             other = next(other for other in views if views[other] != view)

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from layerstill.data.encode import Collator
 from layerstill.data.text.hiding import Hiding
 from layerstill.heads import Head
-from layerstill.knowledge.views import Masked, View
+from layerstill.knowledge.views import Masked
 
 
 class TextCollator:
@@ -16,16 +16,16 @@ class TextCollator:
     Args:
         tokenizer: of both models.
         head: what the models are asked for.
-        view: what the models are fed.
+        view: how words are hidden, if they are.
         seed: of what is hidden.
 
-    UserError for a view that hides words and a tokenizer that cannot.
+    UserError for a view and a tokenizer that cannot hide words.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, head: Head, view: View | None, seed: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, head: Head, view: Masked | None, seed: int) -> None:
         self._pad = Collator(tokenizer)
         self._head = head
-        self._hiding = None if view is None or not view.hides else Hiding(view, tokenizer, seed)
+        self._hiding = None if view is None else Hiding(view, tokenizer, seed)
 
     @classmethod
     def asking(cls, tokenizer: PreTrainedTokenizerBase, head: Head) -> "TextCollator":
