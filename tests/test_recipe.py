@@ -17,7 +17,8 @@ from layerstill.recipe import Recipe, recipe_json_schema, recipe_text, shipped_r
 EXPECTED = (
     "finetune kd pkd tinybert minilm minilmv2 hid-cls hid-seq att-mse att-kl att-kl+val-kl att-kl+hid-seq "
     "att-mse+hid-seq rail-kd-l rail-kd-c u-ild l-ild l-ild-supplementary cr-ild cr-ild-released bert-emd rkd best "
-    "text-att-mse text-att-kl text-att-kl+val-kl text-minilmv2 text-hid-seq text-hid-cls text-tinybert"
+    "text-att-mse text-att-kl text-att-kl+val-kl text-minilmv2 text-hid-seq text-hid-cls text-tinybert "
+    "text-kd text-distilbert"
 ).split()
 
 

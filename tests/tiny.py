@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -132,13 +133,14 @@ def save_tiny(folder: Path, family: str = "bert", positions: int = 64, names: Se
     return folder
 
 
-def save_tiny_masked_lm(folder: Path, family: str = "bert", positions: int = 64, tokenizer=None) -> Path:
-    """A tiny random masked language model, as `save_tiny`."""
+def save_tiny_masked_lm(folder: Path, family: str = "bert", positions: int = 64, tokenizer=None, **config) -> Path:
+    """A tiny random masked language model, or a causal one of a decoder, as `save_tiny`."""
     torch.manual_seed(0)
     tokenizer = tokenizer or tiny_tokenizer(family in {"bert", "electra"})
     tokenizer.model_max_length = positions
     sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": positions}
-    model = AutoModelForMaskedLM.from_config(tiny_config(family, **sizes))
+    auto = AutoModelForCausalLM if family in DECODERS else AutoModelForMaskedLM
+    model = auto.from_config(tiny_config(family, **{**sizes, **config}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2 and "embed" not in name:
