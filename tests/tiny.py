@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from layerstill.heads import Classes, Head
+from layerstill.recipe import Recipe, shipped_recipes
 
 WORDS = "good bad fine poor great awful film plot actor scene the a was is very not and but we they".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -33,6 +34,11 @@ ENCODERS = [
 ]
 DECODERS = ["llama", "qwen3", "gemma3_text", "gpt2", "opt"]
 FAMILIES = ENCODERS + DECODERS
+
+
+def task_recipes() -> list[str]:
+    """The recipes that come along for a task; others hide words of running text."""
+    return [name for name in shipped_recipes() if not any(stage.hiding for stage in Recipe.load(name).stages)]
 
 
 def tiny_config(family: str, layers: int = 4, width: int = 48, heads: int = 4, labels: int = 3, **extra):

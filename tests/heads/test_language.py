@@ -11,10 +11,10 @@ from layerstill.heads import CausalLM, Classes, MaskedLM, language_head_of
 from layerstill.heads.body import Body
 from layerstill.knowledge import word_logits
 from layerstill.knowledge.capture import CapturePlan
-from layerstill.recipe import Recipe
+from layerstill.recipe import Recipe, shipped_recipes
 from layerstill.training.clock import Clock
 from layerstill.training.module import DistillationModule, bind_objectives
-from tests.tiny import DECODERS, FAMILIES, batch, tiny_config
+from tests.tiny import DECODERS, FAMILIES, batch, task_recipes, tiny_config
 
 LABELS = {"signal": "labels", "weight": 0.5}
 SOFT = {"signal": "logits", "distance": {"kl": {"temperature": 2}}, "weight": 2.0}
@@ -108,6 +108,28 @@ def test_terms_and_gradients_are_those_of_full_logits(family, parts, monkeypatch
         assert (one is None) == (two is None)
         if one is not None:
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recipes_of_words_train_two_steps_in_every_family(family):
+    for name in set(shipped_recipes()) - set(task_recipes()):
+        student, teacher = model_of(family, 1, layers=2), model_of(family, 2)
+        head, given = asked(family)
+        objectives = {n: o.model_dump(exclude={"view"}) for n, o in Recipe.load(name).stages[0].objectives.items()}
+        module = module_of(family, head, student, teacher, **objectives)
+        frozen = module.freeze_unreached(given)
+        assert not [n for n in frozen if "pooler" not in n and "token_type" not in n], name
+        optimiser = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.05)
+        losses = []
+        for _ in range(2):
+            loss = module(**given)["loss"]
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            module.finish_step()
+            losses.append(loss.item())
+        assert losses[1] < losses[0] + 0.5, name
+        assert all(p.isfinite().all() for p in student.parameters()), name
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])

@@ -371,7 +371,7 @@ class DistillationModule(nn.Module):
         self.flops += passes * forward_flops(layers, shape_of(recorder.model.config).inner, *mask.shape)
         if mixing is not None:
             return recorder.run(plan, inputs, mixing.mask(mask), mixing.embeddings)
-        captured = recorder.run(plan, inputs, mask, positions=asked)
+        captured = recorder.run(plan, inputs, mask, None, asked)
         if captured.words is not None:
             self.flops += passes * 2 * captured.words.states.numel() * captured.words.vocabulary
         return captured
