@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from layerstill.errors import UserError
@@ -31,9 +32,9 @@ def model_of(family: str, seed: int = 0, **sizes):
     return model
 
 
-def asked(family: str, rows: int = 4, lengths=None) -> tuple[object, dict]:
+def asked(family: str, rows: int = 4, tokens: int = 9, lengths=None) -> tuple[object, dict]:
     """The head of a family, and a batch in which it is asked for words."""
-    given = batch(rows, lengths=lengths)
+    given = batch(rows, tokens, lengths)
     head = CausalLM() if family in DECODERS else MaskedLM()
     hidden = None
     if head.hides:
@@ -240,3 +241,38 @@ def test_what_cannot_be_is_refused(head, view, objective, message):
     with pytest.raises(UserError, match=message):
         bind_objectives(stage(view, x=objective), config, config, head, 0)
     assert bind_objectives(stage("masked", x=HIDDEN), config, config, Body(), 0)
+
+
+class Largest(TorchDispatchMode):
+    """Watches how many elements any tensor has that an operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_no_tensor_of_all_logits_is_ever_made(family, monkeypatch):
+    vocabulary, rows, tokens = 4000, 8, 32
+    sizes = {"layers": 1, "width": 16, "vocab_size": vocabulary}
+    student, teacher = model_of(family, 1, **sizes), model_of(family, 2, **sizes)
+    head, given = asked(family, lengths=[tokens] * rows, rows=rows, tokens=tokens)
+    module = module_of(family, head, student, teacher, words=LABELS, soft=SOFT)
+    places = int(head.positions(given).sum())
+    with Largest() as whole:
+        module(**given)["loss"].backward()
+    assert whole.elements == places * vocabulary
+    assert (places < 0.6 * rows * tokens) == head.hides
+    monkeypatch.setattr(word_logits, "WHOLE_ELEMENTS", 0)
+    monkeypatch.setattr(word_logits, "PART_ELEMENTS", 10 * vocabulary)
+    with Largest() as parts:
+        module(**given)["loss"].backward()
+    weights = max(p.numel() for p in student.parameters())
+    assert parts.elements == max(10 * vocabulary, weights)

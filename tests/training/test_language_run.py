@@ -207,6 +207,18 @@ def test_a_task_starts_from_the_student(place, whole, call, tmp_path):
     assert status == 0, err
 
 
+@pytest.mark.parametrize("teacher", ["masked", "llama"])
+def test_a_corpus_whose_held_out_block_asks_for_nothing_is_no_error(teacher, place, call, tmp_path):
+    (tmp_path / "few.txt").write_text("good film\n\n" * 12, "utf-8")
+    line = [
+        str(w).replace(f"{place}/texts.txt", f"{tmp_path}/few.txt")
+        for w in words(place, tmp_path / "s", teacher=teacher)
+    ]
+    status, _, err = call([*line, "--epochs", "3"])
+    assert status == 0, err
+    json.loads((tmp_path / "s" / "result.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+
+
 def test_hours_are_turned_into_steps(place, call, tmp_path):
     status, _, err = call(words(place, tmp_path / "s", "--max-hours", "0.0005"))
     assert status == 0, err

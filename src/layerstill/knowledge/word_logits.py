@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-WHOLE_ELEMENTS = 16 * 2**20
+WHOLE_ELEMENTS = 32 * 2**20
 """Logits of one model up to which they are computed once and kept."""
-PART_ELEMENTS = 4 * 2**20
-"""Logits of a part otherwise; comparing takes several tensors of its size."""
+PART_ELEMENTS = 10 * 2**20
+"""Logits of a part otherwise; comparing takes several tensors of its size. These are above 32 MB, below which the C
+library keeps what is freed, in a heap with ever more holes."""
 
 
 @dataclass

@@ -44,6 +44,6 @@ def add_up_words(
     return sums
 
 
-def perplexity(loss: float, words: float) -> float:
-    """The exponential of the mean loss of so many words; of none it is not known."""
-    return math.exp(min(loss / words, HIGHEST)) if words else math.nan
+def perplexity(loss: float) -> float:
+    """The exponential of a word's mean loss in nats."""
+    return math.exp(min(loss, HIGHEST))

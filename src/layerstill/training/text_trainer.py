@@ -46,7 +46,7 @@ class TextTrainer(DistillationTrainer):
             return self.objective_values("dev", dev, range(min(len(dev), most or len(dev))))
 
     def perplexity_of(self, model: PreTrainedModel, most: int | None = None) -> dict[str, float]:
-        """The `perplexity` of a language model on as many; empty for a model that is none.
+        """The `perplexity` of a language model on as many; empty for another model, and where no word is asked for.
 
         With several processes all of them must ask.
         """
@@ -57,4 +57,4 @@ class TextTrainer(DistillationTrainer):
         with self.compute_loss_context_manager():
             sums = add_up_words(model.to(self.args.device), self.module.head, batches, self.args.device)
         loss, words = self.accelerator.reduce(sums, reduction="sum").tolist()
-        return {"perplexity": perplexity(loss, words)}
+        return {"perplexity": perplexity(loss / words)} if words else {}
