@@ -86,6 +86,15 @@ def test_a_student_with_a_head_learns_the_words(teacher, recipe, place, call, tm
     assert hides == [teacher != "llama"]
 
 
+@pytest.mark.parametrize("distance", ["reverse_kl", "jsd"])
+def test_a_decoder_learns_by_other_divergences_in_bf16(distance, place, call, tmp_path):
+    more = "--set", f"stages.0.objectives.soft targets.distance={distance}", "--precision", "bf16"
+    status, _, err = call(words(place, tmp_path / "s", "--epochs", "2", "--init", "random", *more, teacher="llama"))
+    assert status == 0, err
+    seen = [entry["dev_objectives"]["soft targets"] for entry in dev_of(tmp_path / "s")]
+    assert 0 < seen[-1] < 0.9 * seen[0]
+
+
 def test_perplexity_is_that_of_the_model_in_a_plain_loop(place, call, tmp_path):
     more = "--epochs", "1", "--cache", str(tmp_path / "cache")
     status, _, err = call(words(place, tmp_path / "s", *more, teacher="llama"))
