@@ -137,7 +137,8 @@ def test_recipes_of_words_train_two_steps_in_every_family(family):
 def test_padding_and_splitting_a_batch_change_nothing(family):
     student, teacher = model_of(family, 1, layers=2).double(), model_of(family, 2).double()
     head, given = asked(family)
-    module = module_of(family, head, student, teacher, words=LABELS, soft=SOFT)
+    every = SOFT | {"signal": "token_logits"}
+    module = module_of(family, head, student, teacher, words=LABELS, soft=SOFT, every=every)
     student.eval()  # without dropout
     whole = module(**given)["loss"]
     grads = torch.autograd.grad(whole, list(student.parameters()), allow_unused=True)
@@ -184,6 +185,30 @@ def test_a_padded_vocabulary_is_compared_where_both_have_tokens():
     assert width < t.shape[-1]
     pair = [(x[:, :width] / 2).log_softmax(-1) for x in (s, t)]
     torch.testing.assert_close(value, 4 * F.kl_div(*pair, log_target=True, reduction="batchmean"))
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "parts"])
+def test_token_logits_are_compared_at_every_token_of_the_text_with_hidden_words(parts, monkeypatch):
+    if parts:
+        monkeypatch.setattr(word_logits, "WHOLE_ELEMENTS", 0)
+        monkeypatch.setattr(word_logits, "PART_ELEMENTS", 100)
+    student, teacher = model_of("bert", 1, layers=2), model_of("bert", 2)
+    head, given = asked("bert")
+    everywhere = SOFT | {"signal": "token_logits"}
+    module = module_of("bert", head, student, teacher, words=LABELS, soft=SOFT, every=everywhere)
+    student.eval()
+    found = module.terms(given)[0]
+    real, at = given["attention_mask"].bool(), head.positions(given)
+    assert module.count_units(given).tolist() == [at.sum(), at.sum(), real.sum()]
+    s, t = (m(given["input_ids"], attention_mask=given["attention_mask"]).logits for m in (student, teacher))
+    for name, where in (("soft", at), ("every", real)):
+        pair = [(x[where] / 2).log_softmax(-1) for x in (s, t)]
+        value = 4 * F.kl_div(*pair, log_target=True, reduction="batchmean")
+        torch.testing.assert_close(found[name].value, value)
+    alone = module_of("bert", head, student, teacher, words=LABELS, soft=SOFT)
+    student.eval()
+    for name, term in alone.terms(given)[0].items():
+        torch.testing.assert_close(found[name].value, term.value)
 
 
 def test_logits_of_a_clean_text_are_compared_at_every_token():
@@ -233,6 +258,7 @@ def test_the_head_follows_from_the_configuration(family, architecture, word):
         (CausalLM(), "clean", SOFT | {"target": "student"}, "a target other than the teacher is not for the logits"),
         (CausalLM(), "masked", HIDDEN, "view masked hides words of running text"),
         (Classes(), "masked", HIDDEN, "view masked hides words of running text"),
+        (Classes(), "clean", SOFT | {"signal": "token_logits"}, "token_logits are of a language model"),
     ],
 )
 def test_what_cannot_be_is_refused(head, view, objective, message):

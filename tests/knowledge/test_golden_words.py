@@ -22,15 +22,16 @@ def _both_ways(request, monkeypatch):
         monkeypatch.setattr(word_logits, "PART_ELEMENTS", 20)
 
 
-def words(case: Case, objective: dict, head, positions: torch.Tensor, labels: torch.Tensor | None = None):
-    """The value of a term on the logits of a case at some places, with labels that are aligned with them."""
+def words(case: Case, objective: dict, head, positions: torch.Tensor, labels=None, asked=None):
+    """The value of a term on the logits of a case at some places, with labels that are aligned with them; the head asks
+    for all of these, or where `asked` says."""
     view = {"view": "masked"} if head.hides else {}
     bound = BoundObjective("term", Objective.model_validate(objective | view), SHAPE, SHAPE, head, seed=0)
     sides = [
         WordLogits.gathered(case[f"{side}_logits"], positions, case["student_logits"].shape[-1], lambda states: states)
         for side in ("student", "teacher")
     ]
-    ((amount, count),) = add_up([bound.against_words], *sides, labels)
+    ((amount, count),) = add_up([bound.against_words], *sides, labels, asked)
     one = torch.ones(1, 1, dtype=torch.float64)
     return bound.of_words(amount, count, one, one * count).value
 
@@ -55,10 +56,11 @@ def test_distilbert():
     case = Case("distilbert_triple")
     kl = {"signal": "logits", "distance": {"kl": {"temperature": 2}}}
     asked = case["mlm_labels"] != -100
-    on_real, on_asked = (words(case, kl, MaskedLM(), where) for where in (case.mask, asked))
+    on_asked = words(case, kl, MaskedLM(), case.mask, asked=asked)
+    on_real = words(case, kl | {"signal": "token_logits"}, MaskedLM(), case.mask, asked=asked)
     case.check("masked.kl_T2_real_tokens", on_real)
     case.check("masked.kl_T2_mlm_positions", on_asked)
-    mlm = words(case, GOLD, MaskedLM(), asked, case["mlm_labels"])
+    mlm = words(case, GOLD, MaskedLM(), case.mask, case["mlm_labels"], asked)
     case.check("masked.mlm", mlm)
     student, teacher = (Captured(case.mask, hidden={1: case[f"{side}_hidden"]}) for side in ("student", "teacher"))
     cosine = term({"signal": "hidden_states", "distance": "cosine"}, student, teacher, [(1, 1)])

@@ -157,6 +157,8 @@ class BoundObjective(nn.Module):
                 f"objective {self.name!r}: view masked hides words of running text (--task text) from an encoder; "
                 "set view: clean here"
             )
+        if self.signal.everywhere and not self.head.speaks:
+            raise UserError(f"objective {self.name!r}: token_logits are of a language model (--task text); use logits")
         if not self.over_words:
             return
         if self.spec.mixes or self.spec.consistent:
@@ -173,6 +175,12 @@ class BoundObjective(nn.Module):
     def over_words(self) -> bool:
         """Whether it is about logits over a vocabulary, which are compared by `against_words`."""
         return self.head.speaks and (self.signal.gold or self.signal.of_head)
+
+    def asked(self, places: Places) -> Tensor | None:
+        """Where of a batch, `(B, N)`, it needs the words of both models; None if it needs none."""
+        if not self.over_words:
+            return None
+        return places.tokens if self.signal.everywhere else places.positions
 
     def _compares_products(self) -> bool:
         """Whether the squared error is asked for between maps that are products among all real tokens."""
@@ -312,7 +320,8 @@ class BoundObjective(nn.Module):
         assert rows.teacher is not None
         # The same tokenizer; a vocabulary that was padded has columns in the end that are no token.
         width = min(rows.student.shape[-1], rows.teacher.shape[-1])
-        return self.distance(rows.student[:, :width], rows.teacher[:, :width], rows.real[:, None])
+        counted = rows.real if self.signal.everywhere else rows.asked
+        return self.distance(rows.student[:, :width], rows.teacher[:, :width], counted[:, None])
 
     def of_words(self, amount: Tensor, count: Tensor, scale: Tensor, units: Tensor) -> Term:
         """The term from sum and count over all places; `scale` and `units`, `(1, 1)` each, as in `against`."""

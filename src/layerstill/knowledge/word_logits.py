@@ -65,7 +65,9 @@ class Rows(NamedTuple):
     teacher: Tensor | None
     """Logits `(p, V')`, without gradient."""
     real: Tensor
-    """`(p,)` boolean: which count."""
+    """`(p,)` boolean: which are real tokens."""
+    asked: Tensor
+    """`(p,)` boolean: for which of them the head asks."""
     labels: Tensor | None
     """`(p,)`: the words that were asked for."""
 
@@ -75,19 +77,26 @@ Compare = Callable[[Rows], tuple[Tensor, Tensor]]
 
 
 def add_up(
-    compares: Sequence[Compare], student: WordLogits, teacher: WordLogits | None, labels: Tensor | None
+    compares: Sequence[Compare],
+    student: WordLogits,
+    teacher: WordLogits | None,
+    labels: Tensor | None,
+    positions: Tensor | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Sum and count of several terms over all places; `labels` `(B, N)` are the words asked for.
+
+    `positions` `(B, N)` are where the head asks, if these are not all places.
 
     More logits than `WHOLE_ELEMENTS` are computed a part at a time, for all terms at once, and again in the backward
     pass, so memory does not grow with their number.
     """
     there = None if labels is None else labels.flatten()[student.places]
+    asked = student.real if positions is None else positions.flatten()[student.places]
     widest = max(student.vocabulary, teacher.vocabulary if teacher is not None else 0)
     size = len(student.states)
 
     def over(said: Tensor, taught: Tensor | None, some: slice) -> tuple[Tensor, ...]:
-        rows = Rows(said, taught, student.real[some], None if there is None else there[some])
+        rows = Rows(said, taught, student.real[some], asked[some], None if there is None else there[some])
         return tuple(number for compare in compares for number in compare(rows))
 
     if size * widest <= WHOLE_ELEMENTS:

@@ -38,7 +38,7 @@ from layerstill.training.gold import Gold
 from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.sides import Side, Sides, refuse_token_terms, sides_of
 from layerstill.training.teacher_cache import TeacherCache
-from layerstill.training.word_terms import over_words
+from layerstill.training.word_terms import over_words, places_of_words
 
 
 def bind_objectives(
@@ -194,9 +194,9 @@ class DistillationModule(nn.Module):
             here = [o for o in self.terms_of_stage if o.spec.view == view]
             mixing = self._draw(view)
             plan = union(o.student_plan for o in here)
-            asked = sides.student.places.positions if self.head.speaks else None
+            asked = places_of_words(here, sides.student.places)
             student = self._run(self._recorder, plan, sides.student.inputs, sides.student.mask, mixing, asked)
-            teacher = self._run_teacher(here, sides, mixing, batch.get("content"))
+            teacher = self._run_teacher(here, sides, mixing, batch.get("content"), asked)
             # Under mixup a consistency term compares with both partners, so it reads the student's maps twice.
             twice = [o for o in here if o.spec.consistent and mixing is not None]
             student.shared = shared_maps([*here, *twice], "student")
@@ -377,7 +377,12 @@ class DistillationModule(nn.Module):
         return captured
 
     def _run_teacher(
-        self, objectives: list[BoundObjective], sides: Sides, mixing: Mixing | None, content: list[int] | None
+        self,
+        objectives: list[BoundObjective],
+        sides: Sides,
+        mixing: Mixing | None,
+        content: list[int] | None,
+        asked: Tensor | None,
     ) -> Captured:
         plan, side = union(o.target_plan for o in objectives if not o.spec.consistent), sides.teacher
         read = plan and self.cache is not None and mixing is None
@@ -389,7 +394,6 @@ class DistillationModule(nn.Module):
                 assert content is not None
                 captured = self.cache.read(content, side.mask)
             else:
-                asked = side.places.positions if self.head.speaks else None
                 captured = self.ask_teacher(plan, side.inputs, side.mask, mixing, asked)
         return sides.met_by(captured)
 

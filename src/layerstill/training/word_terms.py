@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from layerstill.heads import Head
@@ -11,6 +12,12 @@ from layerstill.knowledge.capture import Captured
 from layerstill.knowledge.counting import Places
 from layerstill.knowledge.word_logits import add_up
 from layerstill.training.gold import Gold
+
+
+def places_of_words(objectives: Sequence[BoundObjective], places: Places) -> Tensor | None:
+    """Where of a batch, `(B, N)`, both models must say words for these objectives; None for nowhere."""
+    found = [asked for o in objectives if (asked := o.asked(places)) is not None]
+    return torch.stack(found).any(0) if found else None
 
 
 def over_words(
@@ -32,7 +39,7 @@ def over_words(
     assert student.words is not None
     head: Head = words[0].head
     labels = Gold.of(batch, places, head).labels if any(o.signal.gold for o in words) else None
-    sums = add_up([o.against_words for o in words], student.words, teacher.words, labels)
+    sums = add_up([o.against_words for o in words], student.words, teacher.words, labels, places.positions)
     return {
         o.name: o.of_words(amount, count, scales[o.name], counted[o.name])
         for o, (amount, count) in zip(words, sums, strict=True)
