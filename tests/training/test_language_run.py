@@ -88,7 +88,8 @@ def test_a_student_with_a_head_learns_the_words(teacher, recipe, place, call, tm
 
 @pytest.mark.parametrize("distance", ["reverse_kl", "jsd"])
 def test_a_decoder_learns_by_other_divergences_in_bf16(distance, place, call, tmp_path):
-    more = "--set", f"stages.0.objectives.soft targets.distance={distance}", "--precision", "bf16"
+    sets = f"stages.0.objectives.soft targets.distance={distance}", "stages.0.objectives.words.weight=0.001"
+    more = "--set", sets[0], "--set", sets[1], "--precision", "bf16"
     status, _, err = call(words(place, tmp_path / "s", "--epochs", "2", "--init", "random", *more, teacher="llama"))
     assert status == 0, err
     seen = [entry["dev_objectives"]["soft targets"] for entry in dev_of(tmp_path / "s")]
