@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
-from tests.tiny import save_tiny, write_csv
+from tests.tiny import save_tiny, task_recipes, write_csv
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +38,7 @@ def arguments(place, extra: str = "") -> str:
     return f"{place}/teacher --task classification --data {place}/data --max-length 32 {extra}"
 
 
-@pytest.mark.parametrize("recipe", shipped_recipes())
+@pytest.mark.parametrize("recipe", task_recipes())
 def test_every_recipe_runs_through_the_command_line(recipe, place, call, tmp_path):
     words = arguments(place, f"--recipe {recipe} --student-layers 2 --epochs 2 --batch-size 8 --output {tmp_path}/s")
     words += f" --supplementary {place}/extra.txt" if Recipe.load(recipe).supplementary_stages else ""

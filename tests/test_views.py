@@ -6,11 +6,10 @@ import torch
 from layerstill.errors import UserError
 from layerstill.heads import Classes
 from layerstill.knowledge.views import Clean, Mixup
-from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
-from tests.tiny import batch, no_dropout, tiny_model
+from tests.tiny import batch, no_dropout, task_recipes, tiny_model
 
 
 def mixed(name: str) -> Recipe:
@@ -25,7 +24,7 @@ def modules(recipe: Recipe, family: str = "bert"):
         yield DistillationModule(student, teacher, stage, seed=0, head=Classes()).train()
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", task_recipes())
 def test_one_word_puts_a_stage_of_any_shipped_recipe_under_mixup(name):
     for module, clean in zip(modules(mixed(name)), modules(Recipe.load(name)), strict=True):
         assert all(o.spec.view == Mixup() and o.spec.batch_coupled for o in module.objectives)

@@ -8,12 +8,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from layerstill.heads import Classes, Head
+from layerstill.names import shipped_recipes
+from layerstill.recipe import Recipe
 
 WORDS = "good bad fine poor great awful film plot actor scene the a was is very not and but we they".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -32,6 +35,11 @@ ENCODERS = [
 ]
 DECODERS = ["llama", "qwen3", "gemma3_text", "gpt2", "opt"]
 FAMILIES = ENCODERS + DECODERS
+
+
+def task_recipes() -> list[str]:
+    """The recipes that come along for a task; others hide words of running text."""
+    return [name for name in shipped_recipes() if not any(stage.hiding for stage in Recipe.load(name).stages)]
 
 
 def tiny_config(family: str, layers: int = 4, width: int = 48, heads: int = 4, labels: int = 3, **extra):
@@ -132,13 +140,14 @@ def save_tiny(folder: Path, family: str = "bert", positions: int = 64, names: Se
     return folder
 
 
-def save_tiny_masked_lm(folder: Path, family: str = "bert", positions: int = 64, tokenizer=None) -> Path:
-    """A tiny random masked language model, as `save_tiny`."""
+def save_tiny_masked_lm(folder: Path, family: str = "bert", positions: int = 64, tokenizer=None, **config) -> Path:
+    """A tiny random masked language model, or a causal one of a decoder, as `save_tiny`."""
     torch.manual_seed(0)
     tokenizer = tokenizer or tiny_tokenizer(family in {"bert", "electra"})
     tokenizer.model_max_length = positions
     sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": positions}
-    model = AutoModelForMaskedLM.from_config(tiny_config(family, **sizes))
+    auto = AutoModelForCausalLM if family in DECODERS else AutoModelForMaskedLM
+    model = auto.from_config(tiny_config(family, **{**sizes, **config}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2 and "embed" not in name:

@@ -60,6 +60,8 @@ class Family:
     """Paths of everything that embeds tokens and positions, relative positions included."""
     shared_layers: bool = False
     """Whether one layer is called `depth` times (ALBERT)."""
+    spoken: str = ""
+    """Path to the part whose last hidden states a language model's head reads, if it is not the base model."""
     causal: bool = False
     """Whether tokens see only what stands before them."""
     inclusive_window: bool = False
@@ -164,6 +166,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "opt": Family(
         "decoder.layers",
+        spoken="decoder",
         embeddings=("decoder.embed_tokens", "decoder.embed_positions", "decoder.project_in"),
         causal=True,
         scaled_query=True,
@@ -199,8 +202,8 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
 def recorder_of(model: PreTrainedModel) -> Recorder:
     """What reads hidden states, q, k and v out of a model of a proven family."""
     family = family_of(model.config)
-    reads = inputs_of(model.config)
-    return Recorder(model, layers_of(model), family.projections, family.call, family.scaled_query, reads)
+    reads, body = inputs_of(model.config), model.base_model.get_submodule(family.spoken)
+    return Recorder(model, layers_of(model), family.projections, family.call, family.scaled_query, reads, body)
 
 
 def inputs_of(config: PretrainedConfig) -> tuple[str, ...]:

@@ -7,6 +7,10 @@ talking to each other and a resumed run draws what the killed one would have dra
 import hashlib
 import random
 
+import numpy as np
+
+_STEP, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
 
 def named_seed(seed: int, *name: object) -> int:
     """A 63-bit seed for the thing called `name` in the run with seed `seed`."""
@@ -17,3 +21,25 @@ def named_seed(seed: int, *name: object) -> int:
 def generator(seed: int, *name: object) -> random.Random:
     """A generator of its own for the thing called `name`."""
     return random.Random(named_seed(seed, *name))
+
+
+def drawn_bits(seed: int, rows: np.ndarray, columns: np.ndarray, *name: object) -> np.ndarray:
+    """64 random bits for every cell `(R, C)` of a table, each a function of its row's and column's number alone.
+
+    `rows` `(R,)` and `columns` `(C,)` are integers of 0 or more. Which other cells are drawn with it changes nothing.
+    """
+    begin = np.uint64(named_seed(seed, *name))
+    with np.errstate(over="ignore"):  # the counter mixer of SplitMix64, twice
+        row = _mixed(begin + (rows.astype(np.uint64) + np.uint64(1)) * _STEP)
+        return _mixed(row[:, None] + (columns.astype(np.uint64) + np.uint64(1)) * _STEP)
+
+
+def drawn(seed: int, rows: np.ndarray, columns: np.ndarray, *name: object) -> np.ndarray:
+    """Uniform numbers from 0 to 1, as `drawn_bits`."""
+    return (drawn_bits(seed, rows, columns, *name) >> np.uint64(11)) * 2.0**-53
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * _FIRST
+    x = (x ^ (x >> np.uint64(27))) * _SECOND
+    return x ^ (x >> np.uint64(31))

@@ -160,6 +160,24 @@ class Stage(Spec):
         """The same as a number."""
         return None if self.share is None else float(self.share)
 
+    @property
+    def hiding(self) -> Any:
+        """The view that hides words from all of its objectives; None if none does."""
+        first = next(iter(self.viewed().values())).view
+        return first if first is not None and first.hides else None
+
+    @model_validator(mode="after")
+    def _hides_from_all(self) -> "Stage":
+        views = {name: objective.view for name, objective in self.viewed().items()}
+        hiding = {name: view for name, view in views.items() if view is not None and view.hides}
+        if hiding and len(set(map(repr, views.values()))) > 1:
+            (name, view), *_ = hiding.items()
+            other = next(other for other in views if views[other] != view)
+            raise ValueError(
+                f"words are hidden from {name!r} and not, or otherwise, from {other!r}; set view: masked for the stage"
+            )
+        return self
+
     def refuse_split_batches(self) -> None:
         """UserError if an objective takes the examples of a whole step at once, so that accumulation is not for it."""
         for name, objective in self.objectives.items():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerstill.knowledge.distances import BinaryCrossEntropy, BinaryKL
+from layerstill.knowledge.distances import DISTANCES, BinaryCrossEntropy, BinaryKL
 
 
 def sigmoid(x):
@@ -79,3 +79,22 @@ def test_equal_logits_are_at_no_distance_and_the_entropy_is_what_the_two_differ_
     entropy = BinaryCrossEntropy()(t, t, EVERYWHERE)[0]
     difference = BinaryCrossEntropy()(s, t, EVERYWHERE)[0] - BinaryKL()(s, t, EVERYWHERE)[0]
     assert difference.item() == pytest.approx(entropy.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["reverse_kl", "jsd"])
+def test_other_divergences_of_each_label_are_those_of_yes_and_no(name):
+    settings = {"temperature": 2.0} | ({"beta": 0.3} if name == "jsd" else {})
+    s, t = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[True], [True], [False], [True]])
+    total, count = DISTANCES[name](**settings).for_labels()(s.masked_fill(~mask, float("nan")), t, mask)
+    found = 0.0
+    for a, b in zip(s[mask[:, 0]].flatten(), t[mask[:, 0]].flatten(), strict=True):
+        p, q = ((x / 2).sigmoid() for x in (a, b))  # student, teacher
+        for one, two in ((p, q), (1 - p, 1 - q)):
+            if name == "reverse_kl":
+                found += one * (one / two).log()
+            else:
+                mixed = 0.3 * two + 0.7 * one
+                found += 0.3 * two * (two / mixed).log() + 0.7 * one * (one / mixed).log()
+    assert count == 9
+    torch.testing.assert_close(total, 4 * found)

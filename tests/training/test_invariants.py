@@ -6,12 +6,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from layerstill.heads import Classes
 from layerstill.knowledge import meeting, products, signals
-from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training import module as distillation
 from layerstill.training.module import DistillationModule
-from tests.tiny import FAMILIES, batch, no_dropout, tiny_model
+from tests.tiny import FAMILIES, batch, no_dropout, task_recipes, tiny_model
 
 
 def module_for(recipe: str, stage: int = 0, family: str = "bert", **config) -> DistillationModule:
@@ -43,7 +42,7 @@ def assert_same(a, b, rtol=1e-8, atol=1e-10):
             torch.testing.assert_close(value, right[name], rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
-STAGES = [(name, i) for name in shipped_recipes() for i in range(len(Recipe.load(name).stages))]
+STAGES = [(name, i) for name in task_recipes() for i in range(len(Recipe.load(name).stages))]
 COUNTS_PADDING = {"cr-ild-released"}
 # Mixup pairs an example with another of its batch, so splitting a batch changes what is mixed.
 BATCH_COUPLED = {

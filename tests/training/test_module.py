@@ -8,11 +8,10 @@ import torch
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.heads import Classes
 from layerstill.knowledge.mappings import Group, Last, Random, Uniform
-from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
-from tests.tiny import DECODERS, FAMILIES, batch, tiny_model
+from tests.tiny import DECODERS, FAMILIES, batch, task_recipes, tiny_model
 
 
 def recipe_of(objectives: dict, **stage) -> Recipe:
@@ -58,7 +57,7 @@ def train_two_steps(recipe: Recipe, **config) -> None:
                 assert not torch.equal(parameter, before[n]), f"{n} is not trained"
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", task_recipes())
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_shipped_recipe_trains_two_steps_in_every_family(family, name):
     first_tokens = name in {"pkd", "hid-cls", "text-hid-cls"}
@@ -71,7 +70,7 @@ def test_every_shipped_recipe_trains_two_steps_in_every_family(family, name):
     train_two_steps(Recipe.load(name, fewer if name.endswith("minilmv2") else ()), family=family)
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", task_recipes())
 def test_every_shipped_recipe_trains_a_narrower_student(name):
     width = 48 if name.endswith("minilmv2") else 24
     train_two_steps(Recipe.load(name, (f"student.hidden_size={width}", "student.intermediate_size=40")))

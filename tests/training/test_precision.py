@@ -14,15 +14,14 @@ from layerstill.heads import Classes
 from layerstill.knowledge.capture import AttentionRecord, Captured, CapturePlan
 from layerstill.knowledge.counting import Places
 from layerstill.knowledge.signals import Attention, HiddenStates, Relation
-from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.arguments import Options
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
-from tests.tiny import FAMILIES, batch, no_dropout, save_tiny, tiny_model, write_csv
+from tests.tiny import FAMILIES, batch, no_dropout, save_tiny, task_recipes, tiny_model, write_csv
 
-STAGES = [(name, i) for name in shipped_recipes() for i in range(len(Recipe.load(name).stages))]
+STAGES = [(name, i) for name in task_recipes() for i in range(len(Recipe.load(name).stages))]
 
 
 def bf16_against_fp32(recipe: str, stage: int, family: str) -> tuple[list[dict[str, float]], list[torch.Tensor]]:

@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.batches import MicroBatches, share
-from tests.tiny import WORDS, save_tiny, tiny_model, write_csv
+from tests.tiny import WORDS, save_tiny, task_recipes, tiny_model, write_csv
 from tests.training.forks import ROOT, TIMES
 from tests.training.pair import follow, own_loop
 
@@ -27,7 +26,7 @@ MORE = {  # by name: recipe, settings of every stage, and of the first
     "best epoch": ("kd", ("select=best", "learning_rate=1e-2"), ()),
     "objectives watched": ("cr-ild", ("evaluate=objectives",), ()),
 }  # fmt: skip
-RECIPES = [*shipped_recipes(), *MORE]
+RECIPES = [*task_recipes(), *MORE]
 
 
 def words(place, output, name: str, teacher: str = "teacher", more: tuple[str, ...] = ()) -> list[str]:

@@ -20,9 +20,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from layerstill import Options, Recipe, Split, Task, UserError, distill, finetune
 from layerstill.demo import find_base_model
-from layerstill.names import shipped_recipes
 from layerstill.training.cache_choice import CacheOptions
-from tests.tiny import save_tiny, write_csv
+from tests.tiny import save_tiny, task_recipes, write_csv
 
 RECORD = Path(__file__).with_name("same_numbers.json")
 STEPS = 6
@@ -89,7 +88,7 @@ def everything(folder: Path) -> Iterator[tuple[str, Numbers]]:
     for family in FAMILIES:
         (folder / family).mkdir()
         teacher, task = tiny(family, folder / family)
-        for name in shipped_recipes():
+        for name in task_recipes():
             # With the cache where it would be used, so that both ways of asking the teacher are recorded.
             yield f"{name} {family}", trained(name, teacher, task, folder / family / name, "auto")
     (folder / "real").mkdir()

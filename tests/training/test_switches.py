@@ -11,13 +11,12 @@ from transformers import TrainingArguments
 from layerstill import DistillationTrainer
 from layerstill.errors import UserError
 from layerstill.heads import Classes
-from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
-from tests.tiny import FAMILIES, batch, no_dropout, tiny_model
+from tests.tiny import FAMILIES, batch, no_dropout, task_recipes, tiny_model
 
-STAGES = [(name, i) for name in shipped_recipes() for i in range(len(Recipe.load(name).stages))]
+STAGES = [(name, i) for name in task_recipes() for i in range(len(Recipe.load(name).stages))]
 NO_CHECKPOINTS = ["albert", "mpnet"]
 OWN = {"use_reentrant": False}
 

@@ -15,7 +15,6 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Classes
 from layerstill.knowledge import meeting
-from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training import cache_choice, teacher_cache
@@ -25,7 +24,7 @@ from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
 from layerstill.training.teacher_cache import Contents, TeacherCache
 from tests.command import status_of
-from tests.tiny import no_dropout, save_tiny, tiny_model, tiny_tokenizer, write_csv
+from tests.tiny import no_dropout, save_tiny, task_recipes, tiny_model, tiny_tokenizer, write_csv
 
 CPU = torch.device("cpu")
 
@@ -51,7 +50,7 @@ def module_for(recipe: str, stage: int, family: str = "bert") -> DistillationMod
 
 
 def cacheable():
-    for name in shipped_recipes():
+    for name in task_recipes():
         loaded = Recipe.load(name)
         for i, stage in enumerate(loaded.stages):
             words = stage.objectives.values()

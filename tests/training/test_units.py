@@ -13,14 +13,13 @@ from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import CapturePlan
 from layerstill.knowledge.relate import Cosines
 from layerstill.knowledge.signals import Attention, HiddenStates
-from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student
 from layerstill.training.batches import share
 from layerstill.training.module import DistillationModule
-from tests.tiny import DECODERS, ENCODERS, FAMILIES, batch, no_dropout, tiny_config, tiny_model
+from tests.tiny import DECODERS, ENCODERS, FAMILIES, batch, no_dropout, task_recipes, tiny_config, tiny_model
 
-_LOADED = [(name, i, stage) for name in shipped_recipes() for i, stage in enumerate(Recipe.load(name).stages)]
+_LOADED = [(name, i, stage) for name in task_recipes() for i, stage in enumerate(Recipe.load(name).stages)]
 # Many recipes end in the same stage, which is tested once.
 STAGES = list({repr(stage.viewed()): (name, i) for name, i, stage in reversed(_LOADED)}.values())
 FIRST_TOKENS = {"pkd", "hid-cls", "text-hid-cls"}

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from layerstill.acts.inputs import Model, model_at, read_recipe
 from layerstill.acts.start import as_student_reads
-from layerstill.data.encode import Collator, Encoded, usable_length
+from layerstill.data.encode import Encoded, usable_length
 from layerstill.data.text.blocks import Blocks, held_out
+from layerstill.data.text.collator import TextCollator
 from layerstill.data.text.packing import Corpus, Packed, describe, pack, to_record
 from layerstill.errors import UserError
+from layerstill.heads import Head, language_head_of
 from layerstill.heads.body import Body
+from layerstill.knowledge.views import Clean
+from layerstill.names import TEXT_TASK
 from layerstill.progress import our_bars_only, showing
 from layerstill.recipe import Recipe
 from layerstill.reporting.model_card import card_writer
@@ -28,6 +32,7 @@ from layerstill.training.models import (
     fingerprint,
     load_body,
     load_config,
+    load_language_model,
     load_tokenizer,
     special_token_notices,
     with_weights_in,
@@ -78,11 +83,13 @@ def distill_text(
     Running the same thing again in the same folder resumes what was interrupted and returns what is finished.
 
     Args:
-        teacher: a folder, a hub id, or a loaded model of a proven family; its head, if it has one, is left out.
+        teacher: a folder, a hub id, or a loaded model of a proven family. A masked or causal language model keeps its
+            head, and so does the student; another head is left out.
         data: a `Corpus`, or the file or folder of one (`.txt .jsonl .parquet .csv .tsv`, also packed as `.gz`).
-        recipe: a recipe whose terms need neither labels nor logits.
+        recipe: a recipe; terms on labels or logits are about words, and need a language model.
         student_layers: how many layers the student has.
-        output: becomes a plain model folder (`AutoModel`) with a model card and the record of the run.
+        output: becomes a plain model folder (`AutoModelForMaskedLM`, `AutoModelForCausalLM` or `AutoModel`) with a
+            model card and the record of the run.
         options: how to run. `cache.where` may be a directory in which several runs share the blocks of their corpora.
         init_from: the student is cut from this model with the same tokens instead of the teacher.
         length: tokens or hours in place of the recipe's epochs.
@@ -92,15 +99,15 @@ def distill_text(
     """
     corpus = data if isinstance(data, Corpus) else Corpus.at(data)
     recipe = read_recipe(recipe)
-    refuse_task_terms(recipe)
     with showing(options.progress), model_at(teacher, tokenizer) as (place, name):
         agreed = _agree(place, recipe, student_layers, options, None if init_from is None else str(init_from))
+        recipe = agreed.recipe
         settings = _settings(name, place, agreed, corpus, recipe, options, length)
         # Models are loaded before the folder is made, so that a damaged one leaves nothing behind.
         set_seed(options.seed)
-        teacher_model = load_body(place)
+        teacher_model = _loaded(place, agreed.head)
         adopt_padding(teacher_model, agreed.tokenizer)
-        source = teacher_model if agreed.init_from is None else load_body(agreed.init_from)
+        source = teacher_model if agreed.init_from is None else _loaded(agreed.init_from, agreed.head)
         adopt_padding(source, agreed.tokenizer)
         with RunFolder(folder_for(output, recipe, settings), settings) as folder:
             if done := folder.finished:
@@ -124,24 +131,43 @@ def distill_text(
                 train_blocks=train,
                 dev_blocks=dev,
                 recipe=recipe,
+                head=agreed.head,
                 options=options,
                 origin={"layers": chosen or "random weights", "from": agreed.init_from or "teacher"},
                 text=to_record(packed, train, dev),
-                describe=card_writer(recipe, Body()),
+                describe=card_writer(recipe, agreed.head),
             ).train()
 
 
-def refuse_task_terms(recipe: Recipe) -> None:
-    """UserError for a recipe with terms that running text and a model without a head do not have."""
+def _loaded(place: str, head: Head) -> PreTrainedModel:
+    return load_language_model(place, head) if head.speaks else load_body(place)
+
+
+def _head(config: PretrainedConfig, source: PretrainedConfig) -> Head:
+    """What both models have to say: the words of a text, or nothing."""
+    head = language_head_of(config)
+    return head if head is not None and head.fits(source) else Body()
+
+
+def _refuse_words(recipe: Recipe, config: PretrainedConfig, source: PretrainedConfig, init_from: str | None) -> None:
+    """UserError for a recipe with terms about words where a model says none."""
+    at_fault = source if language_head_of(config) is not None else config
+    whose = "the teacher" if at_fault is config else f"the model of --init-from {init_from}"
+    named = ", ".join(map(str, at_fault.architectures or [])) or "no architecture named"
     for number, stage in enumerate(recipe.stages, 1):
         for name, objective in stage.objectives.items():
-            what = "gold labels" if objective.signal.gold else "logits" if objective.signal.of_head else None
-            if what is not None:
+            if objective.signal.gold or objective.signal.of_head:
+                what = "the words of the text" if objective.signal.gold else "logits over words"
                 raise UserError(
-                    f"recipe {recipe.name}, stage {number}: objective {name!r} compares {what}, which running "
-                    "text does not have; use a recipe whose name begins with text- (layerstill recipes list), or one "
-                    "of your own without it"
+                    f"recipe {recipe.name}, stage {number}: objective {name!r} is about {what}, and {whose} has no "
+                    f"language head for them ({named}); use one saved as ...ForMaskedLM or ...ForCausalLM, or a "
+                    "recipe that needs none, such as text-att-mse"
                 )
+
+
+def _refuse_task_settings(recipe: Recipe) -> None:
+    """UserError for settings of stages that running text does not have."""
+    for number, stage in enumerate(recipe.stages, 1):
         if stage.data == "supplementary":
             raise UserError(
                 f"recipe {recipe.name}, stage {number}: data: supplementary; on running text all stages train on "
@@ -158,6 +184,8 @@ def refuse_task_terms(recipe: Recipe) -> None:
 class _Agreed:
     """What a teacher and a recipe agree on before weights are read."""
 
+    head: Head
+    recipe: Recipe
     config: PretrainedConfig
     source: PretrainedConfig
     depth: int
@@ -167,9 +195,13 @@ class _Agreed:
 
 
 def _agree(place: str, recipe: Recipe, depth: int | None, options: Options, init_from: str | None) -> _Agreed:
-    head = Body()
-    config = load_config(place, head)
-    source = config if init_from is None else load_config(init_from, head)
+    _refuse_task_settings(recipe)
+    config = load_config(place, Body())
+    source = config if init_from is None else load_config(init_from, Body())
+    head = _head(config, source)
+    if not head.speaks:
+        _refuse_words(recipe, config, source, init_from)
+    recipe, notices = _as_read(recipe, head)
     if depth is None:
         raise UserError("--student-layers: say how many layers the student should have")
     tokenizer = load_tokenizer(place, config)
@@ -187,7 +219,23 @@ def _agree(place: str, recipe: Recipe, depth: int | None, options: Options, init
         usable_length(options.max_length, tokenizer, model, whose)
     refuse_misfits(recipe, config, source, depth, options.seed, head)
     student = as_student_reads(tokenizer, config, source)
-    return _Agreed(config, source, depth, student, init_from, special_token_notices(place, config, tokenizer))
+    for stage in recipe.stages:
+        TextCollator(student, head, stage.hiding, options.seed)  # refuses to hide words that it cannot
+    notices += special_token_notices(place, config, tokenizer)
+    return _Agreed(head, recipe, config, source, depth, student, init_from, notices)
+
+
+def _as_read(recipe: Recipe, head: Head) -> tuple[Recipe, list[str]]:
+    """The recipe as these models read texts, and a notice if that changes it: the next word is not hidden."""
+    if head.hides or not any(stage.hiding for stage in recipe.stages):
+        return recipe, []
+    clean = Clean()
+    stages = []
+    for stage in recipe.stages:
+        seen = {n: o.model_copy(update={"view": None}) if stage.hiding else o for n, o in stage.objectives.items()}
+        stages.append(stage.model_copy(update={"view": clean, "objectives": seen} if stage.hiding else {}))
+    told = f"recipe {recipe.name}: a causal model is asked for the next word, so none is hidden (view: clean)"
+    return recipe.model_copy(update={"stages": stages}), [told]
 
 
 def _settings(
@@ -196,7 +244,7 @@ def _settings(
     """What `run.json` keeps."""
     start = agreed.init_from
     return {
-        "task": Body.word,
+        "task": TEXT_TASK,
         "data_fingerprint": corpus.fingerprint,
         "recipe": recipe.model_dump(mode="json", exclude={"name"}),
         "seed": options.seed,
@@ -261,11 +309,12 @@ def _step_seconds(recipe: Recipe, train: Blocks, agreed: _Agreed, options: Optio
     some = train.part(held_out(len(train)).nonzero()[0][:TIMED])
     encoded = Encoded(some, 0, some.tokens, 0)  # type: ignore[arg-type]  # read as rows and lengths only
     student = student_config(agreed.source, agreed.depth, recipe.student, options.seed)
-    collate = Collator(agreed.tokenizer)
-    return [
-        measure_step_seconds(recipe, number, student, agreed.config, encoded, collate, Body(), options).step
-        for number in range(len(recipe.stages))
-    ]
+    seconds = []
+    for number, stage in enumerate(recipe.stages):
+        collate = TextCollator(agreed.tokenizer, agreed.head, stage.hiding, options.seed)
+        made = measure_step_seconds(recipe, number, student, agreed.config, encoded, collate, agreed.head, options)
+        seconds.append(made.step)
+    return seconds
 
 
 def _length_notices(recipe: Recipe, train: Blocks, options: Options) -> list[str]:

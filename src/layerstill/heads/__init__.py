@@ -5,8 +5,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from layerstill.errors import UserError
+from layerstill.heads.causal_lm import CausalLM
 from layerstill.heads.classes import Classes
 from layerstill.heads.head import Head
+from layerstill.heads.masked_lm import MaskedLM
 from layerstill.heads.multilabel import MultiLabel
 from layerstill.heads.scores import Scores
 from layerstill.heads.tokens import Tokens
@@ -32,6 +34,7 @@ __all__ = [
     "head_of",
     "head_said",
     "head_settings",
+    "language_head_of",
 ]
 
 
@@ -60,6 +63,15 @@ def head_said(said: Any, where: str) -> Head:
             except ValidationError as error:
                 raise UserError(f"{where}: {problems(error)}") from None
     raise UserError(f"{where}: {shown(said)} is none of {', '.join(HEADS)} with its settings")
+
+
+LANGUAGE: tuple[type[Head], ...] = (MaskedLM, CausalLM)
+"""Heads of running text, which no `--task` names: the teacher has one or the other."""
+
+
+def language_head_of(config: Any) -> Head | None:
+    """The language head that a model has, by its configuration; None if it has none."""
+    return next((made for head in LANGUAGE if (made := head()).fits(config)), None)
 
 
 def head_of(config: Any) -> Head | None:

@@ -16,6 +16,7 @@ class Body(Head):
     single: ClassVar[bool] = False
     far_sets: ClassVar[bool] = False
     answers_texts: ClassVar[bool] = False
+    hides: ClassVar[bool] = True
     pipeline: ClassVar[str] = "feature-extraction"
 
     def outputs(self, labels: Sequence[str]) -> int:

@@ -57,6 +57,10 @@ class Head(Spec):
     """Exactly one label an example, so that classes can be counted, drawn, made rare or made wrong."""
     some: ClassVar[bool] = False
     """A task need not have all of its teacher's labels: rare ones may be in no example, and the student keeps them."""
+    speaks: ClassVar[bool] = False
+    """It says words of a vocabulary at many places, `(B, N)` in `positions`, whose logits are never all there."""
+    hides: ClassVar[bool] = False
+    """Its models may be given texts some of whose words are hidden (`view: masked`)."""
     probable: ClassVar[bool] = False
     """Its logits are those of probabilities, which may be given instead (`logits_of`)."""
     far_sets: ClassVar[bool] = True
@@ -154,6 +158,10 @@ class Head(Spec):
     def pad_labels(self, labels: Sequence[Any], tokens: int) -> Tensor:
         """The labels of a batch whose longest example has so many tokens, as one tensor."""
         return torch.tensor(labels)
+
+    def asked(self, batch: dict[str, Any], hidden: Tensor | None) -> Tensor | None:
+        """Of running text: the `labels` of a batch; `hidden` `(B, N)` has the words that were hidden, if any were."""
+        return None
 
     def positions(self, batch: dict[str, Any]) -> Tensor:
         """Where the logits of a batch count, `(B,)` or `(B, N)` boolean; padding never does."""

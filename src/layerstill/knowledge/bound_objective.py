@@ -24,6 +24,7 @@ from layerstill.knowledge.meeting import Meeting, Target
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.precision import wide
 from layerstill.knowledge.signals import Signal
+from layerstill.knowledge.word_logits import Rows
 from layerstill.randomness import generator
 
 if TYPE_CHECKING:  # heads know distances; here they are only asked
@@ -93,6 +94,7 @@ class BoundObjective(nn.Module):
         self.groups(0, 0)  # refuses what cannot meet
         self._refuse_unequal_heads()
         self._refuse_blind_tokens()
+        self._refuse_other_words()
         self.meeting: Meeting | None = None
         if self.distance is not None:
             self.meeting = Meeting(spec, self.distance, student.heads, self._compares_products())
@@ -156,6 +158,39 @@ class BoundObjective(nn.Module):
                 f"objective {self.name!r}: a causal model answers at an example's last token, before the end of a "
                 "longer partner, so the partner's label is not a target under mixup; set view: clean there"
             )
+
+    def _refuse_other_words(self) -> None:
+        """UserError for what hidden words, and logits over a vocabulary, are not for."""
+        hides = self.spec.view is not None and self.spec.view.hides
+        if hides and not self.head.hides:
+            raise UserError(
+                f"objective {self.name!r}: view masked hides words of running text (--task text) from an encoder; "
+                "set view: clean here"
+            )
+        if self.signal.everywhere and not self.head.speaks:
+            raise UserError(f"objective {self.name!r}: token_logits are of a language model (--task text); use logits")
+        if not self.over_words:
+            return
+        if self.spec.mixes or self.spec.consistent:
+            what = "view mixup" if self.spec.mixes else "a target other than the teacher"
+            raise UserError(
+                f"objective {self.name!r}: {what} is not for the logits of a language model; compare hidden states so"
+            )
+        if self.signal.gold and self.head.hides and not hides:
+            raise UserError(
+                f"objective {self.name!r} asks for hidden words, and its view hides none; set view: masked in its stage"
+            )
+
+    @property
+    def over_words(self) -> bool:
+        """Whether it is about logits over a vocabulary, which are compared by `against_words`."""
+        return self.head.speaks and (self.signal.gold or self.signal.of_head)
+
+    def asked(self, places: Places) -> Tensor | None:
+        """Where of a batch, `(B, N)`, it needs the words of both models; None if it needs none."""
+        if not self.over_words:
+            return None
+        return places.tokens if self.signal.everywhere else places.positions
 
     def _compares_products(self) -> bool:
         """Whether the squared error is asked for between maps that are products among all real tokens."""
@@ -287,6 +322,25 @@ class BoundObjective(nn.Module):
                 error = error * weights.to(error.dtype).view(-1, *(1,) * (error.ndim - 1))
             total = total + share * error.sum() / self.head.labelled(labels).sum().clamp(min=1) * part.squeeze()
         return Term(total)
+
+    def against_words(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Sum and count of the term over some places of a language model."""
+        if self.signal.gold:
+            assert rows.labels is not None
+            return self.head.errors(rows.student, rows.labels).sum(), self.head.labelled(rows.labels).sum()
+        assert self.distance is not None
+        assert rows.teacher is not None
+        # The same tokenizer; a vocabulary that was padded has columns in the end that are no token.
+        width = min(rows.student.shape[-1], rows.teacher.shape[-1])
+        counted = rows.real if self.signal.everywhere else rows.asked
+        return self.distance(rows.student[:, :width], rows.teacher[:, :width], counted[:, None])
+
+    def of_words(self, amount: Tensor, count: Tensor, scale: Tensor, units: Tensor) -> Term:
+        """The term from sum and count over all places; `scale` and `units`, `(1, 1)` each, as in `against`."""
+        if self.to_check:
+            self._check_count(count, units)
+        self.to_check = max(self.to_check - 1, 0)
+        return Term((amount / count.clamp(min=1) * scale).squeeze())
 
     def against(
         self,

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from layerstill.errors import ObjectiveError, UserError
 from layerstill.knowledge.mappings import layer_name
 from layerstill.knowledge.projections import Projections
+from layerstill.knowledge.word_logits import WordLogits
 
 ATTENTION_NAME = "layerstill"
 MapName = tuple[int, Hashable]
@@ -154,6 +156,8 @@ class Captured:
     hidden: dict[int, Tensor] = field(default_factory=dict)
     attention: dict[int, AttentionRecord] = field(default_factory=dict)
     logits: Tensor | None = None
+    words: WordLogits | None = None
+    """What a language model says where it was asked to, in place of `logits`."""
     pooled: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     """One vector an example `(B, d)` by layer and kind of pooling, where they were pooled ahead (the teacher cache)."""
     shared: frozenset[MapName] = frozenset()
@@ -287,6 +291,8 @@ class Recorder:
         call: arguments of every forward pass.
         scaled_query: whether attention gets its queries scaled already; they are recorded as they were before.
         reads: names of what the model reads of a batch, besides its mask.
+        body: the part of a language model whose last hidden states its head turns into logits; without it the base
+            model.
     """
 
     def __init__(
@@ -297,6 +303,7 @@ class Recorder:
         call: Mapping[str, Any] = MappingProxyType({}),
         scaled_query: bool = False,
         reads: Sequence[str] = ("input_ids", "token_type_ids"),
+        body: nn.Module | None = None,
     ) -> None:
         self.model = model
         self.layers = list(layers)
@@ -304,10 +311,25 @@ class Recorder:
         self.call = dict(call)
         self.scaled_query = scaled_query
         self.reads = tuple(reads)
+        self.body: nn.Module = model.base_model if body is None else body
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What this model reads of a batch, besides its mask."""
         return {name: batch[name] for name in self.reads if name in batch}
+
+    def say(self, states: Tensor) -> Tensor:
+        """Logits `(p, V)` that a language model's head makes of last hidden states `(p, d)`."""
+        # Heads are built otherwise in every family, so the model runs with a body that knows the answer.
+        body, answer = self.body, BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states[None])
+        own = vars(body).get("forward")
+        body.forward = lambda *args, **kwargs: answer
+        try:
+            blank = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+            return self.model(input_ids=blank, **self.call).logits[0]
+        finally:
+            del body.forward
+            if own is not None:
+                body.forward = own
 
     def prepare(self, plan: CapturePlan) -> None:
         """Switch the model to the recording attention function if the plan needs q, k or v, and check the switch."""
@@ -325,11 +347,13 @@ class Recorder:
         inputs: dict[str, Tensor],
         mask: Tensor,
         edit_embeddings: Callable[[Tensor], Tensor] | None = None,
+        positions: Tensor | None = None,
     ) -> Captured:
         """One forward pass on `inputs` under token mask `mask` `(B, N)`; what the model does not read is left out.
 
         `edit_embeddings` replaces the output of the embedding layer `(B, N, d)`. Stops after the deepest planned
-        layer when the plan has no logits.
+        layer when the plan has no logits. `positions` `(B, N)` are where a language model is asked for `words`; its
+        logits are computed nowhere else.
         """
         self.prepare(plan)
         running = _Pass(self.layers, plan, mask, edit_embeddings, self.scaled_query)
@@ -337,8 +361,13 @@ class Recorder:
         with ExitStack() as undo:
             running.watch(self.projections, undo)
             try:
-                logits = self.model(**self.inputs(inputs), **self.call, attention_mask=mask.long()).logits
-                captured.logits = logits if plan.logits else None
+                given = {**self.inputs(inputs), **self.call, "attention_mask": mask.long()}
+                if positions is None or not plan.logits:
+                    logits = self.model(**given).logits
+                    captured.logits = logits if plan.logits else None
+                else:
+                    states = self.model.base_model(**given).last_hidden_state
+                    captured.words = WordLogits.gathered(states, positions, self.model.config.vocab_size, self.say)
             except _DeepEnough:
                 pass
         for k, records in running.records.items():

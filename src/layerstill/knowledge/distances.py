@@ -5,10 +5,11 @@ take no part, whatever they hold. *Element* distances count unmasked elements. *
 one vector or one distribution and count rows that have an unmasked element. All arithmetic is in float32 or better.
 """
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -170,6 +171,33 @@ class KL(_Divergence):
         return BinaryKL(temperature=self.temperature, scaled=self.scaled)
 
 
+class ReverseKL(_Divergence):
+    """KL(student || teacher) of softmaxed rows: the student may leave out what the teacher also says (GKD)."""
+
+    def _per_element(self, log_s: Tensor, log_t: Tensor) -> Tensor:
+        return log_s.exp() * (log_s - log_t)
+
+    def for_labels(self) -> Distance:
+        return _Each(divergence=self)
+
+
+class JSD(_Divergence):
+    """beta KL(teacher || M) + (1 - beta) KL(student || M), M = beta teacher + (1 - beta) student (GKD, 2306.13649).
+
+    At beta near 0 or 1 it vanishes; divided by beta, or by 1 - beta, it comes near `kl`, or `reverse_kl`.
+    """
+
+    beta: Annotated[Number, Field(gt=0, lt=1)] = 0.5
+    """The teacher's share of the mixture."""
+
+    def _per_element(self, log_s: Tensor, log_t: Tensor) -> Tensor:
+        mixed = torch.logaddexp(log_t + math.log(self.beta), log_s + math.log(1 - self.beta))
+        return self.beta * log_t.exp() * (log_t - mixed) + (1 - self.beta) * log_s.exp() * (log_s - mixed)
+
+    def for_labels(self) -> Distance:
+        return _Each(divergence=self)
+
+
 class SoftCrossEntropy(_Divergence):
     """-sum p_teacher log p_student: KL plus the teacher's entropy, same gradient for the student."""
 
@@ -257,6 +285,19 @@ class InfoNCE(Distance):
         return _rows(torch.stack(errors).mean(0), mask, s.shape)
 
 
+class _Each(Distance):
+    """A divergence between the yes and no of each label, whose sigmoid is the softmax of its logit and 0."""
+
+    reads: ClassVar[Literal["values", "logits"]] = "logits"
+    divergence: SerializeAsAny[_Divergence]
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
+        mask = mask.expand(student.shape)
+        s, t = (wide(x).masked_fill(~mask, 0) for x in (student, teacher))
+        s, t = (torch.stack([x, torch.zeros_like(x)], -1) for x in (s, t))
+        return self.divergence(s, t, mask[..., None])
+
+
 DISTANCES: dict[str, type[Distance]] = {
     "mse": MSE,
     "l1": L1,
@@ -264,6 +305,8 @@ DISTANCES: dict[str, type[Distance]] = {
     "normalized_squared": NormalizedSquared,
     "cosine": Cosine,
     "kl": KL,
+    "reverse_kl": ReverseKL,
+    "jsd": JSD,
     "soft_cross_entropy": SoftCrossEntropy,
     "infonce": InfoNCE,
 }

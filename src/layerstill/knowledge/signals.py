@@ -36,6 +36,8 @@ class Signal(Spec):
     """Whether the last axis is a model's width, which an alignment may map."""
     gold: ClassVar[bool] = False
     """Whether it is the gold labels, which are compared by the head and need no teacher."""
+    everywhere: ClassVar[bool] = False
+    """Whether a language model is asked at every token, whatever its head asks for."""
     of_head: ClassVar[bool] = False
     """Whether it is the head's output, whose distance the head has a say in."""
     maps: ClassVar[bool] = False
@@ -121,6 +123,19 @@ class Logits(Signal):
     def read(self, captured: Captured, layer: int, places: Places, padding: Padding, reads: Reads) -> ValuesMask:
         assert captured.logits is not None
         return captured.logits, places.positions[..., None]
+
+
+class TokenLogits(Logits):
+    """A language model's logits `(B, N, V)` at every real token, also where no word is hidden."""
+
+    everywhere: ClassVar[bool] = True
+
+    @property
+    def per(self) -> Literal["examples", "tokens", "positions"]:
+        return "tokens"
+
+    def count(self, counts: Counts, places: Places, reaches: Reaches, padding: Padding, reads: Reads) -> Tensor:
+        return places.tokens.sum(dtype=torch.float64)
 
 
 class HiddenStates(Signal):
@@ -307,6 +322,7 @@ def pool_tokens(states: Tensor, mask: Tensor, pool: str) -> Tensor:
 SIGNALS: dict[str, type[Signal]] = {
     "labels": Labels,
     "logits": Logits,
+    "token_logits": TokenLogits,
     "embeddings": Embeddings,
     "hidden_states": HiddenStates,
     "attention": Attention,

@@ -3,9 +3,10 @@
 import random
 from typing import ClassVar, Literal, NamedTuple
 
+from pydantic import Field
 from torch import Tensor
 
-from layerstill.schema import Positive, Spec
+from layerstill.schema import Number, Positive, Spec
 
 
 class View(Spec):
@@ -13,6 +14,8 @@ class View(Spec):
 
     mixes: ClassVar[bool] = False
     """Whether an example's input depends on the rest of its micro-batch."""
+    hides: ClassVar[bool] = False
+    """Whether words of the input are hidden, which is done where batches are made."""
 
     def draw(self, rng: random.Random) -> "Mixing | None":
         """What is done to the embeddings in this step; None for nothing."""
@@ -42,6 +45,20 @@ class Mixup(View):
         return Mixing(max(lam, 1 - lam))
 
 
+class Masked(View):
+    """Hide some words of running text from both models alike, others in every epoch (BERT, arXiv 1810.04805).
+
+    Of the hidden tokens 80 % become the mask token, 10 % another token, and 10 % stay. A causal model, which is asked
+    for the next word, reads the text as it is.
+    """
+
+    hides: ClassVar[bool] = True
+    share: Number = Field(default=0.15, gt=0, lt=1)
+    """How many of the tokens are hidden, special ones aside."""
+    unit: Literal["tokens", "words"] = "tokens"
+    """`words`: a word's tokens are hidden together."""
+
+
 class Mixing(NamedTuple):
     """A drawn mixup: tensors whose first axis is the batch go in, mixed ones come out."""
 
@@ -60,4 +77,4 @@ class Mixing(NamedTuple):
         return mask | self.partner(mask)
 
 
-VIEWS: dict[str, type[Spec]] = {"clean": Clean, "mixup": Mixup}
+VIEWS: dict[str, type[Spec]] = {"clean": Clean, "mixup": Mixup, "masked": Masked}

@@ -28,9 +28,9 @@ class Gold:
         if "labels" not in batch:
             raise UserError("the stage compares with gold labels, and the batch has no `labels`")
         labels: Tensor = batch["labels"]
-        # What has no text is no example, whatever label fills its row.
-        examples = places.examples.view(-1, *(1,) * (labels.ndim - 1))
-        return cls(torch.where(examples, labels, head.without_labels(labels)), batch.get(WEIGHTS))
+        # What has no text is no example, whatever label fills its row; nor is a word that is asked for in no place.
+        there = places.positions if head.speaks else places.examples.view(-1, *(1,) * (labels.ndim - 1))
+        return cls(torch.where(there, labels, head.without_labels(labels)), batch.get(WEIGHTS))
 
     def shares(self, mixing: Mixing | None) -> list[tuple[float, Tensor, Tensor | None]]:
         """What the loss is of: a share each, with labels and weights; under mixup also the partners'."""

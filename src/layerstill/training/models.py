@@ -265,6 +265,11 @@ def load_body(name: str) -> PreTrainedModel:
     return _load(name, load_config(name, Body()), Body(), new_head=True)
 
 
+def load_language_model(name: str, head: Head) -> PreTrainedModel:
+    """A model with this language head, trained; UserError if weights of it are missing."""
+    return _load(name, load_config(name, head), head, new_head=False)
+
+
 def load_masked_lm(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A masked language model and its tokenizer; UserError for a model without that head."""
     config = load_config(name)

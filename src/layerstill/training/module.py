@@ -38,6 +38,7 @@ from layerstill.training.gold import Gold
 from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.sides import Side, Sides, refuse_token_terms, sides_of
 from layerstill.training.teacher_cache import TeacherCache
+from layerstill.training.word_terms import over_words, places_of_words
 
 
 def bind_objectives(
@@ -194,8 +195,9 @@ class DistillationModule(nn.Module):
             here = [o for o in self.terms_of_stage if o.spec.view == view]
             mixing = self._draw(view)
             plan = union(o.student_plan for o in here)
-            student = self._run(self._recorder, plan, sides.student.inputs, sides.student.mask, mixing)
-            teacher = self._run_teacher(here, sides, mixing, batch.get("content"))
+            asked = places_of_words(here, sides.student.places)
+            student = self._run(self._recorder, plan, sides.student.inputs, sides.student.mask, mixing, asked)
+            teacher = self._run_teacher(here, sides, mixing, batch.get("content"), asked)
             # Under mixup a consistency term compares with both partners, so it reads the student's maps twice.
             twice = [o for o in here if o.spec.consistent and mixing is not None]
             student.shared = shared_maps([*here, *twice], "student")
@@ -203,7 +205,10 @@ class DistillationModule(nn.Module):
             logits = student.logits if mixing is None else logits
             # Under autocast products of recorded tensors would be bf16 again: losses are computed in full width.
             with torch.autocast(sides.student.mask.device.type, enabled=False):
+                values |= over_words(here, student, teacher, batch, sides.student.places, scales, counted)
                 for o in here:
+                    if o.over_words:
+                        continue
                     if o.signal.gold:
                         assert student.logits is not None
                         gold = Gold.of(batch, sides.student.places, self.head).shares(mixing)
@@ -354,17 +359,31 @@ class DistillationModule(nn.Module):
         return None if view is None else view.draw(generator(self.seed, "mixup", self.clock.step))
 
     def _run(
-        self, recorder: Recorder, plan: CapturePlan, inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None
+        self,
+        recorder: Recorder,
+        plan: CapturePlan,
+        inputs: dict[str, Tensor],
+        mask: Tensor,
+        mixing: Mixing | None,
+        asked: Tensor | None = None,
     ) -> Captured:
         layers = recorder.layers[: plan.depth(len(recorder.layers))]
         passes = 3 if torch.is_grad_enabled() else 1  # a backward pass takes two forward passes' operations
         self.flops += passes * forward_flops(layers, shape_of(recorder.model.config).inner, *mask.shape)
-        if mixing is None:
-            return recorder.run(plan, inputs, mask)
-        return recorder.run(plan, inputs, mixing.mask(mask), mixing.embeddings)
+        if mixing is not None:
+            return recorder.run(plan, inputs, mixing.mask(mask), mixing.embeddings)
+        captured = recorder.run(plan, inputs, mask, None, asked)
+        if captured.words is not None:
+            self.flops += passes * 2 * captured.words.states.numel() * captured.words.vocabulary
+        return captured
 
     def _run_teacher(
-        self, objectives: list[BoundObjective], sides: Sides, mixing: Mixing | None, content: list[int] | None
+        self,
+        objectives: list[BoundObjective],
+        sides: Sides,
+        mixing: Mixing | None,
+        content: list[int] | None,
+        asked: Tensor | None,
     ) -> Captured:
         plan, side = union(o.target_plan for o in objectives if not o.spec.consistent), sides.teacher
         read = plan and self.cache is not None and mixing is None
@@ -376,7 +395,7 @@ class DistillationModule(nn.Module):
                 assert content is not None
                 captured = self.cache.read(content, side.mask)
             else:
-                captured = self.ask_teacher(plan, side.inputs, side.mask, mixing)
+                captured = self.ask_teacher(plan, side.inputs, side.mask, mixing, asked)
             if self._ready is not None and plan.logits:
                 assert content is not None
                 captured.logits = self._ready.read(content, side.mask).logits
@@ -384,9 +403,14 @@ class DistillationModule(nn.Module):
 
     @torch.no_grad()
     def ask_teacher(
-        self, plan: CapturePlan, inputs: dict[str, Tensor], mask: Tensor, mixing: Mixing | None = None
+        self,
+        plan: CapturePlan,
+        inputs: dict[str, Tensor],
+        mask: Tensor,
+        mixing: Mixing | None = None,
+        asked: Tensor | None = None,
     ) -> Captured:
-        """What a plan asks for of the teacher, run on `inputs` under mask `(B, N)`.
+        """What a plan asks for of the teacher, run on `inputs` under mask `(B, N)`; words at the places `asked`.
 
         Their tokens are the teacher's own, or the student's where these are some of them.
         """
@@ -398,7 +422,7 @@ class DistillationModule(nn.Module):
             teacher.to(mask.device)
         if self.teacher_tokens is not None:
             inputs = {**inputs, "input_ids": self.teacher_tokens[inputs["input_ids"]]}
-        return self._run(self._teacher_recorder, plan, inputs, mask, mixing)
+        return self._run(self._teacher_recorder, plan, inputs, mask, mixing, asked)
 
     @torch.no_grad()
     def _own_targets(self, side: Side) -> dict[Whom, Captured]:

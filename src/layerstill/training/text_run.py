@@ -9,10 +9,11 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from layerstill.atomic import read_json, write_json, write_tensors, write_text
-from layerstill.data.encode import Collator
 from layerstill.data.text.blocks import Blocks
+from layerstill.data.text.collator import TextCollator
 from layerstill.families import depth_of
-from layerstill.heads.body import Body
+from layerstill.heads import Head
+from layerstill.names import TEXT_TASK
 from layerstill.recipe import Recipe, Stage
 from layerstill.result import SELECTED, Record, Result, StudentPart, TrainPart
 from layerstill.students.build import set_trainable
@@ -32,6 +33,7 @@ SAVES = 20
 MOST_STEPS = 1000
 """Between two of them."""
 PREFIX = "dev objective/"
+OF_TEACHER = "teacher's "
 
 
 @dataclass
@@ -46,6 +48,8 @@ class TextRun:
     train_blocks: Blocks
     dev_blocks: Blocks
     recipe: Recipe
+    head: Head
+    """What both models are asked for, if anything."""
     options: Options
     origin: dict[str, Any]
     text: dict[str, Any]
@@ -87,13 +91,15 @@ class TextRun:
         set_trainable(self.student, self.recipe.student)
         seed = self.options.seed + 1000 * (number - 1)
         set_seed(seed)
-        module = DistillationModule(self.student, self.teacher, stage, self.options.seed, Body())
+        module = DistillationModule(self.student, self.teacher, stage, self.options.seed, self.head)
         trainer = self._trainer(module, number, stage, checkpoints, resume)
         set_seed(seed)  # again, because a Trainer sets one of its own when it is made
         with tracking_in(self.folder.path):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         self._add_up(trainer)
         values = {name.removeprefix(PREFIX): value for name, value in trainer.on_held_out().items()}
+        said = trainer.perplexity_of(self.student)
+        said |= {OF_TEACHER + name: value for name, value in trainer.perplexity_of(self.teacher).items()}
         processes.wait_for_all()  # until none reads checkpoints any more
         if processes.is_first() and (owned := module.owned()):
             several = len(self.recipe.stages) > 1
@@ -101,7 +107,9 @@ class TextRun:
             write_tensors(self.folder.path / name, owned)
         clock = module.clock
         now = clock.epoch, clock.epochs, clock.step, clock.steps
-        return {"loss": sum(o.spec.weight.at(*now) * values[o.name] for o in module.terms_of_stage)} | values
+        # A few held-out blocks can have no hidden word at all.
+        there = [o for o in module.terms_of_stage if o.name in values]
+        return {"loss": sum(o.spec.weight.at(*now) * values[o.name] for o in there)} | values | said
 
     def _trainer(
         self, module: DistillationModule, number: int, stage: Stage, checkpoints: Path, resume: Path | None
@@ -120,7 +128,8 @@ class TextRun:
             eval_dataset=self.dev_blocks,
             compile_layers=self.options.compile,
             what=f"training{of}",
-            data_collator=Collator(self.tokenizer),
+            data_collator=TextCollator(self.tokenizer, self.head, stage.hiding, self.options.seed),
+            asking=TextCollator.asking(self.tokenizer, self.head),
             processing_class=self.tokenizer,
             callbacks=[self.folder.metrics_log(number, step)],
         )
@@ -147,12 +156,14 @@ class TextRun:
 
     def _record(self, values: dict[str, float]) -> Record:
         precision = arithmetic_of(self.options.precision)
+        of_teacher = {n.removeprefix(OF_TEACHER): v for n, v in values.items() if n.startswith(OF_TEACHER)}
+        own = {name: value for name, value in values.items() if not name.startswith(OF_TEACHER)}
         peak = matmul_peak(self.student.device, dtype_of(self.options.precision))
         return Record(
             recipe=self.recipe.name,
             recipe_hash=self.recipe.hash,
             teacher=self.folder.settings["teacher"],
-            task=Body.word,
+            task=TEXT_TASK,
             seed=self.options.seed,
             student=StudentPart(
                 layers=depth_of(self.student.config),
@@ -160,10 +171,10 @@ class TextRun:
                 parameters=self.student.num_parameters(),
                 init=self.origin,
             ),
-            metrics={**values, SELECTED: "last"},
-            head=Body().record(),
+            metrics={**own, SELECTED: "last"},
+            head=self.head.record(),
             by_label={},
-            teacher_metrics={},
+            teacher_metrics=of_teacher,
             verdict=[],
             regime={},
             ood={},

@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -362,16 +362,22 @@ class DistillationTrainer(Trainer):
 
         With several processes all of them must ask.
         """
-        micro = self.args.train_batch_size * self.args.world_size
-        batches = batches_by_length(lengths_of(data), rows, micro)
-        own = batches[self.args.process_index :: self.args.world_size]
-        loaded = (self._on_device(self.data_collator([data[i] for i in batch])) for batch in own)
+        batches = self.shared_batches(data, rows, self.data_collator)
         with self.compute_loss_context_manager():
-            sums = add_up_objectives(self.module, loaded, self.args.device)
+            sums = add_up_objectives(self.module, batches, self.args.device)
         amounts, units = self.accelerator.reduce(sums, reduction="sum")
         names = [f"{split} objective/{objective.name}" for objective in self.module.objectives]
         values = zip(names, (amounts / units).tolist(), units.tolist(), strict=True)
         return {name: value for name, value, count in values if count}  # of gold labels there may be none
+
+    def shared_batches(
+        self, data: Any, rows: Sequence[int], collate: Callable[[list], dict[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """This process's batches of some rows of a data set, all of about one length."""
+        micro = self.args.train_batch_size * self.args.world_size
+        batches = batches_by_length(lengths_of(data), rows, micro)
+        for batch in batches[self.args.process_index :: self.args.world_size]:
+            yield self._on_device(collate([data[i] for i in batch]))
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None

@@ -17,7 +17,7 @@ SHARD = 1 << 16
 
 
 class Blocks(Dataset):
-    """Stretches of text as rows `id`, `input_ids`, `length`; none has tokens of two documents.
+    """Stretches of text as rows `id`, `epoch`, `input_ids`, `length`; none has tokens of two documents.
 
     Args:
         folder: where packing has written them.
@@ -27,7 +27,7 @@ class Blocks(Dataset):
         rows: which of them, by number; all without it.
     """
 
-    column_names = ("id", "input_ids", "length")
+    column_names = ("id", "epoch", "input_ids", "length")
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class Blocks(Dataset):
         rows: np.ndarray | None = None,
     ) -> None:
         self.before, self.after = before, after
+        self.epoch = 0
+        """What rows say of the pass in which they are read."""
         self._tokens = np.memmap(folder / TOKENS_FILE, np.dtype(f"<u{width}"), "r", shape=(tokens,))
         bare = np.fromfile(folder / LENGTHS_FILE, np.uint16, count)
         self._ends = np.cumsum(bare, dtype=np.int64)
@@ -67,7 +69,7 @@ class Blocks(Dataset):
         end = int(self._ends[number])
         begin = int(self._ends[number - 1]) if number else 0
         ids = [*self.before, *self._tokens[begin:end].tolist(), *self.after]
-        return {"id": number, "input_ids": ids, "length": len(ids)}
+        return {"id": number, "epoch": self.epoch, "input_ids": ids, "length": len(ids)}
 
 
 def held_out(count: int) -> np.ndarray:
@@ -89,10 +91,21 @@ class ShuffledBlocks(Sampler[int]):
 
     A shard is every k-th block, so each is a sample of the whole corpus; only one of them is shuffled at a time. The
     order is a pure function of seed and epoch, so a resumed run sees the blocks that the interrupted one would have.
+
+    `lengths` are those of the blocks; `blocks`, if given, are told of every epoch.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, buckets: int = 16, shard: int = SHARD) -> None:
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        seed: int,
+        buckets: int = 16,
+        shard: int = SHARD,
+        blocks: Blocks | None = None,
+    ) -> None:
         self.lengths = lengths
+        self.blocks = blocks
         self.batch_size = batch_size
         self.seed = seed
         self.stretch = batch_size * buckets
@@ -102,6 +115,8 @@ class ShuffledBlocks(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""
         self.epoch = epoch
+        if self.blocks is not None:
+            self.blocks.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.lengths)
