@@ -255,3 +255,24 @@ def test_other_verbs_say_what_text_is_for(verb, place, call, tmp_path):
     )
     assert status == 2
     assert "--max-tokens: it is for --task text" in err
+
+
+@pytest.mark.parametrize("paragraphs", [2, 5])
+def test_a_first_try_on_a_few_paragraphs_ends_well(paragraphs, place, call, tmp_path):
+    text = "\n\n".join(" ".join(WORDS[i : i + 12]) for i in range(paragraphs))
+    (tmp_path / "small.txt").write_text(text + "\n", "utf-8")
+    line = f"distill {place}/teacher --task text --data {tmp_path}/small.txt --student-layers 2 --max-length 16 -q"
+    for name, more in (("plain", ""), ("hours", "--max-hours 0.0001")):
+        status, _, err = call(f"{line} {more} --output {tmp_path}/{name}")
+        assert status == 0, err
+        result = json.loads((tmp_path / name / "result.json").read_text("utf-8"))
+        assert result["text"]["held_out_blocks"] >= 1
+        assert np.isfinite(result["metrics"]["loss"])
+
+
+def test_teachers_with_other_tokens_share_a_folder_of_corpora(place, call, tmp_path):
+    for name in ("teacher", "other"):
+        line = f"distill {place}/{name} --task text --data {place}/texts.txt --student-layers 2 --max-length 16 -q"
+        status, _, err = call(f"{line} --max-steps 1 --cache {tmp_path}/kept --output {tmp_path}/{name}")
+        assert status == 0, err
+    assert len(list((tmp_path / "kept").glob("corpus-*"))) == 2

@@ -299,3 +299,10 @@ def test_a_recipe_of_which_gold_labels_alone_would_stay_is_refused_with_recipes_
     assert {"kd", "pkd", "rail-kd-l", "rkd"} <= set(named)
     for name in named:
         assert without_token_terms(Recipe.load(name), Classes(), "S") == (Recipe.load(name), [])
+
+
+def test_a_dropped_stage_leaves_its_share_of_the_length_to_the_others():
+    """`best-pairs` without its stage of hidden states and attention trains as long as with it."""
+    reduced, lines = without_token_terms(Recipe.load("best-pairs"), Classes(), "S")
+    assert [stage.epochs for stage in reduced.stages] == ["auto"]
+    assert "stage 1 is left out" in " ".join(lines)

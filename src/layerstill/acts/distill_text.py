@@ -12,7 +12,7 @@ from layerstill.acts.start import as_student_reads
 from layerstill.data.encode import Encoded, usable_length
 from layerstill.data.text.blocks import Blocks, held_out
 from layerstill.data.text.collator import TextCollator
-from layerstill.data.text.packing import Corpus, Packed, describe, pack, to_record
+from layerstill.data.text.packing import Corpus, Packed, describe, identity_of, pack, to_record
 from layerstill.errors import UserError
 from layerstill.heads import Head, language_head_of
 from layerstill.heads.body import Body
@@ -268,8 +268,8 @@ def _packed(
     """The corpus as blocks of tokens; the first process packs, the others wait and read."""
     most = None if length.tokens is None else math.ceil(length.tokens)
     shared = options.cache.where not in {"auto", "off"}
-    name = f"{corpus.fingerprint}-{options.max_length}" + (f"-{most}" if most is not None else "")
-    place = Path(options.cache.where) / f"corpus-{name}" if shared else folder.corpus
+    identity = identity_of(corpus, tokenizer, options.max_length, most)
+    place = Path(options.cache.where) / f"corpus-{identity}" if shared else folder.corpus
     if processes.is_first():
         pack(corpus, tokenizer, options.max_length, place, most)
     processes.wait_for_all()

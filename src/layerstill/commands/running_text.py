@@ -62,9 +62,10 @@ class RunningTextOptions:
                 raise UserError(f"{option}: --task {TEXT_TASK} has no use for it; leave it out")
         if data.label_column != "label":
             raise UserError(f"--label-column: --task {TEXT_TASK} has no labels; leave it out")
-        if stages.rate == "auto" or stages.epochs == "auto":
-            option = "--learning-rate" if stages.rate == "auto" else "--epochs"
-            raise UserError(f"{option} auto: it is found by scores, which running text does not have; give a number")
+        if stages.rate == "auto":
+            raise UserError("--learning-rate auto: it needs scores, and running text has none; give a number")
+        if stages.epochs == "auto":
+            raise UserError("--epochs auto: it is for labelled examples; leave it out for one pass, or give a number")
         if data.data is None:
             kinds = ".txt .jsonl .parquet .csv .tsv"
             raise UserError(f"--task {TEXT_TASK} needs --data: a file or a folder of texts ({kinds})")

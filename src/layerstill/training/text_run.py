@@ -1,12 +1,13 @@
 """A run on running text: its stages one after the other, with checkpoints on the way, and the record of them all."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState, set_seed
 
 from layerstill.atomic import read_json, write_json, write_tensors, write_text
 from layerstill.data.text.blocks import Blocks
@@ -21,6 +22,7 @@ from layerstill.training import processes
 from layerstill.training.accounting import Spent, matmul_peak
 from layerstill.training.arguments import Options, arithmetic_of, dtype_of, training_arguments
 from layerstill.training.checkpoint import last_checkpoint, load_module, save_module
+from layerstill.training.clock import Clock
 from layerstill.training.length import steps_of
 from layerstill.training.module import DistillationModule
 from layerstill.training.records import RunFolder, environment
@@ -97,6 +99,7 @@ class TextRun:
         with tracking_in(self.folder.path):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         self._add_up(trainer)
+        _tell_end(module.clock, trainer.state)
         values = {name.removeprefix(PREFIX): value for name, value in trainer.on_held_out().items()}
         said = trainer.perplexity_of(self.student)
         said |= {OF_TEACHER + name: value for name, value in trainer.perplexity_of(self.teacher).items()}
@@ -188,3 +191,10 @@ class TextRun:
             train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
             environment=environment(),
         )
+
+
+def _tell_end(clock: Clock, state: TrainerState) -> None:
+    """The time after the last step, also where an earlier call has made it and died before the stage was done."""
+    clock.step, clock.steps = state.global_step, state.max_steps
+    clock.epochs = state.num_train_epochs
+    clock.epoch = max(math.ceil((state.epoch or 0) - 1e-6) - 1, 0)

@@ -58,6 +58,8 @@ def test_rows_are_documents_in_every_kind_of_table(tmp_path):
         assert documents(path) == ["one still one", "two"], path
     (tmp_path / "f.jsonl").write_text('{"a": "x", "b": "y"}\n')
     assert documents(tmp_path / "f.jsonl", "b") == ["y"]
+    with pytest.raises(UserError, match="no row has 'txt'"):
+        documents(tmp_path / "f.jsonl", "txt")
 
 
 def test_marks_at_the_beginning_are_no_text(tmp_path):

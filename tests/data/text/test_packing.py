@@ -1,5 +1,7 @@
 """Blocks hold every token of a corpus once, in order, none across documents, however often packing was interrupted."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -156,3 +158,13 @@ def test_an_epoch_has_every_block_once_in_whole_batches_of_like_lengths(rows):
         padded = sum(8 * max(lengths[first[i : i + 8]]) for i in range(0, rows, 8))
         assert padded < 1.12 * lengths.sum(), "neighbours are of similar length"
         assert abs(np.mean(first[:200]) - 500) < 60, "the first blocks are a sample of all"
+
+
+def test_two_runs_that_pack_into_one_folder_take_turns(corpus, tmp_path):
+    """Without a lock both would append to the same files, and the state would count half of what is there."""
+    with ThreadPoolExecutor(2) as pool:
+        states = list(pool.map(lambda _: pack(corpus, tiny_tokenizer(), LENGTH, tmp_path / "shared"), range(2)))
+    alone = pack(corpus, tiny_tokenizer(), LENGTH, tmp_path / "alone")
+    assert states[0].tokens == states[1].tokens == alone.tokens
+    for name in ("tokens.bin", "lengths.bin"):
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()

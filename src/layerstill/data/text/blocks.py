@@ -75,9 +75,10 @@ class Blocks(Dataset):
 def held_out(count: int) -> np.ndarray:
     """`(count,)` boolean: which blocks are kept for evaluation, a hundredth but 64 to 1,024, in evenly spread spans.
 
-    Of a small corpus a tenth at most. Neighbours are held out together, so that few of them are seen in training.
+    Of a small corpus a tenth at most, and one at least. Neighbours are held out together, so that few of them are
+    seen in training.
     """
-    wanted = min(max(count // 100, 64), 1024, count // 10)
+    wanted = min(max(count // 100, 64), 1024, max(count // 10, 1))
     chosen = np.zeros(count, bool)
     spans = -(-wanted // SPAN)
     for i in range(spans):

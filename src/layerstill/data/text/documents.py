@@ -129,6 +129,8 @@ def _at_white_space(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _of_rows(path: Path, stream: IO[str], column: str | None) -> Iterator[Piece]:
+    seen: dict[str, None] = {}
+    found = False
     for number, line in _lines(path, stream, LONGEST_ROW):
         if not line.strip():
             continue
@@ -140,8 +142,12 @@ def _of_rows(path: Path, stream: IO[str], column: str | None) -> Iterator[Piece]
             raise UserError(f"{path} line {number}: not JSON: {error}") from None
         if isinstance(row, dict):
             column = column or _column_of(path, list(row))
+            found = found or column in row
+            seen |= dict.fromkeys(row) if not found else {}
             row = row.get(column)
         yield from _pieces(row, f"{path} line {number}", column)
+    if seen and not found and column is not None:
+        raise UserError(f"{path}: no row has {column!r}: {nearest(column, list(seen))}")
 
 
 def _of_table(path: Path, column: str | None) -> Iterator[Piece]:

@@ -108,7 +108,7 @@ def pack(
     room = length - len(before) - len(after)
     if not 0 < room <= LONGEST_BLOCK:
         raise UserError(f"--max-length {length}: blocks need {len(before) + len(after) + 1} to {LONGEST_BLOCK} tokens")
-    identity = _identity(corpus, tokenizer, length, most)
+    identity = identity_of(corpus, tokenizer, length, most)
     state = _state(folder, identity)
     if state is None or not state.done:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,8 @@ def surroundings(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
     return whole[:at], whole[at + len(bare) :]
 
 
-def _identity(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int, most: int | None) -> str:
+def identity_of(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int, most: int | None) -> str:
+    """Twelve hexadecimal digits of what decides which blocks there are."""
     told = corpus.fingerprint, sorted(tokenizer.get_vocab().items()), length, most
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
