@@ -31,13 +31,19 @@ FEWEST, MOST = 40, 300
 
 def apply_rate(recipe: Recipe, rate: Rate) -> Recipe:
     """The recipe with a rate that is a number in every stage; UserError for another word than `auto`."""
-    if isinstance(rate, str) and rate != "auto":
-        raise UserError(f"learning_rate {rate!r}: give a number, or auto")
+    _refuse_word(rate)
     return recipe if rate is None or rate == "auto" else recipe.limited(None, None, rate)
 
 
+def _refuse_word(rate: Rate) -> None:
+    if isinstance(rate, str) and rate != "auto":
+        raise UserError(f"learning_rate {rate!r}: give a number, or auto")
+
+
 def refuse_untaught(rate: Rate, probabilities: Probabilities | None) -> None:
-    """UserError for rates that would be tried where probabilities take the place of a teacher."""
+    """UserError for what is no rate, and for rates that would be tried where probabilities take the place of a
+    teacher."""
+    _refuse_word(rate)
     if rate == "auto" and probabilities is not None:
         raise UserError(
             f"--learning-rate auto: rates are tried with a teacher, and {OPTION} has none; give a number, such as 3e-4"
