@@ -60,7 +60,7 @@ def train_two_steps(recipe: Recipe, **config) -> None:
 @pytest.mark.parametrize("name", task_recipes())
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_shipped_recipe_trains_two_steps_in_every_family(family, name):
-    first_tokens = name in {"pkd", "hid-cls", "text-hid-cls"}
+    first_tokens = name in {"pkd", "hid-cls", "hid-cls-contrast", "text-hid-cls"}
     if family in DECODERS and first_tokens:
         with pytest.raises(UserError, match="in a causal model the first token sees only itself"):
             make(Recipe.load(name), family=family)
@@ -320,11 +320,12 @@ def test_every_distance_works_with_every_alignment_and_gradients_flow(mapping):
         {"linear": {"sides": "both", "width": 6, "maps": "per_layer", "bias": False}},
         {"linear": {"sides": "both", "width": 6, "teacher": "orthogonal"}},
     ]
-    for distance in DISTANCES:
+    for distance, word in DISTANCES.items():
+        signal = {"hidden_states": {"pool": "mean"}} if word.over_batch else "hidden_states"
         for alignment in alignments:
             if mapping.meet == "concatenated" and "per_layer" in str(alignment):
                 continue
-            objective = {"signal": "hidden_states", "mapping": mapping, "alignment": alignment, "distance": distance}
+            objective = {"signal": signal, "mapping": mapping, "alignment": alignment, "distance": distance}
             module = make(recipe_of({"x": objective}))
             module(**batch())["loss"].backward()
             trained = [p for p in module.objectives.parameters() if p.requires_grad]

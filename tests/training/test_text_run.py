@@ -215,7 +215,7 @@ def test_two_processes_learn_what_one_learns(place, tmp_path):
         ("--few-samples 3", "--few-samples: it is about labelled examples"),
         ("--max-tokens 9 --max-hours 1", "--max-tokens 9 and --max-hours 1: give one of them"),
         ("--max-tokens -1", "--max-tokens -1: it must be above 0"),
-        ("--learning-rate auto", "--learning-rate auto: it is found by scores"),
+        ("--learning-rate auto", "--learning-rate auto: it needs scores, and running text has none"),
         ("--max-length 2000", "--max-length 2000: the model allows 64 tokens; use 64 or less"),
         ("--student-layers 9", "--student-layers 9: the teacher has 4 layers"),
         ("--data nowhere", "--data nowhere: no such file or folder"),

@@ -22,7 +22,7 @@ from tests.tiny import DECODERS, ENCODERS, FAMILIES, batch, no_dropout, task_rec
 _LOADED = [(name, i, stage) for name in task_recipes() for i, stage in enumerate(Recipe.load(name).stages)]
 # Many recipes end in the same stage, which is tested once.
 STAGES = list({repr(stage.viewed()): (name, i) for name, i, stage in reversed(_LOADED)}.values())
-FIRST_TOKENS = {"pkd", "hid-cls", "text-hid-cls"}
+FIRST_TOKENS = {"pkd", "hid-cls", "hid-cls-contrast", "text-hid-cls"}
 """Recipes about the first token, which are refused in causal models."""
 LEFT = {"roberta", "xlm-roberta", "camembert", "modernbert", "llama", "qwen3", "gemma3_text", "opt"}
 """Families that may be padded on the left: the others count positions from the edge (MPNet, where padding is not 1)."""
