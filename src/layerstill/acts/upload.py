@@ -100,7 +100,8 @@ def without_places(text: str, places: dict[str, str], is_json: bool) -> str:
         short = _shortened(data)
         text = text if short == data else json.dumps(short, indent=2, ensure_ascii=False) + "\n"
     for place, name in sorted(places.items(), key=lambda pair: -len(pair[0])):
-        text = re.sub(rf"{re.escape(place)}(?![\w.-])", lambda _, name=name: name, text)  # type: ignore[misc]
+        literal = name.replace("\\", r"\\")  # a backslash means something in a replacement
+        text = re.sub(rf"{re.escape(place)}(?![\w.-])", literal, text)
     return text
 
 

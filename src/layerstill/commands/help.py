@@ -35,7 +35,7 @@ def with_help_all(command: Callable[..., None]) -> Callable[..., None]:
     def with_option(help_all: bool = False, **given: Any) -> None:  # which was answered before, or not asked for
         command(**given)
 
-    with_option.__signature__ = signature.replace(parameters=[*theirs, ours])  # type: ignore[attr-defined]
+    with_option.__signature__ = signature.replace(parameters=[*theirs, ours])  # type: ignore[attr-defined]  # as in `bundled`
     with_option.__annotations__ = {one.name: one.annotation for one in [*theirs, ours]}
     return with_option
 
