@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, load_file
 
 from tests.tiny import save_tiny, save_tiny_masked_lm, write_csv
-from tests.training.forks import ROOT, Forks, record, tear
+from tests.training.forks import ROOT, record, tear
 
 AVERAGE = "target={moving_average: {decay: 0.5}}"
 BEST = ("stages.0.select=best", "stages.0.patience=2", "stages.0.learning_rate=1e-12")
@@ -26,13 +26,6 @@ RECIPES = {
     "hid-cls": ("stages.1.select=best",),
 }
 SIZES = {"kd": "--epochs 4 --batch-size 8", "hid-cls": "--epochs 3 --batch-size 1"}  # the last logs every fourth step
-
-
-@pytest.fixture(scope="module")
-def forks():
-    server = Forks()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,7 @@ from layerstill.data.text.hiding import Hiding
 from layerstill.data.text.packing import Corpus, pack
 from layerstill.recipe import Recipe
 from tests.tiny import WORDS, save_tiny, save_tiny_masked_lm, tiny_tokenizer, write_csv
-from tests.training.forks import ROOT, TIMES, Forks, record, tear
-
-
-@pytest.fixture(scope="module")
-def forks():
-    server = Forks()
-    yield server
-    server.close()
+from tests.training.forks import ROOT, TIMES, record, tear
 
 
 @pytest.fixture(scope="module")

@@ -15,18 +15,11 @@ from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
 from tests.other_tokenizer import save_other
 from tests.tiny import WORDS, save_tiny, save_tiny_masked_lm, write_csv
-from tests.training.forks import ROOT, TIMES, Forks, record, tear
+from tests.training.forks import ROOT, TIMES, record, tear
 
 WORDS_TOO = {"text-kd", "text-distilbert"}
 """Recipes that need a language model: test_language_run.py."""
 TEXT_RECIPES = [name for name in shipped_recipes() if name.startswith("text-") and name not in WORDS_TOO]
-
-
-@pytest.fixture(scope="module")
-def forks():
-    server = Forks()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
