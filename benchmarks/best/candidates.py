@@ -112,10 +112,12 @@ CANDIDATES: dict[str, Callable[[], dict[str, Any]]] = {
 
 def published(name: str) -> dict[str, Any]:
     """A recipe that comes with the package, its stages sharing the updates as its epochs do, and everything that is not
-    its own idea as the other candidates have it: start, frozen embeddings, rate, batch and schedule."""
-    data = Recipe.load(name).to_data()
+    its own idea as the other candidates have it: start (`first-k-NAME`: the first layers), frozen embeddings, rate,
+    batch and schedule."""
+    start = "first-k" if name.startswith(FIRST) else SPREAD
+    data = Recipe.load(name.removeprefix(FIRST)).to_data()
     epochs = [1.0 if stage["epochs"] == "auto" else float(stage["epochs"]) for stage in data["stages"]]
-    changed = {"initialisation": SPREAD, "embeddings": "frozen"}
+    changed = {"initialisation": start, "embeddings": "frozen"}
     stages = []
     for stage, own in zip(data["stages"], epochs, strict=True):
         common = _stage(stage["objectives"], 3e-4, own / sum(epochs))
@@ -123,5 +125,8 @@ def published(name: str) -> dict[str, Any]:
     return {"student": data.get("student", {}) | changed, "stages": stages}
 
 
-PUBLISHED = [name for name in shipped_recipes() if name != "l-ild-supplementary"]
-"""Recipes of the package that need no supplementary texts."""
+FIRST = "first-k-"
+ALONE = [name for name in shipped_recipes() if name != "l-ild-supplementary" and not name.startswith("text-")]
+"""Recipes of the package that need labelled examples and nothing else."""
+PUBLISHED = [*ALONE, *(FIRST + name for name in ALONE)]
+"""The same from either start."""
