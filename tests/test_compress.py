@@ -12,6 +12,7 @@ from layerstill.acts.ladder import climb_down
 from layerstill.compression.choice import Budget
 from layerstill.data.tasks import Task
 from layerstill.export.session import OnnxModel
+from layerstill.training.models import load_config
 from tests.tiny import save_tiny, write_csv
 
 LENGTH = 16
@@ -156,7 +157,18 @@ def test_trials_choose_how_all_students_are_trained(home, tmp_path):
 def test_the_ladder_is_decided_before_anything_is_trained(home):
     task = Task.from_files("classification", home / "data")
     ladder = climb_down(str(home / "teacher"), task, "normal", options())
-    assert [(one.name, one.folder) for one in ladder.students] == [("2 layers", "2-layers"), ("1 layer", "1-layers")]
+    slim = ("2 layers, half feed-forward", "2-layers-half-feed-forward")
+    assert [(one.name, one.folder) for one in ladder.students] == [
+        ("2 layers", "2-layers"),
+        ("1 layer", "1-layers"),
+        slim,
+    ]
+    whole = load_config(str(home / "teacher"), task.head)
+    made = ladder.recipe(ladder.candidates[0], 37, ladder.students[-1]).student
+    assert made.intermediate_size == whole.intermediate_size // 2
+    for effort, layers in (("quick", None), ("normal", [1])):
+        others = climb_down(str(home / "teacher"), task, effort, options(), layers).students
+        assert slim not in [(one.name, one.folder) for one in others], "only where nobody said which students"
     recipe = ladder.recipe(ladder.candidates[0], 37, ladder.middle)
     steps = -(-len(task.splits["train"]) // recipe.stages[0].batch_size)
     assert 36 < recipe.stages[0].epochs * steps <= 37

@@ -35,11 +35,12 @@ def run(args: argparse.Namespace) -> None:
         _call("finetune", find_base_model(), *options, *TASKS[name].teacher, "--output", teacher, "--quiet")
         for seed in args.seeds:
             folder = args.output / f"{name}-{seed}"
+            spent = folder / "seconds.txt"  # of all calls together; unknown after an interruption
+            before = float(spent.read_text("utf-8")) if spent.exists() else None if folder.exists() else 0.0
             begun = time.monotonic()
-            new = not (folder / "seconds.txt").exists()
             _call("compress", teacher, *options, "--seed", seed, "--effort", args.effort, "--output", folder)
-            if new:
-                (folder / "seconds.txt").write_text(f"{time.monotonic() - begun:.0f}\n", "utf-8")
+            if before is not None:
+                spent.write_text(f"{before + time.monotonic() - begun:.0f}\n", "utf-8")
 
 
 def _call(*words: Any) -> None:

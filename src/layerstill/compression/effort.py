@@ -22,6 +22,8 @@ class Effort:
     """How long a trial is, as shares of a student's training; after each rung the better half goes on."""
     length: float
     """Of a student's training, as a multiple of what the recipe takes by itself."""
+    slimmer: bool = False
+    """Whether a student with half of the feed-forward units is trained, too."""
     narrower: bool = False
     """Whether a student of half the width is trained, too."""
 
@@ -33,9 +35,15 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(("spread",), (1,), ("best",), (), 0.4),
-    "normal": Effort(("spread", "first-k"), (0.5, 1), ("best",), (0.06, 0.2), 1),
+    "normal": Effort(("spread", "first-k"), (0.5, 1), ("best",), (0.06, 0.2), 1, slimmer=True),
     "thorough": Effort(
-        ("spread", "first-k", "last-k"), (0.5, 1, 2), ("best", "kd"), (0.05, 0.15, 0.4), 3, narrower=True
+        starts=("spread", "first-k", "last-k"),
+        rates=(0.5, 1, 2),
+        recipes=("best", "kd"),
+        rungs=(0.05, 0.15, 0.4),
+        length=3,
+        slimmer=True,
+        narrower=True,
     ),
 }
 
