@@ -79,6 +79,9 @@ def lines_of(records: dict[str, Any]) -> list[str]:
         teacher, int8 = rows["teacher", "torch"], rows["teacher", "int8"]
         cells = [f"{100 * teacher['score']:.1f}", f"{int8['kept']:.1f}, {int8['p50_ms']:.1f}"]
         for model in models:
+            if (model, "torch") not in rows:  # made before there was such a student
+                cells.append("")
+                continue
             torch, small = rows[model, "torch"], rows[model, "int8"]
             kept[model].append(torch["kept"])
             cells.append(f"{torch['kept']:.1f}, {small['kept']:.1f}, {int8['p50_ms'] / small['p50_ms']:.1f}x")

@@ -1,6 +1,7 @@
 """Cheap dropout against torch's: the same distribution, the same mathematics for a given mask, gradients included."""
 
 import math
+import threading
 from contextlib import nullcontext
 
 import pytest
@@ -155,3 +156,33 @@ def test_with_gradient_checkpoints_gradients_are_those_of_torchs_own_dropout(mon
     assert plain.keys() == checkpointed.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(gradient, checkpointed[name], msg=name)
+
+
+def test_other_threads_and_later_times_have_torchs_own():
+    own = F.dropout, F.scaled_dot_product_attention
+    x = torch.ones(1, 1, 64, 4)
+    found = {}
+
+    def elsewhere() -> None:
+        torch.manual_seed(1)
+        found["other"] = F.dropout(x, 0.5)
+        found["attention"] = F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
+
+    def after(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(seed)
+        return own[0](x, 0.5), own[1](x, x, x, dropout_p=0.5)
+
+    with CheapDropout():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        with CheapDropout():
+            pass
+        torch.manual_seed(1)
+        assert not torch.equal(F.dropout(x, 0.5), found["other"]), "still entered after an inner one was left"
+    plain = after(1)
+    assert torch.equal(found["other"], plain[0])
+    assert torch.equal(found["attention"], plain[1])
+    with pytest.raises(ZeroDivisionError), CheapDropout():
+        raise ZeroDivisionError
+    assert (F.dropout, F.scaled_dot_product_attention) == own

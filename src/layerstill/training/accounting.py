@@ -3,11 +3,21 @@
 import time
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from layerstill.training.records import peak_memory_mb
+
+_counted: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+
+def _matrix_weights(layer: nn.Module) -> int:
+    # Counted once: walking through a layer at every step is a measurable part of a small model's.
+    if layer not in _counted:
+        _counted[layer] = sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+    return _counted[layer]
 
 
 def forward_flops(layers: list[nn.Module], inner: int, rows: int, tokens: float) -> float:
@@ -16,7 +26,7 @@ def forward_flops(layers: list[nn.Module], inner: int, rows: int, tokens: float)
     Two for every weight of a matrix and place, and 4 N^2 times the width `inner` of all heads for the two products of
     attention. Left out: embeddings, head, norms, activations, position terms.
     """
-    weights = sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim == 2)
+    weights = sum(map(_matrix_weights, layers))
     return 2.0 * weights * rows * tokens + 4.0 * len(layers) * inner * rows * tokens**2
 
 

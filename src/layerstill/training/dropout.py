@@ -5,31 +5,51 @@ fused attention kernels know no dropout on CPUs. Here one draw of 64 bits serves
 dropout stays in the precision of its inputs.
 """
 
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections import Counter
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 _LEVELS = 1 << 16
+_torch_dropout, _torch_attention = F.dropout, F.scaled_dot_product_attention
 
 
-class CheapDropout(TorchFunctionMode):
-    """While it is entered, `dropout` and attention with dropout on CPU tensors use `keep_mask`.
+class CheapDropout:
+    """While it is entered, `dropout` and attention with dropout on CPU tensors use `keep_mask`, in this thread alone.
 
-    Nothing else changes, least of all the model. What a backward pass computes again (gradient checkpointing) would
-    come after it was left and must not be run under it.
+    Nothing else changes, least of all the model. The two functions are replaced in `torch.nn.functional`, where models
+    find them: a mode that sees every function costs a tenth of a small model's step. What a backward pass computes
+    again (gradient checkpointing) would come after it was left and must not be run under it.
     """
 
-    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.dropout:
-            return _dropout(*args, **kwargs)
-        if func is F.scaled_dot_product_attention:
-            return _attention(*args, **kwargs)
-        return func(*args, **kwargs)
+    _entered: ClassVar[Counter[int]] = Counter()
+    """How often each thread is inside."""
+    _lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._entered[threading.get_ident()] += 1
+            F.dropout, F.scaled_dot_product_attention = _dropout, _attention
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._entered.subtract([threading.get_ident()])
+            if not any(self._entered.values()):
+                self._entered.clear()
+                F.dropout, F.scaled_dot_product_attention = _torch_dropout, _torch_attention
+
+    @classmethod
+    def is_entered(cls) -> bool:
+        """Whether this thread is inside."""
+        return cls._entered.get(threading.get_ident(), 0) > 0
+
+
+@torch._dynamo.assume_constant_result
+def _cheap() -> bool:
+    return CheapDropout.is_entered()
 
 
 @torch.compiler.disable  # torch's compiler knows no way to read a draw of 64 bits as four
@@ -50,8 +70,8 @@ def keep_mask(like: Tensor, p: float) -> Tensor:
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    if not training or not 0 < p <= 1 or input.device.type != "cpu":
-        return F.dropout(input, p, training, inplace)
+    if not training or not 0 < p <= 1 or input.device.type != "cpu" or not _cheap():
+        return _torch_dropout(input, p, training, inplace)
     return input * keep_mask(input, p)
 
 
@@ -65,10 +85,8 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    if not 0 < dropout_p <= 1 or query.device.type != "cpu" or enable_gqa:
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
+    if not 0 < dropout_p <= 1 or query.device.type != "cpu" or enable_gqa or not _cheap():
+        return _torch_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = (query * scale) @ key.transpose(-2, -1)
     if is_causal:
