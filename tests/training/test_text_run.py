@@ -237,7 +237,7 @@ def test_a_corpus_that_changes_makes_another_run(place, call, tmp_path):
     assert "data_fingerprint" in err
 
 
-@pytest.mark.parametrize("verb", ["finetune", "evaluate", "plan"])
+@pytest.mark.parametrize("verb", ["finetune", "evaluate"])
 def test_other_verbs_say_what_text_is_for(verb, place, call, tmp_path):
     output = f"--output {tmp_path}/s" if verb == "finetune" else ""
     status, _, err = call(f"{verb} {place}/teacher --task text --data {place}/texts.txt {output}")

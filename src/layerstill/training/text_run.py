@@ -118,7 +118,7 @@ class TextRun:
         self, module: DistillationModule, number: int, stage: Stage, checkpoints: Path, resume: Path | None
     ) -> TextTrainer:
         steps = steps_of(stage, len(self.train_blocks), self.options.max_steps)
-        every = min(max(steps // SAVES, 1), MOST_STEPS)
+        every = steps_between(steps)
         step = int(resume.name.split("-")[1]) if resume else 0
         of = f", stage {number} of {len(self.recipe.stages)}" if len(self.recipe.stages) > 1 else ""
         if resume is not None:
@@ -191,6 +191,11 @@ class TextRun:
             train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
             environment=environment(),
         )
+
+
+def steps_between(steps: int) -> int:
+    """Steps from one checkpoint, and one look at held-out text, to the next, in a stage of so many."""
+    return min(max(steps // SAVES, 1), MOST_STEPS)
 
 
 def _tell_end(clock: Clock, state: TrainerState) -> None:

@@ -72,13 +72,18 @@ class Blocks(Dataset):
         return {"id": number, "epoch": self.epoch, "input_ids": ids, "length": len(ids)}
 
 
+def held_out_count(count: int) -> int:
+    """How many of so many blocks are kept for evaluation."""
+    return min(max(count // 100, 64), 1024, max(count // 10, 1))
+
+
 def held_out(count: int) -> np.ndarray:
     """`(count,)` boolean: which blocks are kept for evaluation, a hundredth but 64 to 1,024, in evenly spread spans.
 
     Of a small corpus a tenth at most, and one at least. Neighbours are held out together, so that few of them are
     seen in training.
     """
-    wanted = min(max(count // 100, 64), 1024, max(count // 10, 1))
+    wanted = held_out_count(count)
     chosen = np.zeros(count, bool)
     spans = -(-wanted // SPAN)
     for i in range(spans):

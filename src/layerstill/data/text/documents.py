@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from layerstill.data.contents import GZIP, MARKS, OTHERS, UTF8, first_bytes, suffix_of
+from layerstill.data.parquet import MAGIC as PARQUET
 from layerstill.data.parts import Parts
 from layerstill.errors import UserError, nearest
 
@@ -36,6 +37,8 @@ class Piece:
     text: str
     begins: bool
     """Whether the document begins with it."""
+    end: int = 0
+    """Where in its file, as `extent` counts, reading was when it was handed on."""
 
 
 def corpus_files(path: Path) -> tuple[list[Path], int]:
@@ -68,18 +71,46 @@ def read_documents(path: Path, column: str | None = None) -> Iterator[Piece]:
     for first, way in OTHERS.items():
         if first_bytes(path).startswith(first):
             raise UserError(f"{path}: {way}")
-    with _opened(path) as stream:
+    with path.open("rb") as raw, _opened(path, raw) as stream:
+        pieces = _of_rows(path, stream, column) if suffix in LINES else _of_plain(path, stream)
         try:
-            yield from _of_rows(path, stream, column) if suffix in LINES else _of_plain(path, stream)
+            for piece in pieces:
+                yield Piece(piece.text, piece.begins, raw.tell())
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path}: cannot be read to its end: {error}") from None
 
 
-def _opened(path: Path) -> IO[str]:
+def extent(path: Path) -> int:
+    """How long a file is for `Piece.end`: rows of Parquet, lines of another table, bytes on the disk of other files."""
     start = first_bytes(path)
-    raw: Any = gzip.GzipFile(path) if start.startswith(GZIP) else path.open("rb")
+    if suffix_of(path) not in TABLES:
+        return path.stat().st_size
+    if start.startswith(PARQUET):
+        import pyarrow.parquet
+
+        return int(pyarrow.parquet.ParquetFile(path).metadata.num_rows)
+    with path.open("rb") as raw:
+        stream: Any = gzip.GzipFile(fileobj=raw) if start.startswith(GZIP) else raw
+        return sum(part.count(b"\n") for part in iter(lambda: stream.read(1 << 20), b""))
+
+
+def _opened(path: Path, raw: Any) -> IO[str]:
+    start = first_bytes(path)
+    if start.startswith(GZIP):
+        raw = gzip.GzipFile(fileobj=_Steps(raw))
     encoding = next((name for mark, name in MARKS if start.startswith(mark)), "utf-8-sig")
     return io.TextIOWrapper(raw, encoding)
+
+
+class _Steps:
+    """A file in small steps, so that its position says how far it has been unpacked."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def read(self, size: int) -> bytes:
+        part: bytes = self.raw.read(min(size, io.DEFAULT_BUFFER_SIZE))
+        return part
 
 
 def _lines(path: Path, stream: IO[str], longest: int) -> Iterator[tuple[int, str]]:
@@ -156,7 +187,8 @@ def _of_table(path: Path, column: str | None) -> Iterator[Piece]:
         if column not in table.columns:
             raise UserError(f"{path}: no column {column!r}: {nearest(column, list(table.columns))}")
         for number, text in zip(table.lines, table.columns[column], strict=True):
-            yield from _pieces(text, f"{path} line {number}", column)
+            for piece in _pieces(text, f"{path} line {number}", column):
+                yield Piece(piece.text, piece.begins, number)
 
 
 def _column_of(path: Path, names: list[str]) -> str:

@@ -124,6 +124,11 @@ def pack(
     return state
 
 
+def is_packed(folder: Path) -> bool:
+    """Whether a folder has all blocks of a corpus."""
+    return (folder / STATE_FILE).is_file() and bool(read_json(folder / STATE_FILE).get("done"))
+
+
 def surroundings(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The special tokens that stand before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -228,19 +233,21 @@ class _Packer:
                 file.truncate(size)
 
 
-def describe(state: Packed, train: Blocks, dev: Blocks, length: int) -> list[str]:
-    """What the user should know of the blocks."""
-    mean = train.tokens / len(train)
-    return [
-        f"{state.documents:,} documents in {len(train) + len(dev):,} blocks of at most {length} tokens, {mean:.0f} on "
-        f"average, none across documents; {train.tokens:,} tokens to train on, {len(dev):,} blocks held out"
-    ]
+def describe(text: dict[str, Any], length: int) -> str:
+    """What the user should know of the blocks that `to_record` has."""
+    blocks = text["blocks"] + text["held_out_blocks"]
+    mean = text["tokens"] / max(text["blocks"], 1)
+    return (
+        f"{text['documents']:,} documents in {blocks:,} blocks of at most {length} tokens, {mean:.0f} on "
+        f"average, none across documents; {text['tokens']:,} tokens to train on, {text['held_out_blocks']:,} blocks "
+        "held out"
+    )
 
 
-def to_record(state: Packed, train: Blocks, dev: Blocks) -> dict[str, Any]:
+def to_record(documents: int, train: Blocks, dev: Blocks) -> dict[str, Any]:
     """Plain data for `result.json`."""
     return {
-        "documents": state.documents,
+        "documents": documents,
         "blocks": len(train),
         "tokens": train.tokens,
         "held_out_blocks": len(dev),
