@@ -213,7 +213,6 @@ def test_two_processes_learn_what_one_learns(place, tmp_path):
         ("--student-layers 9", "--student-layers 9: the teacher has 4 layers"),
         ("--data nowhere", "--data nowhere: no such file or folder"),
         ("--text-columns a", "is plain text and has no columns"),
-        ("--set student.vocabulary=9", "student.vocabulary 9: a student of running text keeps all tokens"),
         ("--set stages.0.select=best", "select: best needs a score"),
         ("--init-from {place}/other", "its tokens are not the teacher's, and on running text everything is compared"),
     ],

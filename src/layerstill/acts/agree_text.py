@@ -1,6 +1,7 @@
 """What a teacher and a recipe agree on for running text before weights are read: the preamble of distill and plan."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -8,10 +9,12 @@ from layerstill.acts.start import as_student_reads
 from layerstill.data.encode import usable_length
 from layerstill.data.text.collator import TextCollator
 from layerstill.errors import UserError
+from layerstill.families import family_of
 from layerstill.heads import Head, language_head_of
 from layerstill.heads.body import Body
 from layerstill.knowledge.views import Clean
 from layerstill.recipe import Recipe
+from layerstill.students.vocabulary import Vocabulary, keep_tokens, refuse_untrimmable
 from layerstill.training.arguments import Options
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.models import load_config, load_tokenizer, special_token_notices
@@ -34,6 +37,39 @@ class TextAgreement:
     init_from: str | None
     notices: list[str]
     """What the user should know before hours are spent."""
+    vocabulary: Vocabulary | None = None
+    """What the student keeps of the tokens, once the corpus has been counted."""
+
+    @property
+    def tokens(self) -> list[int] | None:
+        """The teacher's numbers of the tokens that both models read, if these are a smaller vocabulary's."""
+        return None if self.vocabulary is None else self.vocabulary.kept
+
+    def trimmed(self, counts: Mapping[int, int]) -> "TextAgreement":
+        """The same with the smaller vocabulary that the recipe asks for, if it does; `counts` are those of the corpus.
+
+        UserError for a size that leaves no room for characters.
+        """
+        size = self.recipe.student.vocabulary
+        if size is None:
+            return self
+        models = self.config, self.source
+        offset = any(family_of(config).position_offset for config in models)
+        found = keep_tokens(self.tokenizer, counts, size, offset, "the corpus")
+        return replace(self, vocabulary=found, tokenizer=as_student_reads(found.tokenizer, *models))
+
+    def vocabulary_notice(self, before: Mapping[int, int], after: Mapping[int, int], whole: int) -> str:
+        """What the smaller vocabulary makes of the corpus, whose tokens are counted `before` and `after` it; it had
+        `whole` tokens."""
+        assert self.vocabulary is not None
+        kept = self.vocabulary.kept
+        share = sum(before.get(token, 0) for token in kept) / max(sum(before.values()), 1)
+        here = self.tokenizer.unk_token_id
+        unknown = after.get(here, 0) - before.get(kept[here], 0)
+        return (
+            f"student.vocabulary: {len(kept):,} of {whole:,} tokens are kept, with {100 * share:.1f} % of the corpus; "
+            f"what is left out is cut into kept ones, or unknown ({unknown:,} of {sum(after.values()):,} tokens)"
+        )
 
 
 def agree_text(place: str, recipe: Recipe, depth: int | None, options: Options, init_from: str | None) -> TextAgreement:
@@ -54,10 +90,7 @@ def agree_text(place: str, recipe: Recipe, depth: int | None, options: Options, 
             "token by token; start the student from a model with the same tokenizer"
         )
     if recipe.student.vocabulary is not None:
-        raise UserError(
-            f"student.vocabulary {recipe.student.vocabulary}: a student of running text keeps all tokens; make it "
-            "smaller when it is distilled on a task"
-        )
+        refuse_untrimmable(tokenizer)
     for model, whose in ((config, "the model"), (source, f"the model of --init-from {init_from}")):
         usable_length(options.max_length, tokenizer, model, whose)
     refuse_misfits(recipe, config, source, depth, options.seed, head)

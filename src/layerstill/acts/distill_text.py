@@ -11,7 +11,7 @@ from layerstill.acts.text_corpus import packed
 from layerstill.acts.text_length import TIMED, Length, in_passes, in_steps, length_notice, steps_in_hours, time_steps
 from layerstill.data.text.blocks import Blocks, held_out
 from layerstill.data.text.estimate import divided
-from layerstill.data.text.packing import Corpus, describe, to_record
+from layerstill.data.text.packing import Corpus, Packed, describe, to_record
 from layerstill.heads import Head
 from layerstill.names import DEFAULT_TEXT_RECIPE, TEXT_TASK
 from layerstill.progress import our_bars_only, showing
@@ -81,20 +81,21 @@ def distill_text(
                 note([f"{done.folder} already holds this run, finished"])
                 return done
             note([*agreed.notices, *corpus.notices])
-            found, blocks = packed(corpus, agreed.tokenizer, options, length.most, folder.corpus)
+            agreed, found, blocks = _read(corpus, agreed, options, length, folder)
             train, dev = divided(blocks)
-            text = to_record(found.documents, train, dev)
+            text = to_record(found.documents, train, dev, agreed.tokens)
             note([describe(text, options.max_length)])
             recipe = _settled(recipe, train, length, folder, agreed, options)
             note([length_notice(recipe, len(train), train.tokens, options)])
             set_seed(options.seed)
-            built = build_student(source, agreed.depth, recipe.student, options.seed)
+            built = build_student(source, agreed.depth, recipe.student, options.seed, vocabulary=agreed.vocabulary)
             chosen = chosen_layers(source.config, agreed.depth, recipe.student, options.seed)
             return TextRun(
                 folder=folder,
                 student=built,
                 teacher=with_weights_in(teacher_model, dtype_of(options.precision)),
                 tokenizer=agreed.tokenizer,
+                tokens=agreed.tokens,
                 train_blocks=train,
                 dev_blocks=dev,
                 recipe=recipe,
@@ -132,6 +133,21 @@ def _settings(
         "init_from": start,
         "init_from_fingerprint": start and fingerprint(start, agreed.source),
     }
+
+
+def _read(
+    corpus: Corpus, agreed: TextAgreement, options: Options, length: Length, folder: RunFolder
+) -> tuple[TextAgreement, Packed, Blocks]:
+    """The corpus as blocks of tokens; for a smaller vocabulary it is packed twice, first to count what it needs."""
+    if agreed.recipe.student.vocabulary is None:
+        return agreed, *packed(corpus, agreed.tokenizer, options, length.most, folder.corpus)
+    whole = agreed.tokenizer
+    _, blocks = packed(corpus, whole, options, length.most, folder.corpus / "whole")
+    counts = blocks.counts()
+    agreed = agreed.trimmed(counts)
+    found, blocks = packed(corpus, agreed.tokenizer, options, length.most, folder.corpus)
+    note([agreed.vocabulary_notice(counts, blocks.counts(), len(whole))])
+    return agreed, found, blocks
 
 
 def _settled(

@@ -62,8 +62,7 @@ def plan_text(
         agreed = agree_text(place, recipe, student_layers, options, None if init_from is None else str(init_from))
         note([*agreed.notices, *corpus.notices])
         before = time.perf_counter()
-        shared = shared_place(corpus, agreed.tokenizer, options, length.most)
-        looked = look_at(corpus, agreed.tokenizer, options.max_length, Path(folder), length.most, shared)
+        agreed, looked = _looked(corpus, agreed, options, length, Path(folder))
         looking = time.perf_counter() - before
         made = _made(agreed.recipe, agreed, looked, options)
         times = _times(made, agreed, looked.blocks, options)
@@ -74,6 +73,28 @@ def plan_text(
             start = imports + time.perf_counter() - begun - looking - sum(3 * t.step for t in times)
             made = _timed(made, recipe, agreed, looked, times, start)
     return made
+
+
+def _looked(
+    corpus: Corpus, agreed: TextAgreement, options: Options, length: Length, folder: Path
+) -> tuple[TextAgreement, Look]:
+    """What the corpus holds; for a smaller vocabulary it is looked at twice, first to count what it needs."""
+
+    def look(tokenizer: PreTrainedTokenizerBase, place: Path) -> Look:
+        shared = shared_place(corpus, tokenizer, options, length.most)
+        return look_at(corpus, tokenizer, options.max_length, place, length.most, shared)
+
+    first = look(agreed.tokenizer, folder / "whole")
+    if agreed.recipe.student.vocabulary is None:
+        return agreed, first
+    whole, counts = agreed.tokenizer, first.blocks.counts()
+    agreed = agreed.trimmed(counts)
+    second = look(agreed.tokenizer, folder / "kept")
+    assert agreed.tokens is not None
+    told = agreed.vocabulary_notice(counts, second.blocks.counts(), len(whole))
+    note([f"{told}; counted in {first.read}, so there may be more" if first.read else told])
+    text = second.text | {"vocabulary": len(agreed.tokens)}
+    return agreed, replace(second, text=text, seconds=first.seconds + second.seconds)
 
 
 def _made(recipe: Recipe, agreed: TextAgreement, looked: Look, options: Options) -> Plan:
@@ -90,6 +111,7 @@ def _made(recipe: Recipe, agreed: TextAgreement, looked: Look, options: Options)
         max_steps=options.max_steps,
         tokens=looked.text["tokens"] / looked.text["blocks"],
         arithmetic=arithmetic_of(options.precision),
+        vocabulary=agreed.vocabulary,
         cache=CacheOptions("off"),
     )
     if not fits_in_memory(made.memory_mb):

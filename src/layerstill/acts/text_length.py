@@ -77,11 +77,15 @@ def time_steps(recipe: Recipe, some: Blocks, agreed: TextAgreement, options: Opt
     """What a step of each stage takes here, measured on some blocks."""
     encoded = Encoded(some, 0, some.tokens, 0)  # type: ignore[arg-type]  # read as rows and lengths only
     student = student_config(agreed.source, agreed.depth, recipe.student, options.seed)
+    if agreed.vocabulary is not None:
+        agreed.vocabulary.renumber(student)
     times = []
     for number, stage in enumerate(recipe.stages):
         collate: Any = TextCollator(agreed.tokenizer, agreed.head, stage.hiding, options.seed)
         times.append(
-            measure_step_seconds(recipe, number, student, agreed.config, encoded, collate, agreed.head, options)
+            measure_step_seconds(
+                recipe, number, student, agreed.config, encoded, collate, agreed.head, options, agreed.tokens
+            )
         )
     return times
 

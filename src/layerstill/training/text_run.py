@@ -46,7 +46,9 @@ class TextRun:
     student: PreTrainedModel
     teacher: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    """Of the student; the teacher's tokens are the same."""
+    """Of the student, with which both models read."""
+    tokens: list[int] | None
+    """The teacher's numbers of the student's tokens, if the student has fewer."""
     train_blocks: Blocks
     dev_blocks: Blocks
     recipe: Recipe
@@ -93,7 +95,7 @@ class TextRun:
         set_trainable(self.student, self.recipe.student)
         seed = self.options.seed + 1000 * (number - 1)
         set_seed(seed)
-        module = DistillationModule(self.student, self.teacher, stage, self.options.seed, self.head)
+        module = DistillationModule(self.student, self.teacher, stage, self.options.seed, self.head, self.tokens)
         trainer = self._trainer(module, number, stage, checkpoints, resume)
         set_seed(seed)  # again, because a Trainer sets one of its own when it is made
         with tracking_in(self.folder.path):

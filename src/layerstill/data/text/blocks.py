@@ -14,6 +14,8 @@ SPAN = 16
 """Neighbouring blocks that are held out together."""
 SHARD = 1 << 16
 """Blocks that are shuffled at a time."""
+COUNTED = 1 << 24
+"""Tokens that are counted at a time."""
 
 
 class Blocks(Dataset):
@@ -58,6 +60,15 @@ class Blocks(Dataset):
     def tokens(self) -> int:
         """Of all rows together."""
         return int(self.lengths.sum(dtype=np.int64))
+
+    def counts(self) -> dict[int, int]:
+        """How often each token is in the whole corpus, without the special ones around blocks."""
+        found = np.zeros(0, np.int64)
+        for begin in range(0, len(self._tokens), COUNTED):
+            part = np.bincount(self._tokens[begin : begin + COUNTED], minlength=len(found))
+            part[: len(found)] += found
+            found = part
+        return {int(token): int(found[token]) for token in np.flatnonzero(found)}
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -97,7 +97,8 @@ def extent(path: Path) -> int:
 def _opened(path: Path, raw: Any) -> IO[str]:
     start = first_bytes(path)
     if start.startswith(GZIP):
-        raw = gzip.GzipFile(fileobj=_Steps(raw))
+        steps: Any = _Steps(raw)
+        raw = gzip.GzipFile(fileobj=steps)
     encoding = next((name for mark, name in MARKS if start.startswith(mark)), "utf-8-sig")
     return io.TextIOWrapper(raw, encoding)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -244,12 +244,13 @@ def describe(text: dict[str, Any], length: int) -> str:
     )
 
 
-def to_record(documents: int, train: Blocks, dev: Blocks) -> dict[str, Any]:
-    """Plain data for `result.json`."""
+def to_record(documents: int, train: Blocks, dev: Blocks, vocabulary: Sequence[int] | None = None) -> dict[str, Any]:
+    """Plain data for `result.json`; `vocabulary` are the kept tokens, if some are left out."""
     return {
         "documents": documents,
         "blocks": len(train),
         "tokens": train.tokens,
         "held_out_blocks": len(dev),
         "held_out_tokens": dev.tokens,
+        **({} if vocabulary is None else {"vocabulary": len(vocabulary)}),
     }
