@@ -17,7 +17,7 @@ from tests.other_tokenizer import save_other
 from tests.tiny import WORDS, save_tiny, save_tiny_masked_lm, write_csv
 from tests.training.forks import ROOT, TIMES, record, tear
 
-WORDS_TOO = {"text-kd", "text-distilbert"}
+WORDS_TOO = {"text-kd", "text-distilbert", "text-glmd"}
 """Recipes that need a language model: test_language_run.py."""
 TEXT_RECIPES = [name for name in shipped_recipes() if name.startswith("text-") and name not in WORDS_TOO]
 
