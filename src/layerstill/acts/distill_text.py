@@ -12,6 +12,7 @@ from layerstill.acts.text_length import TIMED, Length, in_passes, in_steps, leng
 from layerstill.data.text.blocks import Blocks, held_out
 from layerstill.data.text.estimate import divided
 from layerstill.data.text.packing import Corpus, Packed, describe, to_record
+from layerstill.data.text.streams import corpus_at
 from layerstill.heads import Head
 from layerstill.names import DEFAULT_TEXT_RECIPE, TEXT_TASK
 from layerstill.progress import our_bars_only, showing
@@ -52,7 +53,8 @@ def distill_text(
     Args:
         teacher: a folder, a hub id, or a loaded model of a proven family. A masked or causal language model keeps its
             head, and so does the student; another head is left out.
-        data: a `Corpus`, or the file or folder of one (`.txt .jsonl .parquet .csv .tsv`, also packed as `.gz`).
+        data: a `Corpus`, or the file or folder of one (`.txt .jsonl .parquet .csv .tsv`, also packed as `.gz`), a data
+            set of the hub as `hub:NAME[@REVISION][:CONFIG[:SPLIT]]`, or `-` for standard input.
         recipe: a recipe; terms on labels or logits are about words, and need a language model.
         student_layers: how many layers the student has.
         output: becomes a plain model folder (`AutoModelForMaskedLM`, `AutoModelForCausalLM` or `AutoModel`) with a
@@ -64,8 +66,9 @@ def distill_text(
 
     UserError for everything that does not fit together.
     """
-    corpus = data if isinstance(data, Corpus) else Corpus.at(data)
+    corpus = data if isinstance(data, Corpus) else corpus_at(data)
     recipe = read_recipe(recipe)
+    length.agree(corpus, recipe, options)
     with showing(options.progress), model_at(teacher, tokenizer) as (place, name):
         agreed = agree_text(place, recipe, student_layers, options, None if init_from is None else str(init_from))
         recipe = agreed.recipe
@@ -139,13 +142,18 @@ def _read(
     corpus: Corpus, agreed: TextAgreement, options: Options, length: Length, folder: RunFolder
 ) -> tuple[TextAgreement, Packed, Blocks]:
     """The corpus as blocks of tokens; for a smaller vocabulary it is packed twice, first to count what it needs."""
-    if agreed.recipe.student.vocabulary is None:
-        return agreed, *packed(corpus, agreed.tokenizer, options, length.most, folder.corpus)
     whole = agreed.tokenizer
-    _, blocks = packed(corpus, whole, options, length.most, folder.corpus / "whole")
+    if corpus.open_ended and length.hours is not None and folder.kept("steps") is None:
+        # How much is needed depends on what a step takes.
+        _, some = packed(corpus, whole, options, TIMED * options.max_length, folder.corpus / "first")
+        _keep_steps(agreed.recipe, some, length.hours, folder, agreed, options)
+    most = length.most(corpus, agreed.recipe, options, folder.kept("steps"))
+    if agreed.recipe.student.vocabulary is None:
+        return agreed, *packed(corpus, whole, options, most, folder.corpus)
+    _, blocks = packed(corpus, whole, options, most, folder.corpus / "whole")
     counts = blocks.counts()
     agreed = agreed.trimmed(counts)
-    found, blocks = packed(corpus, agreed.tokenizer, options, length.most, folder.corpus)
+    found, blocks = packed(corpus, agreed.tokenizer, options, most, folder.corpus)
     note([agreed.vocabulary_notice(counts, blocks.counts(), len(whole))])
     return agreed, found, blocks
 
@@ -157,7 +165,14 @@ def _settled(
     if length.hours is None:
         return in_passes(recipe, length, len(train), train.tokens)
     if folder.kept("steps") is None:
-        some = train.part(held_out(len(train)).nonzero()[0][:TIMED])
-        seconds = [made.step for made in time_steps(recipe, some, agreed, options)]
-        folder.keep("steps", steps_in_hours(recipe, length.hours, seconds))
+        _keep_steps(recipe, train, length.hours, folder, agreed, options)
     return in_steps(recipe, folder.kept("steps"), len(train))
+
+
+def _keep_steps(
+    recipe: Recipe, blocks: Blocks, hours: float, folder: RunFolder, agreed: TextAgreement, options: Options
+) -> None:
+    """Time a few steps on some of the blocks, and keep in the folder how many there are in so many hours."""
+    some = blocks.part(held_out(len(blocks)).nonzero()[0][:TIMED])
+    seconds = [made.step for made in time_steps(recipe, some, agreed, options)]
+    folder.keep("steps", steps_in_hours(recipe, hours, seconds))

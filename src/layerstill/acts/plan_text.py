@@ -24,6 +24,7 @@ from layerstill.acts.text_length import (
 from layerstill.data.text.blocks import Blocks
 from layerstill.data.text.estimate import Look, look_at
 from layerstill.data.text.packing import Corpus, describe
+from layerstill.data.text.streams import corpus_at
 from layerstill.names import DEFAULT_TEXT_RECIPE
 from layerstill.progress import our_bars_only
 from layerstill.recipe import Recipe
@@ -56,8 +57,9 @@ def plan_text(
     UserError for what `distill_text` would refuse before it loads weights.
     """
     begun, imports = time.perf_counter(), process_age()
-    corpus = data if isinstance(data, Corpus) else Corpus.at(data)
+    corpus = data if isinstance(data, Corpus) else corpus_at(data)
     recipe = read_recipe(recipe)
+    length.agree(corpus, recipe, options)
     with model_at(teacher, tokenizer) as (place, _), tempfile.TemporaryDirectory() as folder:
         agreed = agree_text(place, recipe, student_layers, options, None if init_from is None else str(init_from))
         note([*agreed.notices, *corpus.notices])
@@ -80,9 +82,16 @@ def _looked(
 ) -> tuple[TextAgreement, Look]:
     """What the corpus holds; for a smaller vocabulary it is looked at twice, first to count what it needs."""
 
+    steps = None
+    if corpus.open_ended and length.hours is not None:
+        some = look_at(corpus, agreed.tokenizer, options.max_length, folder / "first").blocks
+        seconds = [made.step for made in time_steps(agreed.recipe, _few(some), agreed, options)]
+        steps = steps_in_hours(agreed.recipe, length.hours, seconds)
+    most = length.most(corpus, agreed.recipe, options, steps)
+
     def look(tokenizer: PreTrainedTokenizerBase, place: Path) -> Look:
-        shared = shared_place(corpus, tokenizer, options, length.most)
-        return look_at(corpus, tokenizer, options.max_length, place, length.most, shared)
+        shared = shared_place(corpus, tokenizer, options, most)
+        return look_at(corpus, tokenizer, options.max_length, place, most, shared)
 
     first = look(agreed.tokenizer, folder / "whole")
     if agreed.recipe.student.vocabulary is None:
@@ -134,8 +143,12 @@ def _times(made: Plan, agreed: TextAgreement, blocks: Blocks, options: Options) 
     """What steps take; nothing where the models are too large to be tried."""
     if made.not_measured:
         return []
-    some = blocks.part(np.arange(0, len(blocks), max(len(blocks) // TIMED, 1)))
-    return time_steps(agreed.recipe, some, agreed, options)
+    return time_steps(agreed.recipe, _few(blocks), agreed, options)
+
+
+def _few(blocks: Blocks) -> Blocks:
+    """Some of them, evenly spread."""
+    return blocks.part(np.arange(0, len(blocks), max(len(blocks) // TIMED, 1)))
 
 
 def _settled(recipe: Recipe, looked: Look, length: Length, times: list[StepTime]) -> Recipe:

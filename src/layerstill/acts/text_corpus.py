@@ -12,7 +12,7 @@ from layerstill.training.arguments import Options
 
 def shared_place(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, options: Options, most: int | None) -> Path | None:
     """Where in `--cache DIR` the blocks of a corpus are; None without such a folder."""
-    if options.cache.where in {"auto", "off"}:
+    if options.cache.where in {"auto", "off"} or corpus.once:  # of which nothing is known that others could share
         return None
     return Path(options.cache.where) / f"corpus-{identity_of(corpus, tokenizer, options.max_length, most)}"
 

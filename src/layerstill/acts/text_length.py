@@ -9,6 +9,7 @@ from layerstill.acts.agree_text import TextAgreement
 from layerstill.data.encode import Encoded
 from layerstill.data.text.blocks import Blocks
 from layerstill.data.text.collator import TextCollator
+from layerstill.data.text.packing import Corpus
 from layerstill.errors import UserError
 from layerstill.recipe import Recipe
 from layerstill.students.build import student_config
@@ -36,10 +37,36 @@ class Length:
             if value is not None and not 0 < value < float("inf"):
                 raise UserError(f"{option} {value:g}: it must be above 0")
 
-    @property
-    def most(self) -> int | None:
-        """Tokens of the corpus that are read at most; None for all."""
-        return None if self.tokens is None else math.ceil(self.tokens)
+    def agree(self, corpus: Corpus, recipe: Recipe, options: Options) -> None:
+        """UserError for a corpus without an end and no length, and for one that would have to be read twice."""
+        if not corpus.open_ended:
+            return
+        if self.tokens is None and self.hours is None and options.max_steps is None:
+            raise UserError(
+                f"--data {corpus.path}: a stream, and nobody knows how long it is; say how long to train with "
+                "--max-tokens, --max-steps or --max-hours"
+            )
+        if not corpus.once:
+            return
+        for what, given in (("--max-hours", self.hours), ("student.vocabulary", recipe.student.vocabulary)):
+            if given is not None:
+                raise UserError(
+                    f"--data {corpus.path}: {what} {given} looks at the texts before they are packed, and standard "
+                    "input can be read once; write it into a file, or leave that out"
+                )
+
+    def most(self, corpus: Corpus, recipe: Recipe, options: Options, steps: Sequence[int] | None = None) -> int | None:
+        """Tokens of the corpus that are read at most; None for all. `steps` are those of each stage, where known."""
+        if self.tokens is not None:
+            return math.ceil(self.tokens)
+        if not corpus.open_ended:
+            return None
+        if steps is None:
+            assert options.max_steps is not None
+            steps = [options.max_steps] * len(recipe.stages)
+        blocks = max(n * stage.batch_size for n, stage in zip(steps, recipe.stages, strict=True))
+        # What is held out is on top: a hundredth, but 64 blocks at least.
+        return (math.ceil(1.02 * blocks) + 64) * options.max_length
 
 
 def in_passes(recipe: Recipe, length: Length, blocks: int, tokens: float) -> Recipe:

@@ -83,18 +83,18 @@ class RunningTextOptions:
         _refuse_unused(data, recipe, stages)
         if data.data is None:
             kinds = ".txt .jsonl .parquet .csv .tsv"
-            raise UserError(f"--task {TEXT_TASK} needs --data: a file or a folder of texts ({kinds})")
+            raise UserError(f"--task {TEXT_TASK} needs --data: a file or a folder of texts ({kinds}), hub:NAME or -")
         if teacher is None:
             raise UserError("TEACHER: give the model that teaches")
         columns = names(data.text_columns)
         if len(columns) > 1:
             raise UserError(f"--text-columns {data.text_columns}: running text is in one column")
         from layerstill.acts.text_length import Length
-        from layerstill.data.text.packing import Corpus
+        from layerstill.data.text.streams import corpus_at
 
         return {
             "teacher": teacher,
-            "data": Corpus.at(data.data, columns[0] if columns else None),
+            "data": corpus_at(data.data, columns[0] if columns else None),
             "recipe": recipe.read(stages, DEFAULT_TEXT_RECIPE),
             "student_layers": recipe.student_layers,
             "init_from": recipe.init_from,

@@ -83,6 +83,8 @@ def look_at(
     if shared is not None and is_packed(shared):
         packed = pack(corpus, tokenizer, length, shared, most)
         return exactly(packed.opened(shared), packed.documents, 0.0)
+    if corpus.open_ended:
+        return _look_into(corpus, tokenizer, length, folder, most)
     size = sum(file.stat().st_size for file in corpus.files)
     begun = time.perf_counter()
     if size <= SAMPLE:
@@ -97,18 +99,35 @@ def look_at(
     times = 1 / share
     if most is not None:
         times = min(times, most / packed.tokens)
+    read = f"the first {size * share / 1e6:.3g} MB of {len(some.numbers)} of {len(corpus.files)} files"
+    return _estimated(blocks, packed.documents, seconds, times, f"{read}, {size / 1e6:,.3g} MB in all")
+
+
+def _look_into(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int, folder: Path, most: int | None) -> Look:
+    """Of a corpus without an end its beginning, for `most` tokens of it."""
+    begun, some = time.perf_counter(), SAMPLE // 4
+    enough = most is not None and most <= some
+    packed = pack(corpus, tokenizer, length, folder, most if enough else some)
+    seconds, blocks = time.perf_counter() - begun, packed.opened(folder)
+    if most is None or enough or packed.tokens < some:
+        return exactly(blocks, packed.documents, seconds)
+    times = most / packed.tokens
+    return _estimated(blocks, packed.documents, seconds, times, f"its first {packed.tokens:,} tokens")
+
+
+def _estimated(blocks: Blocks, documents: int, seconds: float, times: float, read: str) -> Look:
+    """What is known of a corpus that is so many times what was packed."""
     count = max(round(len(blocks) * times), 2)
     apart = held_out_count(count)
     each = blocks.tokens / len(blocks)
     text = {
-        "documents": round(packed.documents * times),
+        "documents": round(documents * times),
         "blocks": count - apart,
         "tokens": round((count - apart) * each),
         "held_out_blocks": apart,
         "held_out_tokens": round(apart * each),
     }
-    read = f"the first {size * share / 1e6:.3g} MB of {len(some.numbers)} of {len(corpus.files)} files"
-    return Look(text, blocks, seconds * times, f"{read}, {size / 1e6:,.3g} MB in all")
+    return Look(text, blocks, seconds * times, read)
 
 
 def exactly(blocks: Blocks, documents: int, seconds: float) -> Look:
