@@ -20,7 +20,7 @@ EXPECTED = (
     "finetune kd pkd tinybert minilm minilmv2 hid-cls hid-seq att-mse att-kl att-kl+val-kl att-kl+hid-seq "
     "att-mse+hid-seq rail-kd-l rail-kd-c u-ild l-ild l-ild-supplementary cr-ild cr-ild-released bert-emd rkd best "
     "best-pairs hid-cls-contrast text-att-mse text-att-kl text-att-kl+val-kl text-minilmv2 text-hid-seq text-hid-cls "
-    "text-tinybert text-kd text-distilbert"
+    "text-tinybert text-kd text-distilbert text-glmd text-minilm"
 ).split()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         export,
         finetune,
         plan,
+        plan_text,
         predict,
         report,
         study,
@@ -75,6 +76,7 @@ __all__ = [
     "export",
     "finetune",
     "plan",
+    "plan_text",
     "predict",
     "push_to_hub",
     "read_probabilities",
@@ -84,7 +86,8 @@ __all__ = [
     "study",
 ]
 _HOMES = {
-    "acts": "augment cache compress diagnose distill distill_text evaluate export finetune plan predict report study",
+    "acts": "augment cache compress diagnose distill distill_text evaluate export finetune plan plan_text predict "
+    "report study",
     "acts.push": "push_to_hub",
     "data.copies": "Augment",
     "data.extra": "Unlabelled read_unlabelled",

@@ -12,6 +12,8 @@ GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnl
 DEMO_TASK = "tickets"
 TEXT_TASK = "text"
 """Running text, on which a student is distilled before there is a task."""
+DEFAULT_TEXT_RECIPE = "text-att-mse"
+"""The best of the objectives of How to Distill your BERT on running text (its Table 2)."""
 ELSEWHERE = {
     "text-classification": "classification",
     "sequence-classification": "classification",

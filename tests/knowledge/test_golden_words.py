@@ -9,6 +9,7 @@ from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import Captured
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.word_logits import WordLogits, add_up
+from layerstill.recipe import Recipe
 from tests.knowledge.golden import SHAPE, Case, term
 
 GOLD = {"signal": "labels"}
@@ -70,7 +71,12 @@ def test_distilbert():
 
 
 def test_glmd():
+    """The recipe counts every token, whether its word is hidden or not."""
     case = Case("glmd_vocab_kl")
+    (own,) = Recipe.load("text-glmd").stages[0].objectives.values()
+    few = case.mask & (torch.arange(case.mask.shape[1]) == 1)
+    of_recipe = words(case, {"signal": own.signal, "distance": own.distance}, MaskedLM(), case.mask, asked=few)
+    case.check("masked.kl_T2", of_recipe)
     kl = words(case, {"signal": "logits", "distance": {"kl": {"temperature": 15}}}, CausalLM(), case.mask)
     case.check("masked.kl_T2", kl)
     case.check("masked.kl_T2_sum_over_tokens", kl * case.mask.sum())

@@ -89,6 +89,17 @@ def test_a_decoder_learns_by_other_divergences_in_bf16(distance, place, call, tm
     assert 0 < seen[-1] < 0.9 * seen[0]
 
 
+def test_glmd_teaches_words_without_being_told_any(place, call, tmp_path):
+    folder = tmp_path / "s"
+    status, _, err = call(words(place, folder, "--epochs", "3", "--init", "random", recipe="text-glmd"))
+    assert status == 0, err
+    seen = dev_of(folder)
+    assert list(seen[0]["dev_objectives"]) == ["soft targets"]
+    assert seen[-1]["dev_objectives"]["soft targets"] < 0.8 * seen[0]["dev_objectives"]["soft targets"]
+    student = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert not student[1]["missing_keys"]
+
+
 def test_perplexity_is_that_of_the_model_in_a_plain_loop(place, call, tmp_path):
     more = "--epochs", "1", "--cache", str(tmp_path / "cache")
     status, _, err = call(words(place, tmp_path / "s", *more, teacher="llama"))

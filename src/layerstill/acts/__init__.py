@@ -10,6 +10,7 @@ from layerstill.acts.evaluate import evaluate
 from layerstill.acts.export import export
 from layerstill.acts.finetune import finetune
 from layerstill.acts.plan import plan
+from layerstill.acts.plan_text import plan_text
 from layerstill.acts.predict import predict
 from layerstill.acts.report import report
 from layerstill.acts.study import study
@@ -25,6 +26,7 @@ __all__ = [
     "export",
     "finetune",
     "plan",
+    "plan_text",
     "predict",
     "report",
     "study",

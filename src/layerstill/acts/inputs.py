@@ -104,8 +104,8 @@ def task_named(
     refuse_unknown_task(name)
     if name == TEXT_TASK:
         raise UserError(
-            f"--task {TEXT_TASK}: running text has no labels, so it is for `layerstill distill` only; its student is "
-            "fine-tuned on a task like any other model"
+            f"--task {TEXT_TASK}: running text has no labels, so it is for `layerstill distill` and `plan` only; its "
+            "student is fine-tuned on a task like any other model"
         )
     own = {
         "--dev": dev,

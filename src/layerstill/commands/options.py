@@ -29,7 +29,7 @@ TASK_HELP = (
     "A GLUE task (cola sst2 mrpc stsb rte wnli qnli qqp mnli), `tickets` (the demo's data), or for your own files "
     "`classification`, `regression` (scores), `multilabel` (any number of labels a text) or `tokens` (a tag a word)."
 )
-TEXT_HELP = "Or `text`: running text without labels, in --data as a file or folder, to distil before there is a task."
+TEXT_HELP = "Or `text`: running text without labels (--data is a file, folder, hub:NAME or -), before there is a task."
 DATA_HELP = (
     "A folder in the official GLUE layout; or your own train/dev/test files in a folder, or one file "
     "(.csv .tsv .jsonl .json .parquet .xlsx; for tokens .conll and the like). Without it, a GLUE task comes "

@@ -11,7 +11,8 @@ from layerstill.commands.common import names
 from layerstill.commands.more_texts import ExtraOptions, ProbabilityOptions, SupplementaryOptions, Teacher
 from layerstill.commands.options import CacheOptions, OodOptions, RegimeOptions, RunOptions, TaskOptions, Verbosity
 from layerstill.commands.recipe_options import RecipeOptions, StageOptions
-from layerstill.names import default_recipe
+from layerstill.commands.running_text import RunningTextOptions
+from layerstill.names import TEXT_TASK, default_recipe
 
 
 @bundled
@@ -24,6 +25,7 @@ def plan(
     ood: OodOptions,
     recipe: RecipeOptions,
     stages: StageOptions,
+    text: RunningTextOptions,
     run: RunOptions,
     cache: CacheOptions,
     verbosity: Verbosity,
@@ -32,12 +34,21 @@ def plan(
 ) -> None:
     """Show what `distill` with the same arguments would do: pairs, captured tensors, depth, memory. Trains nothing.
 
+    With `--task text` also what the corpus holds; a large one is estimated from a part.
+
     Example:
         layerstill plan teacher --task classification --data texts.csv --student-layers 3
     """
     quiet = verbosity.setup()
-    from layerstill import acts
     from layerstill.reporting.plan import plan_data, print_plan
+
+    if data.task == TEXT_TASK:
+        bundles = regime, extra, probabilities, supplementary, ood
+        made = text.plan(teacher, data, recipe, stages, run.read(quiet, cache), bundles)
+        print(json.dumps(plan_data(made), indent=2)) if verbosity.json_ else print_plan(made)
+        return
+    text.refuse()
+    from layerstill import acts
 
     task = regime.read(data, run.seed)
     the_recipe = recipe.read(stages, default_recipe(task.paired))

@@ -50,6 +50,11 @@ class WordLogits:
 
         return cls(states.flatten(0, 1)[places], places, real, vocabulary, said)
 
+    def only(self, words: Tensor) -> "WordLogits":
+        """The same without the logits of other words than these, `(W,)`, in their order: what the model would say if
+        it knew no other."""
+        return WordLogits(self.states, self.places, self.real, len(words), lambda some: self.head(some)[:, words])
+
     def whole(self) -> Tensor:
         """All logits `(P, V)`, computed once."""
         if self._whole is None:

@@ -74,6 +74,8 @@ def print_plan(plan: Plan) -> None:
         f"{teacher}; student {plan.student_parameters:,} parameters, "
         f"{plan.student_layers} layers from {start}; about {plan.memory_mb:,.0f} MB of memory while training"
     )
+    for line in plan.told:
+        console.print(line, highlight=False)
     for line in plan.left_out:
         console.print(line)
     for line in measured_lines(plan):

@@ -72,8 +72,11 @@ def build_student(
     places = _Places(source, chosen_layers(source.config, depth, spec, seed), spec)
     copied = {name: tensor for name, tensor in source.state_dict().items() if places.copied(name)}
     if vocabulary is not None:
-        tokens = next(n for n, p in source.named_parameters() if p is source.get_input_embeddings().weight)
-        copied |= {tokens: copied[tokens][vocabulary.kept]} if tokens in copied else {}
+        rows = len(source.get_input_embeddings().weight)
+        # Embeddings, and a head over words; what happens to be as long keeps its length in the student.
+        for name in (n for n in copied if n in wanted and places.part(n) in {"embeddings", "head"}):
+            if copied[name].shape[:1] == (rows,) and wanted[name].shape[:1] == (len(vocabulary.kept),):
+                copied[name] = copied[name][vocabulary.kept]
     narrowing = None
     if spec.narrower:
         layers = {name: places.layer(name) for name in copied if places.part(name) == "layer"}

@@ -28,7 +28,7 @@ class StudentSpec(Spec):
     embedding_size: PositiveInt | None = None
     """Width of factorised token embeddings, in families that have them."""
     vocabulary: PositiveInt | Literal["train"] | None = None
-    """`train` keeps the tokens that the training texts use, a number the most frequent of them."""
+    """`train` keeps the tokens that the training texts, or the corpus, use, a number the most frequent of them."""
     narrowing: Literal["slice", "importance", "svd"] = "importance"
     """How smaller widths start: the first units, the most important ones, or (hidden states and embeddings) the
     leading directions."""

@@ -7,7 +7,7 @@ under its own number. Byte-pair vocabularies are built from merges and are refus
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,20 +55,44 @@ def trim_vocabulary(
     `padding_stays`: the padding token keeps its number, from which some models count their positions.
     UserError for a tokenizer that cannot be trimmed, or a size that leaves no room for characters.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    state: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "Python code"}}
-    kind = state["model"]["type"]
-    if kind not in {"WordPiece", "WordLevel", "Unigram"}:
-        raise UserError(
-            f"student.vocabulary: a {kind} tokenizer cannot be trimmed, only WordPiece, WordLevel and Unigram; "
-            "leave student.vocabulary out"
-        )
+    refuse_untrimmable(tokenizer)
     counts: Counter[int] = Counter(
         int(number)
         for row in texts
         for text in row
         for number in tokenizer(text, add_special_tokens=False)["input_ids"]
     )
+    return keep_tokens(tokenizer, counts, size, padding_stays)
+
+
+def refuse_untrimmable(tokenizer: PreTrainedTokenizerBase) -> None:
+    """UserError for a tokenizer that cannot be trimmed."""
+    kind = _state_of(tokenizer)["model"]["type"]
+    if kind not in {"WordPiece", "WordLevel", "Unigram"}:
+        raise UserError(
+            f"student.vocabulary: a {kind} tokenizer cannot be trimmed, only WordPiece, WordLevel and Unigram; "
+            "leave student.vocabulary out"
+        )
+
+
+def _state_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return json.loads(backend.to_str()) if backend is not None else {"model": {"type": "Python code"}}
+
+
+def keep_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    counts: Mapping[int, int],
+    size: int | Literal["train"],
+    padding_stays: bool = False,
+    texts: str = "the training texts",
+) -> Vocabulary:
+    """As `trim_vocabulary`, where it has been counted how often texts use each token; unused ones are not in `counts`.
+
+    `texts` is what messages call them.
+    """
+    refuse_untrimmable(tokenizer)
+    state = _state_of(tokenizer)
     names: dict[int, str] = {number: token for token, number in tokenizer.get_vocab().items()}
     characters = set().union(*(names[number] for number in counts))
     prefix = state["model"].get("continuing_subword_prefix") or ""
@@ -81,7 +105,7 @@ def trim_vocabulary(
     if size != "train":
         if size < len(needed):
             raise UserError(
-                f"student.vocabulary {size}: special tokens and characters of the training texts are {len(needed)}; "
+                f"student.vocabulary {size}: special tokens and characters of {texts} are {len(needed)}; "
                 f"choose {len(needed)} to {len(needed) + len(ranked)}, or train"
             )
         ranked = ranked[: size - len(needed)]

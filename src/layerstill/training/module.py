@@ -58,7 +58,8 @@ class DistillationModule(nn.Module):
         stage: the objectives.
         seed: of everything that is drawn.
         head: what both models are asked for.
-        teacher_tokens: the teacher's number of each of the student's tokens, if the student has fewer.
+        teacher_tokens: the teacher's number of each of the student's tokens, if the student has fewer; it then says
+            only those words, too.
         ready: what teachers said of the examples before, in place of the logits of `teacher`, or of a teacher.
     """
 
@@ -422,7 +423,10 @@ class DistillationModule(nn.Module):
             teacher.to(mask.device)
         if self.teacher_tokens is not None:
             inputs = {**inputs, "input_ids": self.teacher_tokens[inputs["input_ids"]]}
-        return self._run(self._teacher_recorder, plan, inputs, mask, mixing, asked)
+        captured = self._run(self._teacher_recorder, plan, inputs, mask, mixing, asked)
+        if self.teacher_tokens is not None and captured.words is not None:
+            captured.words = captured.words.only(self.teacher_tokens)
+        return captured
 
     @torch.no_grad()
     def _own_targets(self, side: Side) -> dict[Whom, Captured]:

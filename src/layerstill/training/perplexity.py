@@ -19,9 +19,17 @@ HIGHEST = 700.0
 
 @torch.no_grad()
 def add_up_words(
-    model: PreTrainedModel, head: Head, batches: Iterable[dict[str, Any]], device: torch.device | str
+    model: PreTrainedModel,
+    head: Head,
+    batches: Iterable[dict[str, Any]],
+    device: torch.device | str,
+    tokens: Tensor | None = None,
 ) -> Tensor:
-    """`(2,)` float64: the losses, in nats, of all words that the batches ask for, added up, and their number."""
+    """`(2,)` float64: the losses, in nats, of all words that the batches ask for, added up, and their number.
+
+    `tokens` `(W,)` are the model's numbers of the tokens in the batches, if these are some of its own; it then says no
+    other words.
+    """
 
     def compare(rows: Rows) -> tuple[Tensor, Tensor]:
         assert rows.labels is not None
@@ -35,9 +43,13 @@ def add_up_words(
         for batch in batches:
             mask = batch["attention_mask"].bool()
             asked = head.positions(batch) & mask
-            captured = recorder.run(plan, recorder.inputs(batch), mask, positions=asked)
+            inputs = recorder.inputs(batch)
+            if tokens is not None:
+                inputs["input_ids"] = tokens[inputs["input_ids"]]
+            captured = recorder.run(plan, inputs, mask, positions=asked)
             assert captured.words is not None
-            (pair,) = add_up([compare], captured.words, None, batch["labels"])
+            words = captured.words if tokens is None else captured.words.only(tokens)
+            (pair,) = add_up([compare], words, None, batch["labels"])
             sums += torch.stack([part.double() for part in pair])
     finally:
         model.train(training)

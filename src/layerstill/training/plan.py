@@ -12,6 +12,8 @@ from layerstill.heads import Head
 from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import CapturePlan
 from layerstill.knowledge.meeting import MAP_ELEMENTS, PART_ELEMENTS
+from layerstill.knowledge.word_logits import PART_ELEMENTS as PART_OF_WORDS
+from layerstill.knowledge.word_logits import WHOLE_ELEMENTS
 from layerstill.recipe import Recipe
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
@@ -109,6 +111,10 @@ class Plan:
     """Of the run by what they go to: start, training, evaluation, saving, trials; None where steps were not timed."""
     not_measured: str = ""
     """Why neither was; empty if they were."""
+    text: dict[str, Any] | None = None
+    """Of running text: documents, blocks and tokens as a run records them, and `estimated_from`: of what, or None."""
+    told: list[str] = field(default_factory=list)
+    """About running text, how much there is and how long it is trained on, a line each."""
 
 
 def make_plan(
@@ -184,8 +190,10 @@ def _plan_stage(
         owned = [parameter for o in objectives for parameter in o.build().parameters()]
     table = [{"objective": o.name, "pairs": o.describe_pairs(), **o.spec.model_dump()} for o in objectives]
     tokens = rows * max_length
-    captured = sum(_capture_elements(p, c, tokens) for p, c in ((student_capture, student), (teacher_capture, teacher)))
+    sides = (student_capture, student), (teacher_capture, teacher)
+    captured: float = sum(_capture_elements(plan, config, tokens) for plan, config in sides)
     captured += sum(_map_elements(o, rows, max_length) for o in objectives)
+    captured += _word_elements([o for o in objectives if o.over_words], student, tokens)
     layers = depth_of(teacher)
     costs = (
         (None, None, None, None, "")
@@ -261,6 +269,16 @@ def _map_elements(objective: BoundObjective, rows: int, max_length: int) -> int:
     if elements > MAP_ELEMENTS:
         return 2 * 2 * max(PART_ELEMENTS, max_length**2)
     return len(objective.groups(0, 0)) * 2 * 2 * elements
+
+
+def _word_elements(objectives: list[BoundObjective], student: PretrainedConfig, tokens: int) -> float:
+    """Logits over a vocabulary: those of both models, and for every term two distributions; many are made in parts."""
+    if not objectives:
+        return 0
+    hidden = [o.spec.view.share for o in objectives if o.spec.view is not None and o.spec.view.hides]
+    everywhere = not hidden or any(o.signal.everywhere for o in objectives)
+    elements = tokens * student.vocab_size * (1.0 if everywhere else max(hidden))
+    return 2 * (1 + len(objectives)) * (elements if elements <= WHOLE_ELEMENTS else PART_OF_WORDS)
 
 
 def _activation_width(config: PretrainedConfig) -> int:

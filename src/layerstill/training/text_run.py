@@ -46,7 +46,9 @@ class TextRun:
     student: PreTrainedModel
     teacher: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    """Of the student; the teacher's tokens are the same."""
+    """Of the student, with which both models read."""
+    tokens: list[int] | None
+    """The teacher's numbers of the student's tokens, if the student has fewer."""
     train_blocks: Blocks
     dev_blocks: Blocks
     recipe: Recipe
@@ -93,7 +95,7 @@ class TextRun:
         set_trainable(self.student, self.recipe.student)
         seed = self.options.seed + 1000 * (number - 1)
         set_seed(seed)
-        module = DistillationModule(self.student, self.teacher, stage, self.options.seed, self.head)
+        module = DistillationModule(self.student, self.teacher, stage, self.options.seed, self.head, self.tokens)
         trainer = self._trainer(module, number, stage, checkpoints, resume)
         set_seed(seed)  # again, because a Trainer sets one of its own when it is made
         with tracking_in(self.folder.path):
@@ -118,7 +120,7 @@ class TextRun:
         self, module: DistillationModule, number: int, stage: Stage, checkpoints: Path, resume: Path | None
     ) -> TextTrainer:
         steps = steps_of(stage, len(self.train_blocks), self.options.max_steps)
-        every = min(max(steps // SAVES, 1), MOST_STEPS)
+        every = steps_between(steps)
         step = int(resume.name.split("-")[1]) if resume else 0
         of = f", stage {number} of {len(self.recipe.stages)}" if len(self.recipe.stages) > 1 else ""
         if resume is not None:
@@ -191,6 +193,11 @@ class TextRun:
             train=TrainPart(**self.spent.record(precision, processes.count() * peak)),
             environment=environment(),
         )
+
+
+def steps_between(steps: int) -> int:
+    """Steps from one checkpoint, and one look at held-out text, to the next, in a stage of so many."""
+    return min(max(steps // SAVES, 1), MOST_STEPS)
 
 
 def _tell_end(clock: Clock, state: TrainerState) -> None:

@@ -99,3 +99,10 @@ def test_a_place_without_texts_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("one\n")
     with pytest.raises(UserError, match="plain text and has no columns"):
         list(read_documents(tmp_path / "a.txt", "text"))
+
+
+def test_a_row_is_one_piece_with_its_last_word(tmp_path):
+    """Byte-level tokenizers tell a word with a space before it from one without."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "a good film"}) + "\n", "utf-8")
+    assert [piece.text for piece in read_documents(path)] == ["a good film"]

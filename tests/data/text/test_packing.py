@@ -1,5 +1,6 @@
 """Blocks hold every token of a corpus once, in order, none across documents, however often packing was interrupted."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -102,6 +103,19 @@ def test_no_more_is_packed_than_is_asked_for(corpus, tmp_path):
     packed = pack(corpus, tiny_tokenizer(), LENGTH, tmp_path / "blocks", most=100)
     assert 100 <= packed.tokens < 20 * BATCH
     assert packed.documents == BATCH
+
+
+def test_a_packing_that_stopped_when_there_was_enough_packs_no_more(corpus, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pack(corpus, tiny_tokenizer(), LENGTH, whole, most=100)
+    with pytest.raises(Stops):
+        pack(corpus, Stopping(1), LENGTH, parts)
+    state = json.loads((parts / STATE_FILE).read_text("utf-8"))
+    state["identity"] = json.loads((whole / STATE_FILE).read_text("utf-8"))["identity"]
+    (parts / STATE_FILE).write_text(json.dumps(state), "utf-8")
+    pack(corpus, tiny_tokenizer(), LENGTH, parts, most=100)
+    for file in whole.iterdir():
+        assert (parts / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_blocks_of_another_corpus_are_not_taken_for_these(corpus, tmp_path):

@@ -14,6 +14,8 @@ SPAN = 16
 """Neighbouring blocks that are held out together."""
 SHARD = 1 << 16
 """Blocks that are shuffled at a time."""
+COUNTED = 1 << 24
+"""Tokens that are counted at a time."""
 
 
 class Blocks(Dataset):
@@ -59,6 +61,15 @@ class Blocks(Dataset):
         """Of all rows together."""
         return int(self.lengths.sum(dtype=np.int64))
 
+    def counts(self) -> dict[int, int]:
+        """How often each token is in the whole corpus, without the special ones around blocks."""
+        found = np.zeros(0, np.int64)
+        for begin in range(0, len(self._tokens), COUNTED):
+            part = np.bincount(self._tokens[begin : begin + COUNTED], minlength=len(found))
+            part[: len(found)] += found
+            found = part
+        return {int(token): int(found[token]) for token in np.flatnonzero(found)}
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -72,13 +83,18 @@ class Blocks(Dataset):
         return {"id": number, "epoch": self.epoch, "input_ids": ids, "length": len(ids)}
 
 
+def held_out_count(count: int) -> int:
+    """How many of so many blocks are kept for evaluation."""
+    return min(max(count // 100, 64), 1024, max(count // 10, 1))
+
+
 def held_out(count: int) -> np.ndarray:
     """`(count,)` boolean: which blocks are kept for evaluation, a hundredth but 64 to 1,024, in evenly spread spans.
 
     Of a small corpus a tenth at most, and one at least. Neighbours are held out together, so that few of them are
     seen in training.
     """
-    wanted = min(max(count // 100, 64), 1024, max(count // 10, 1))
+    wanted = held_out_count(count)
     chosen = np.zeros(count, bool)
     spans = -(-wanted // SPAN)
     for i in range(spans):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from layerstill.data.contents import GZIP, MARKS, OTHERS, UTF8, first_bytes, suffix_of
+from layerstill.data.parquet import MAGIC as PARQUET
 from layerstill.data.parts import Parts
 from layerstill.errors import UserError, nearest
 
@@ -36,6 +37,8 @@ class Piece:
     text: str
     begins: bool
     """Whether the document begins with it."""
+    end: int = 0
+    """Where in its file, as `extent` counts, reading was when it was handed on."""
 
 
 def corpus_files(path: Path) -> tuple[list[Path], int]:
@@ -43,7 +46,11 @@ def corpus_files(path: Path) -> tuple[list[Path], int]:
     if path.is_file():
         return [path], 0
     if not path.is_dir():
-        raise UserError(f"--data {path}: {'not an ordinary file' if path.exists() else 'no such file or folder'}")
+        if path.exists():
+            raise UserError(f"--data {path}: not an ordinary file")
+        of_hub = len(path.parts) == 2 and not path.is_absolute() and not path.suffix
+        other = f"; a data set of the hub is given as hub:{path}" if of_hub else ""
+        raise UserError(f"--data {path}: no such file or folder{other}")
     visible = (p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts))
     there = sorted(p for p in visible if p.is_file())
     found = [p for p in there if suffix_of(p) in SUFFIXES]
@@ -68,18 +75,68 @@ def read_documents(path: Path, column: str | None = None) -> Iterator[Piece]:
     for first, way in OTHERS.items():
         if first_bytes(path).startswith(first):
             raise UserError(f"{path}: {way}")
-    with _opened(path) as stream:
+    with path.open("rb") as raw, _opened(path, raw) as stream:
+        pieces = _of_rows(path, stream, column) if suffix in LINES else _of_plain(path, stream)
         try:
-            yield from _of_rows(path, stream, column) if suffix in LINES else _of_plain(path, stream)
+            for piece in pieces:
+                yield Piece(piece.text, piece.begins, raw.tell())
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path}: cannot be read to its end: {error}") from None
 
 
-def _opened(path: Path) -> IO[str]:
+def extent(path: Path) -> int:
+    """How long a file is for `Piece.end`: rows of Parquet, lines of another table, bytes on the disk of other files."""
     start = first_bytes(path)
-    raw: Any = gzip.GzipFile(path) if start.startswith(GZIP) else path.open("rb")
+    if suffix_of(path) not in TABLES:
+        return path.stat().st_size
+    if start.startswith(PARQUET):
+        import pyarrow.parquet
+
+        return int(pyarrow.parquet.ParquetFile(path).metadata.num_rows)
+    with path.open("rb") as raw:
+        stream: Any = gzip.GzipFile(fileobj=raw) if start.startswith(GZIP) else raw
+        return sum(part.count(b"\n") for part in iter(lambda: stream.read(1 << 20), b""))
+
+
+def _opened(path: Path, raw: Any) -> IO[str]:
+    start = first_bytes(path)
+    if start.startswith(GZIP):
+        steps: Any = _Steps(raw)
+        raw = gzip.GzipFile(fileobj=steps)
     encoding = next((name for mark, name in MARKS if start.startswith(mark)), "utf-8-sig")
     return io.TextIOWrapper(raw, encoding)
+
+
+def read_stream(path: Path, raw: Any, column: str | None) -> Iterator[Piece]:
+    """The documents of a stream of bytes that can be peeked into: JSON lines if it begins with `{`, else plain text.
+
+    `path` is what messages call it. UserError as in `read_documents`.
+    """
+    start = raw.peek(1)
+    for first, way in OTHERS.items():
+        if start.startswith(first):
+            raise UserError(f"{path}: {way}")
+    if start.startswith(GZIP):
+        raise UserError(f"{path}: packed with gzip; unpack it (gunzip -c FILE | layerstill ...)")
+    stream = io.TextIOWrapper(raw, "utf-8-sig")
+    as_rows = start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    if column is not None and not as_rows:
+        raise UserError(f"--text-columns {column}: {path} is plain text and has no columns; leave it out")
+    try:
+        yield from _of_rows(path, stream, column) if as_rows else _of_plain(path, stream)
+    finally:
+        stream.detach()
+
+
+class _Steps:
+    """A file in small steps, so that its position says how far it has been unpacked."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def read(self, size: int) -> bytes:
+        part: bytes = self.raw.read(min(size, io.DEFAULT_BUFFER_SIZE))
+        return part
 
 
 def _lines(path: Path, stream: IO[str], longest: int) -> Iterator[tuple[int, str]]:
@@ -141,25 +198,27 @@ def _of_rows(path: Path, stream: IO[str], column: str | None) -> Iterator[Piece]
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} line {number}: not JSON: {error}") from None
         if isinstance(row, dict):
-            column = column or _column_of(path, list(row))
+            column = column or column_of(path, list(row))
             found = found or column in row
             seen |= dict.fromkeys(row) if not found else {}
             row = row.get(column)
-        yield from _pieces(row, f"{path} line {number}", column)
+        yield from pieces_of(row, f"{path} line {number}", column)
     if seen and not found and column is not None:
         raise UserError(f"{path}: no row has {column!r}: {nearest(column, list(seen))}")
 
 
 def _of_table(path: Path, column: str | None) -> Iterator[Piece]:
     for table in Parts(path, 1):
-        column = column or _column_of(path, list(table.columns))
+        column = column or column_of(path, list(table.columns))
         if column not in table.columns:
             raise UserError(f"{path}: no column {column!r}: {nearest(column, list(table.columns))}")
         for number, text in zip(table.lines, table.columns[column], strict=True):
-            yield from _pieces(text, f"{path} line {number}", column)
+            for piece in pieces_of(text, f"{path} line {number}", column):
+                yield Piece(piece.text, piece.begins, number)
 
 
-def _column_of(path: Path, names: list[str]) -> str:
+def column_of(path: Path, names: list[str]) -> str:
+    """The column of texts among these; UserError if it is not plain which."""
     found = next((name for name in USUAL if name in names), None)
     if found is None and len(names) == 1:
         found = names[0]
@@ -168,13 +227,16 @@ def _column_of(path: Path, names: list[str]) -> str:
     return found
 
 
-def _pieces(text: Any, where: str, column: str | None) -> Iterator[Piece]:
+def pieces_of(text: Any, where: str, column: str | None) -> Iterator[Piece]:
+    """The document of a row, if it has one; UserError that begins with `where` for what is no text."""
     if text is None or (isinstance(text, float) and text != text):
         return
     if not isinstance(text, str):
         raise UserError(f"{where}: {f'column {column!r} holds ' if column else ''}{type(text).__name__}, not a text")
     begins = True
-    for part in _at_white_space([text[at : at + PIECE] for at in range(0, len(text), PIECE)]):
+    # A short one stays whole: cut off, its last word would have no space before it, which some tokens begin with.
+    parts = [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
+    for part in _at_white_space(parts) if len(parts) > 1 else parts:
         if part.strip():
             yield Piece(part, begins)
             begins = False

@@ -32,8 +32,11 @@ class Hiding:
         self.view = view
         self.seed = seed
         self._mask = int(tokenizer.mask_token_id)
-        tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-        self._special = np.zeros(len(tokens), bool)
+        named = tokenizer.get_vocab()
+        tokens = [""] * (1 + max(named.values()))  # some vocabularies leave numbers out
+        for token, number in named.items():
+            tokens[number] = token
+        self._special = np.array([not token for token in tokens])
         self._special[[number for number in tokenizer.all_special_ids if number < len(tokens)]] = True
         self._ordinary = np.flatnonzero(~self._special)
         self._goes_on = _goes_on(tokens)

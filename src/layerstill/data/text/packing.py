@@ -4,11 +4,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from filelock import FileLock
@@ -40,6 +40,10 @@ class Corpus:
     files: tuple[Path, ...]
     column: str | None = None
     notices: tuple[str, ...] = ()
+    open_ended: ClassVar[bool] = False
+    """Whether nobody knows how long it is."""
+    once: ClassVar[bool] = False
+    """Whether it can be read a single time only."""
 
     @classmethod
     def at(cls, path: str | Path, column: str | None = None) -> "Corpus":
@@ -85,6 +89,8 @@ class Packed:
     tokens: int = 0
     """Without the special ones around blocks."""
     documents: int = 0
+    digest: str = ""
+    """Of the texts of a corpus without an end that have been packed."""
     width: int = 2
     """Bytes of a token's number."""
     before: list[int] = field(default_factory=list)
@@ -124,6 +130,11 @@ def pack(
     return state
 
 
+def is_packed(folder: Path) -> bool:
+    """Whether a folder has all blocks of a corpus."""
+    return (folder / STATE_FILE).is_file() and bool(read_json(folder / STATE_FILE).get("done"))
+
+
 def surroundings(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The special tokens that stand before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -136,6 +147,14 @@ def identity_of(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int,
     """Twelve hexadecimal digits of what decides which blocks there are."""
     told = corpus.fingerprint, sorted(tokenizer.get_vocab().items()), length, most
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+
+
+def digest_of(before: str, texts: Iterable[str]) -> str:
+    """A digest that goes on from `before` with every text; empty for none."""
+    found = before
+    for text in texts:
+        found = hashlib.blake2b(found.encode() + text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return found
 
 
 def _state(folder: Path, identity: str) -> Packed | None:
@@ -175,18 +194,36 @@ class _Packer:
 
     def _pack(self, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, file: int, pieces: int, shown: Task) -> None:
         state = self.state
-        left = (piece for piece in corpus.pieces(file) if piece[0] > file or piece[1] >= pieces)
-        while batch := list(islice(left, BATCH)):
+        left = self._left(corpus, file, pieces)
+        while self._wants_more and (batch := list(islice(left, BATCH))):
             texts = [piece.text for _, _, piece in batch]
             rows = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
             for (_, _, piece), row in zip(batch, rows, strict=True):
                 self._take(row, piece.begins)
+            if corpus.open_ended:
+                state.digest = digest_of(state.digest, texts)
             state.file, state.pieces = batch[-1][0], batch[-1][1] + 1
             before = state.tokens
             self._flush()
             shown.advance(state.tokens - before)
-            if self.most is not None and state.tokens >= self.most:
-                break
+
+    @property
+    def _wants_more(self) -> bool:
+        """Also after an interruption that came just when there was enough."""
+        return self.most is None or self.state.tokens < self.most
+
+    def _left(self, corpus: Corpus, file: int, pieces: int) -> Iterator[tuple[int, int, Piece]]:
+        """What has not been packed. Of a stream what has been is read again, and compared by its digest."""
+        every = corpus.pieces(file)
+        if corpus.open_ended:
+            passed = digest_of("", (piece.text for _, _, piece in islice(every, pieces)))
+            if passed != self.state.digest:
+                raise UserError(
+                    f"--data {corpus.path}: its first {pieces:,} texts are other ones than those in {self.folder}, "
+                    "where packing was interrupted; remove the folder, or choose another --output"
+                )
+            return every
+        return (piece for piece in every if piece[0] > file or piece[1] >= pieces)
 
     def _take(self, row: list[int], begins: bool) -> None:
         state = self.state
@@ -228,21 +265,24 @@ class _Packer:
                 file.truncate(size)
 
 
-def describe(state: Packed, train: Blocks, dev: Blocks, length: int) -> list[str]:
-    """What the user should know of the blocks."""
-    mean = train.tokens / len(train)
-    return [
-        f"{state.documents:,} documents in {len(train) + len(dev):,} blocks of at most {length} tokens, {mean:.0f} on "
-        f"average, none across documents; {train.tokens:,} tokens to train on, {len(dev):,} blocks held out"
-    ]
+def describe(text: dict[str, Any], length: int) -> str:
+    """What the user should know of the blocks that `to_record` has."""
+    blocks = text["blocks"] + text["held_out_blocks"]
+    mean = text["tokens"] / max(text["blocks"], 1)
+    return (
+        f"{text['documents']:,} documents in {blocks:,} blocks of at most {length} tokens, {mean:.0f} on "
+        f"average, none across documents; {text['tokens']:,} tokens to train on, {text['held_out_blocks']:,} blocks "
+        "held out"
+    )
 
 
-def to_record(state: Packed, train: Blocks, dev: Blocks) -> dict[str, Any]:
-    """Plain data for `result.json`."""
+def to_record(documents: int, train: Blocks, dev: Blocks, vocabulary: Sequence[int] | None = None) -> dict[str, Any]:
+    """Plain data for `result.json`; `vocabulary` are the kept tokens, if some are left out."""
     return {
-        "documents": state.documents,
+        "documents": documents,
         "blocks": len(train),
         "tokens": train.tokens,
         "held_out_blocks": len(dev),
         "held_out_tokens": dev.tokens,
+        **({} if vocabulary is None else {"vocabulary": len(vocabulary)}),
     }
