@@ -52,7 +52,7 @@ class Parts:
         """Whether columns have names of their own, for sure once the first part was read."""
         self._texts, self._words, self._columns = texts, words, columns
         self._blank, self._unit, self._objects = Blank(), "line", ObjectsAsTexts()
-        self._parts = self._of_file(self.path) if self.named else self._of_stream(data)
+        self._parts = self._of_file(self.path) if isinstance(data, Path) else self._of_stream(data)
 
     def __iter__(self) -> Iterator[Table]:
         return self._parts
