@@ -102,7 +102,9 @@ def test_a_run_keeps_what_its_teacher_said(tmp_path):
     (tmp_path / "d").mkdir()
     for split, seed in (("train", 0), ("dev", 1)):
         write_csv(tmp_path / "d" / f"{split}.csv", rows=30, seed=seed)
-    done = distill(tmp_path / "m", tmp_path / "d", "kd", 1, tmp_path / "s", Options(max_steps=2, progress=False))
+    done = distill(
+        tmp_path / "m", tmp_path / "d", "kd", 1, tmp_path / "s", Options(max_steps=2, max_length=32, progress=False)
+    )
     (student,) = (m for m in report(tmp_path).models if m.student)
     assert student.loss.comparison.test.pairs <= 30
     kept = load_predictions(done.folder, TEACHER_FILE)
