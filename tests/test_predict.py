@@ -435,7 +435,7 @@ def test_a_text_file_that_is_a_table_is_read_as_one(large, plain, tmp_path, monk
     assert [row["mine"] for row in found] == ["good", "bad"]
     found, err = answers("well, good\nno, bad\noh, a film\n")
     assert [row["text"] for row in found] == ["well, good", "no, bad", "oh, a film"]
-    assert large or "read as one text a line; if it is a table with the columns well, good, say which is text" in err
+    assert large or "read as one text per line; if it is a table with the columns well, good, say which is text" in err
 
 
 def test_a_large_file_is_read_by_its_content_and_says_how(plain, tmp_path, monkeypatch, call):

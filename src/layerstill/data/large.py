@@ -77,7 +77,7 @@ def stream_of(path: Path, blank: Blank) -> Stream | None:
     text = with_line_feeds(sample[: sample.rfind(b"\n") + 1].decode("utf-8", "replace").removeprefix("\ufeff"))
     if is_json(text):
         one_a_line = _is_object(text.lstrip().split("\n", 1)[0])
-        return Stream(_jsonl(path, blank), f"{path}: large, read an object a line") if one_a_line else None
+        return Stream(_jsonl(path, blank), f"{path}: large, read an object per line") if one_a_line else None
     reading = sample_reading(path, text)
     if reading is None:
         return None

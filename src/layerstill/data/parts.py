@@ -35,10 +35,10 @@ class Parts:
     """The rows of a file or a stream as tables, one part after the other; it can be gone through once.
 
     Args:
-        data: a table (`.tsv .csv .jsonl .parquet`), a `.txt` with one text a line or with a table, or a stream of bytes
-            with JSON objects, a table whose header names known columns, or one text a line.
+        data: a table (`.tsv .csv .jsonl .parquet`), a `.txt` with one text per line or with a table, or a stream of
+            bytes with JSON objects, a table whose header names known columns, or one text per line.
         texts: how many a row the model reads; None where that is not known. Two are separated by a tab in a line.
-        words: whether texts are sentences of words. `.conll` and its kin then have a word a line, in the first column.
+        words: whether texts are sentences of words. `.conll` and its kin have a word per line, in the first column.
         columns: names of text columns by any of which a `.txt` is known for a table.
 
     UserError with file and line for what cannot be read, and for what has no rows.
@@ -79,7 +79,7 @@ class Parts:
             yield from self._cut(read_table(path))
 
     def _of_text_file(self, path: Path, large: bool) -> Iterator[Table]:
-        """Texts one a line, or a table that is called so: a small one in any encoding, a large one in UTF-8."""
+        """Texts one per line, or a table that is called so: a small one in any encoding, a large one in UTF-8."""
         stream = stream_of(path, self._blank) if large else None
         if stream and self._is_table(stream.names):
             yield from _some(path, stream.rows, (stream.notice,))
@@ -98,9 +98,8 @@ class Parts:
         self._count(whole)
         pairs = table is not None and table.separator == "\t" and self._texts != 1
         unsure = table is not None and len(table.lines) > 1 and not pairs and not self._words
-        other = (
-            f"{path}: read as one text a line; if it is a table with the columns {', '.join(names)}, say which is text"
-        )
+        columns = ", ".join(names)
+        other = f"{path}: read as one text per line; if it is a table with the columns {columns}, say which is text"
         rows = self._lined(path, zip(whole.lines, whole.columns[TEXT], strict=True))
         yield from _some(path, rows, (f"{other} with --text-columns",) if unsure else ())
 
@@ -109,11 +108,11 @@ class Parts:
         return not names or any(set(known) <= {*names} for known in self._columns)
 
     def _of_stream(self, stream: Iterable[bytes]) -> Iterator[Table]:
-        """JSON lines if the first line is an object, a table if it is the header of one, else texts one a line."""
+        """JSON lines if the first line is an object, a table if it is the header of one, else texts one per line."""
         lines = iter(stream)
         head = first_lines(lines)
         if not head:
-            raise UserError(f"{STDIN}: no texts in it; pipe one a line, or JSON lines")
+            raise UserError(f"{STDIN}: no texts in it; pipe one per line, or JSON lines")
         ((number, first),) = lines_of(STDIN, head, Blank())
         opening, header = Opening.of(first), header_names(first, self._columns)
         if opening.is_row:
