@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from benchmarks import plan_times
 from benchmarks.bars import __main__ as bars
 from benchmarks.best import __main__ as best
 from benchmarks.claims.records import Records
@@ -17,6 +18,7 @@ from layerstill.studies.file import load_study
 from layerstill.studies.job import divided
 from layerstill.studies.tuning import jobs_in
 from tests.documents import DOCUMENTS, ROOT
+from tests.tiny import save_tiny, write_csv
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -105,6 +107,33 @@ def test_the_memory_of_a_corpus_is_that_of_its_record():
     told = (ROOT / "docs" / "scale.md").read_text("utf-8")
     for row in rows:
         assert f"| {row['corpus']:g} | {row['blocks']} | {row['peak']} |" in told
+
+
+def test_what_plan_foresees_is_that_of_its_record():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "plan_times.json").read_text("utf-8"))["rows"]
+    assert "\n".join(plan_times.lines_of(rows)) in (ROOT / "docs" / "evidence.md").read_text("utf-8")
+    for row in rows:
+        assert 0.5 <= row["taken"] / row["foreseen"] <= 2, row["job"]
+
+
+def test_a_job_is_planned_and_run(tmp_path, capsys, monkeypatch):
+    save_tiny(tmp_path / "m", layers=2)
+    (tmp_path / "d").mkdir()
+    for split in ("train", "dev"):
+        write_csv(tmp_path / "d" / f"{split}.csv", rows=12)
+    words = "--task classification --data d --student-layers 1 --recipe kd --max-steps 2 --max-length 32"
+    (tmp_path / "jobs").write_text(f"# two steps\n\ntiny: m {words}\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["plan_times", "jobs", "--record", "record.json"])
+    plan_times.main()
+    (row,) = json.loads((tmp_path / "record.json").read_text("utf-8"))["rows"]
+    assert (row["job"], row["steps"]) == ("tiny", 2)
+    assert row["taken"] > row["training taken"] > 0
+    assert row["foreseen"] > row["training foreseen"] > 0
+    table = capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["plan_times", "--show", "record.json"])
+    plan_times.main()
+    assert capsys.readouterr().out == table
 
 
 def test_the_readmes_first_table_is_a_row_of_the_record():

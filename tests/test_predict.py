@@ -247,7 +247,73 @@ def test_the_same_of_piped_json_and_of_lines(plain, monkeypatch, call):
     assert [row["text"] for row in lines(said)] == ["good", "bad"]
     assert [row["label"] for row in lines(said)] == [row["label"] for row in lines(out)]
     assert "no texts in it" in piped("\n")[2]
-    assert "line 2: not JSON" in piped('{"body": "good"}\n{\n')[2]
+    err = piped('{"body": "good"}\n{name}, hello\n')[2]
+    assert "line 2: not JSON" in err
+    assert 'line 1 is a JSON object, so every line is read as one. Write a plain text as {"text": "..."}' in err
+
+
+@pytest.fixture
+def piped(plain, monkeypatch, call):
+    """The answers to what comes on standard input, and what was said."""
+
+    def of(content: str | bytes) -> tuple[list[dict], str]:
+        raw = content.encode() if isinstance(content, str) else content
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(raw)))
+        status, out, err = call(f"predict {plain}/m --data -")
+        assert status == 0, err
+        return lines(out), err
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "first", ["{name}, where is my order?", "{", "{}{}", "[INFO] late", "[{name}] is late", "{{ user }} asks", "12"]
+)
+def test_a_text_that_begins_as_json_does_is_a_text(first, piped):
+    for texts in ([first], [first, "", "good", '{"body": "bad"}']):
+        found, err = piped("\n".join(texts))
+        assert [row["text"] for row in found] == [text for text in texts if text]
+        said = "standard input: a JSON object was read as text, because the first line is not one (from line 4 on)"
+        assert "JSON" not in err.replace(said, "")
+        assert (said in err) == (len(texts) > 1)
+
+
+def test_broken_json_on_standard_input_is_named_and_read_as_texts(piped):
+    found, err = piped('\n{"body": "good"\nbad\n')
+    assert [row["text"] for row in found] == ['{"body": "good"', "bad"]
+    assert "standard input line 2: not JSON (Expecting ',' delimiter at column 16), so every line is read as a" in err
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"body": "good"}, {"body": "bad"}]', '[\n{"body": "good"},\n\n{"body": "bad"}]\n']
+)
+def test_an_array_on_standard_input_is_its_rows(content, piped):
+    found, err = piped(content)
+    assert [row["body"] for row in found] == ["good", "bad"]
+    assert err == "note: standard input: read as a table with the columns body\n"
+
+
+def test_a_table_on_standard_input_is_known_by_its_header(piped):
+    found, err = piped('id,body\n1,"good, \n\nfilm"\n2,bad\n')
+    assert [(row["id"], row["body"]) for row in found] == [("1", "good, \n\nfilm"), ("2", "bad")]
+    assert "standard input: read as a table with the columns id, body" in err
+    found, err = piped("body, he said, is good\nbad\n")
+    assert [row["text"] for row in found] == ["body, he said, is good", "bad"]
+    assert "line 1: 'body, he said, is good' is read as a text; if it is a header, leave it out" in err
+    found, err = piped("body\ngood\n")
+    assert len(found) == 2
+    assert "line 1: 'body' is read as a text" in err
+
+
+def test_texts_come_as_they_are_read(plain):
+    """Standard input is not waited for: the first answers are there before the last texts are."""
+    command = [sys.executable, "-m", "layerstill", "predict", f"{plain}/m", "--data", "-", "-q"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as done:
+        done.stdin.write(b"{name} is good\n" * (parts.ROWS + 1))
+        done.stdin.flush()
+        assert json.loads(done.stdout.readline())["text"] == "{name} is good"
+        done.stdin.close()
+        assert len(done.stdout.read().splitlines()) == parts.ROWS
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
@@ -369,7 +435,7 @@ def test_a_text_file_that_is_a_table_is_read_as_one(large, plain, tmp_path, monk
     assert [row["mine"] for row in found] == ["good", "bad"]
     found, err = answers("well, good\nno, bad\noh, a film\n")
     assert [row["text"] for row in found] == ["well, good", "no, bad", "oh, a film"]
-    assert large or "read as one text a line; if it is a table with the columns well, good, say which is text" in err
+    assert large or "read as one text per line; if it is a table with the columns well, good, say which is text" in err
 
 
 def test_a_large_file_is_read_by_its_content_and_says_how(plain, tmp_path, monkeypatch, call):

@@ -1,6 +1,7 @@
 """What goes to the hub: the model and its card whole, nothing of this machine, and nothing before it is finished."""
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -35,8 +36,27 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header("x-error-code", "RepoNotFound")
             self.send_header("content-length", "0")
             return self.end_headers()
+        if "/resolve/" in self.path:
+            return self._content(True)
         siblings = [{"rfilename": name} for name in self.server.files]
         return self._answer({"id": "me/small", "private": self.server.private, "siblings": siblings, "sha": "0" * 40})
+
+    def do_HEAD(self):
+        self._content(False)
+
+    def _content(self, body: bool):
+        content = self.server.files.get(self.path.partition("/resolve/main/")[2])
+        if content is None:
+            self.send_response(404)
+            self.send_header("x-error-code", "EntryNotFound")
+            self.send_header("content-length", "0")
+            return self.end_headers()
+        self.send_response(200)
+        self.send_header("x-repo-commit", "0" * 40)
+        self.send_header("etag", hashlib.sha256(content).hexdigest())
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        return self.wfile.write(content) if body else None
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -127,7 +147,9 @@ def test_an_export_goes_up_with_its_run_in_one_commit_and_privately(place, hub):
     assert json.loads(hub.files["result.json"])["teacher"] == "teacher"
     assert command(words, hub).returncode == 0  # our own repository is brought up to date
     hub.files |= {"model-00001-of-00002.safetensors": b"old", "vocab.txt": b"old", "notes.txt": b"mine"}
-    assert command(words, hub).returncode == 0
+    done = command(words, hub)
+    assert done.returncode == 0
+    assert "removed of the earlier upload: model-00001-of-00002.safetensors, vocab.txt" in done.stderr
     assert "notes.txt" in hub.files
     assert not {"vocab.txt", "model-00001-of-00002.safetensors"} & set(hub.files), "an earlier model's"
     hub.private = False
@@ -138,8 +160,37 @@ def test_an_export_goes_up_with_its_run_in_one_commit_and_privately(place, hub):
     hub.private, hub.files = True, {"app.py": b"mine"}
     done = command(words, hub)
     assert done.returncode == 2
-    assert "--push-to-hub me/small: the repository holds something else (app.py); name another" in done.stderr
+    assert "--push-to-hub me/small: the repository holds something else (app.py) and no earlier upload" in done.stderr
     assert hub.files == {"app.py": b"mine"}
+
+
+NAMES_ONLY = {
+    "a model of some other tool": {"result.json": b'{"accuracy": 0.9}', "recipe.yaml": b"eggs", "vocab.txt": b"mine"},
+    "a broken record": {"result.json": b"{", "recipe.yaml": b"", "model.safetensors": b"mine"},
+    "another export": {"export.json": b'{"environment": {"torch": "2.9"}}', "model.onnx": b"mine"},
+    "a card alone": {"README.md": b"<!-- written by layerstill -->"},
+}
+
+
+@pytest.mark.parametrize("kind", NAMES_ONLY)
+def test_a_repository_is_ours_by_what_its_files_say_and_not_by_their_names(kind, place, hub):
+    hub.private, hub.files = True, dict(NAMES_ONLY[kind])
+    done = command(f"export {place}/student --max-drop 100 --push-to-hub me/small", hub)
+    assert (done.returncode, hub.commits) == (2, 0)
+    assert "holds something else" in done.stderr
+    assert "no earlier upload of layerstill" in done.stderr
+    assert hub.files == NAMES_ONLY[kind]
+
+
+def test_a_card_that_a_person_wrote_stays(place, hub):
+    words = f"export {place}/student --max-drop 100 --push-to-hub me/small"
+    assert command(words, hub).returncode == 0
+    hub.files["README.md"] = b"# My own words"
+    for line in (words, f"export {place}/student --max-drop 100 --output {place}/alone --push-to-hub me/small"):
+        done = command(line, hub)
+        assert done.returncode == 0, done.stderr
+        assert "private, README.md there was edited and stays as it is" in done.stderr
+        assert hub.files["README.md"] == b"# My own words"
 
 
 def test_a_run_is_uploaded_when_it_is_finished_and_can_be_public(place, hub):

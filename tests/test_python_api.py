@@ -175,8 +175,11 @@ def test_plan_and_cache_take_what_distill_takes(teacher):
 
 LISTS = {"train": TRAIN, "dev": DEV}
 MISTAKES = [
-    (lambda: task_of(labels={s: [n + 1 for n in y] for s, y in NUMBERS.items()}), "label 3 is none of bad, fine, good"),
-    (lambda: task_of(labels={s: ["odd"] * len(y) for s, y in NUMBERS.items()}), "example 1: label 'odd' is none of"),
+    (
+        lambda: task_of(labels={s: [n + 1 for n in y] for s, y in NUMBERS.items()}),
+        "label 3 is not one of bad, fine, good",
+    ),
+    (lambda: task_of(labels={s: ["odd"] * len(y) for s, y in NUMBERS.items()}), "example 1: label 'odd' is not one of"),
     (lambda: Split(["a", "b"], [1]), "a split has 2 examples and 1 labels"),
     (lambda: Task.from_data(3), "train: int is not data; give a Task, a Dataset"),
     (lambda: Task.from_data(TEXTS["train"]), "give labels=, as long as the list"),

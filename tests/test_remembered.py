@@ -142,7 +142,7 @@ def test_data_that_are_gone_or_have_changed_are_one_line_whose_way_out_works(run
     for verb in ("evaluate", "export", "diagnose"):
         status, _, err = call(f"{verb} {tmp_path}/run")
         assert status == 2
-        assert f"the data that it was trained on are gone, {tmp_path}/d; bring them back, or give --data" in err
+        assert f"the data that it was trained on are gone, {tmp_path}/d; restore them, or give --data" in err
         assert err.count("\n") == 1
 
 

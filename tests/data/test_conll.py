@@ -179,7 +179,7 @@ def test_splits_without_entities_are_refused(tmp_path):
     train = columns(tmp_path, "a B-PER\n")
     with pytest.raises(UserError, match="every word has the tag 'O'; there is nothing to learn"):
         read_splits({"train": outside})
-    with pytest.raises(UserError, match="dev.conll: its tags are O and name no entity, so no score can be had from it"):
+    with pytest.raises(UserError, match="dev.conll: its tags are O and name no entity, so it cannot be scored"):
         read_splits({"train": train, "dev": outside})
     with pytest.raises(UserError, match="dev.conll: .* no entity, so there is nothing to learn"):
         read_splits({"train": outside, "dev": train})

@@ -145,7 +145,7 @@ def test_columns_that_are_none_or_another_are_refused(tmp_path, call):
     (tmp_path / "train.conll").write_text("film B-THING\n\nplot O\n")
     status, _, err = call(f"{run} trust --task tokens --data {tmp_path}/train.conll")
     assert status == 2
-    assert "has a word a line" in err
+    assert "has a word per line" in err
 
 
 def test_twice_the_weight_is_the_example_twice():

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from layerstill.acts import report
+from layerstill import Options
+from layerstill.acts import distill, report
+from layerstill.evaluation.predictions import TEACHER_FILE, load_predictions
 from tests.reporting.example import EXAMPLES, result, write_compression, write_run, write_student, write_teacher
+from tests.tiny import save_tiny, write_csv
 
 RIGHT = np.arange(EXAMPLES) < 170
 """What the teacher gets right: 85 %."""
@@ -79,7 +82,46 @@ def test_predictions_of_another_teacher_are_not_used(folder):
     (card,) = report(folder).cards
     lost = next(fact for fact in card.facts if fact.name == "lost")
     assert lost.value == "4.0 points"
-    assert "not tested: no predictions of this teacher and student on the same examples" in lost.detail
+    said = "not tested: what the teacher said of each example was not kept; the same command with a new --output keeps"
+    assert said in lost.detail
+
+
+def test_a_teacher_that_is_no_run_is_held_against_what_its_students_kept_of_it(folder):
+    """The commonest teacher is any fine-tuned folder or a name on the hub."""
+    tests = [m.loss.comparison.test.p for m in report(folder).models if m.student]
+    (folder / "teacher" / "predictions.safetensors").rename(folder / "three" / TEACHER_FILE)
+    assert [m.loss.comparison.test.p for m in report(folder).models if m.student] == tests
+    (folder / "teacher" / "result.json").unlink()
+    (folder / "teacher" / "config.json").unlink()
+    (folder / "teacher").rename(folder / "moved")
+    assert [m.loss.comparison.test.p for m in report(folder).models if m.student] == tests
+
+
+def test_a_run_keeps_what_its_teacher_said(tmp_path):
+    save_tiny(tmp_path / "m", layers=2)
+    (tmp_path / "d").mkdir()
+    for split, seed in (("train", 0), ("dev", 1)):
+        write_csv(tmp_path / "d" / f"{split}.csv", rows=30, seed=seed)
+    done = distill(
+        tmp_path / "m", tmp_path / "d", "kd", 1, tmp_path / "s", Options(max_steps=2, max_length=32, progress=False)
+    )
+    (student,) = (m for m in report(tmp_path).models if m.student)
+    assert student.loss.comparison.test.pairs <= 30
+    kept = load_predictions(done.folder, TEACHER_FILE)
+    assert kept.contributions("accuracy").mean() == pytest.approx(done.record.teacher_metrics["accuracy"])
+
+
+def test_why_a_loss_is_not_tested_is_said(folder):
+    def why() -> list[str]:
+        (card,) = report(folder).cards
+        return next(fact.detail for fact in card.facts if fact.name == "lost").split("not tested: ")[1:]
+
+    assert why() == []
+    for name in ("three", "four"):
+        (folder / name / "predictions.safetensors").unlink()
+    assert why() == [
+        "what the student said of each example is not in its folder; the same command with a new --output keeps it"
+    ]
 
 
 def test_several_seeds_are_tested_by_their_mean(tmp_path):

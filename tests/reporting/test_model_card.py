@@ -197,7 +197,7 @@ def test_someone_elses_readme_stays(teacher, task, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "layerstill"):
         finetune(teacher, task, tmp_path / "t", options=QUIET)
     assert (run.folder / "README.md").read_text("utf-8") == "mine"
-    assert "is not of this run's making and stays as it is" in caplog.text
+    assert "was not written by this run and stays as it is" in caplog.text
     (run.folder / "result.json").unlink()
     (run.folder / "README.md").write_text(f"{CARD_MARK} half", "utf-8")
     finetune(teacher, task, tmp_path / "t", options=QUIET)

@@ -106,6 +106,24 @@ def test_a_step_that_overflows_moves_neither_weights_nor_schedule_nor_clock(tmp_
     assert [i for i, entry in enumerate(logged) if "grad_norm" not in entry] == [3, 4]
 
 
+def test_gradients_are_unscaled_before_they_are_cut(tmp_path):
+    """With plain descent a step is the cut gradient: it may not depend on the scale, nor on cutting at another time."""
+    steps, lengths = [], []
+    for name, precise in (("exact", {"fp16": False}), ("small", {"fp16": True}), ("large", {"fp16": True})):
+        made = trainer(tmp_path / name, max_steps=1, max_grad_norm=0.01, logging_steps=1, optim="sgd", **precise)
+        if name != "exact":
+            scale = {"small": 8.0, "large": 2.0**15}[name]
+            made.accelerator.scaler.load_state_dict(made.accelerator.scaler.state_dict() | {"scale": scale})
+        before = torch.cat([p.detach().flatten().clone() for p in made.module.parameters() if p.requires_grad])
+        made.train()
+        after = torch.cat([p.detach().flatten() for p in made.module.parameters() if p.requires_grad])
+        steps.append((after - before).norm().item())
+        lengths.append(next(entry["grad_norm"] for entry in made.state.log_history if "loss" in entry))
+    assert lengths[0] > 0.1, "so that there is something to cut"
+    assert lengths[1:] == pytest.approx([lengths[0]] * 2, rel=0.02)
+    assert steps == pytest.approx([0.01 * 1e-3] * 3, rel=0.05)
+
+
 def test_a_scale_that_collapses_stops_the_run_in_words(tmp_path):
     made = trainer(tmp_path, Watch(*range(100)), fp16=True, num_train_epochs=10)
     with pytest.raises(ObjectiveError, match="gradients do not fit into fp16 at step 17: .* Use --precision bf16 or"):

@@ -22,7 +22,6 @@ from layerstill.data.probabilities import Probabilities
 from layerstill.data.supplementary import Supplementary
 from layerstill.data.tasks import Task
 from layerstill.evaluation.nearness import kept_predictions, loss_of
-from layerstill.evaluation.predict import evaluate_split
 from layerstill.heads import Classes
 from layerstill.progress import our_bars_only, showing
 from layerstill.recipe import Recipe
@@ -123,10 +122,12 @@ def distill(
             agreed = agreed.joined_by(gather(agreed, folder.checkpoints / "augmented.json"))
             note(list(agreed.extra.notices) if agreed.extra else [])
             recipe, sizes = agreed.recipe, agreed.sizes
+            teacher_logits = None
             if teacher_model is None or not recipe.needs_teacher:
                 teacher_metrics = {}
             elif teacher_metrics is None:
-                teacher_metrics = _score_teacher(teacher_model, agreed.teacher_tokenizer, task, options)
+                says = _score_teacher(teacher_model, agreed.teacher_tokenizer, task, options)
+                teacher_metrics, teacher_logits = says.metrics, says.logits
             if learning_rate == "auto":
                 taught = recipe.needs_teacher
 
@@ -159,6 +160,7 @@ def distill(
                 recipe=recipe,
                 options=options,
                 teacher_metrics=teacher_metrics,
+                teacher_logits=teacher_logits,
                 origin={"layers": chosen or "random weights", "from": start.name or "teacher"},
                 teacher_tokens=agreed.tokens,
                 ood=agreed.fitted,
@@ -229,9 +231,9 @@ def _answers_in(folder: RunFolder, options: Options) -> Path:
 
 def _score_teacher(
     teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, options: Options
-) -> dict[str, float]:
+) -> TeacherSays:
     with showing(what="teacher"):
-        metrics, logits = evaluate_split(teacher, tokenizer, task, "dev", options.max_length)
-    log.info("teacher on dev: %s", ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-    note(chance_notices(task, metrics, logits))
-    return metrics
+        says = TeacherSays.asked(teacher, tokenizer, task, options.max_length)
+    log.info("teacher on dev: %s", ", ".join(f"{k} {v:.4f}" for k, v in says.metrics.items()))
+    note(chance_notices(task, says.metrics, says.logits))
+    return says

@@ -104,8 +104,8 @@ def predict_file(
 
     Args:
         model: as in `predict`.
-        data: a file of texts, `.tsv .csv .jsonl .parquet .txt` (a table, or one text a line), for tags `.conll` and
-            its kin, too; or a stream of bytes with one text a line, or JSON lines. Labels are not needed, and every
+        data: a file of texts, `.tsv .csv .jsonl .parquet .txt` (a table, or one text per line), for tags `.conll` and
+            its kin, too; or a stream of bytes with one text per line, or JSON lines. Labels are not needed, and every
             column is kept.
         output: a new file, `.jsonl .csv .tsv`, which is written whole or not at all; or a stream, for JSON lines.
         text_columns: without them those of the run that made the model, or usual ones.

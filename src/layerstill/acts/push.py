@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -15,15 +15,13 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from layerstill.acts.repository import PLAIN, card_is_ours, holds_ours
 from layerstill.acts.upload import CARD, gathered, written_here
 from layerstill.errors import UserError
 from layerstill.progress import our_bars_only
-from layerstill.result import RESULT_FILE
 from layerstill.training.model_files import first_line
 
 OPTION = "--push-to-hub"
-OURS = ({RESULT_FILE, "recipe.yaml"}, {"export.json"}, {"onnx/export.json"})
-"""Files of which any set tells a repository for one that we made."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,10 @@ class Pushed:
     """By their paths in the repository."""
     megabytes: float
     private: bool
+    removed: tuple[str, ...] = ()
+    """Files of an earlier upload that this model does not have."""
+    card_kept: bool = False
+    """Whether the card there was written by a person and stays."""
 
 
 def refuse_unready(repo: str, public: bool = False) -> None:
@@ -56,13 +58,26 @@ def refuse_unready(repo: str, public: bool = False) -> None:
     with _explained(repo, "nothing was begun"):
         HfApi().whoami()
         try:
-            seen = not HfApi().model_info(repo).private
+            info = HfApi().model_info(repo)
         except RepositoryNotFoundError:
             return
-    if seen and not public:
+        if not info.private and not public:
+            raise UserError(
+                f"{OPTION} {repo}: everybody sees this repository; add --public if they may see this model, or name "
+                "another"
+            )
+        _files_of(HfApi(), repo, info)
+
+
+def _files_of(api: HfApi, repo: str, info: ModelInfo) -> set[str]:
+    """The files of a repository that is empty or ours; UserError if it holds anything else."""
+    there = {one.rfilename for one in info.siblings or ()} - PLAIN
+    if there and not holds_ours(api, repo, there):
         raise UserError(
-            f"{OPTION} {repo}: everybody sees this repository; add --public if they may see this model, or name another"
+            f"{OPTION} {repo}: the repository holds something else ({min(there)}) and no earlier upload of layerstill; "
+            "name another, which is made"
         )
+    return there
 
 
 @our_bars_only()
@@ -70,7 +85,8 @@ def push_to_hub(folder: str | Path, repo: str, public: bool = False) -> Pushed:
     """Upload a finished run, its export in `onnx` if there is one, and its card, in one commit.
 
     Only the model, its tokenizer, the card, the recipe, the result and the export go up; paths of this machine are cut
-    down to their last part in all of them.
+    down to their last part in all of them. What an earlier upload left there and this model does not have is deleted; a
+    card that a person rewrote stays.
 
     Args:
         folder: of a run, or one that `export` wrote.
@@ -86,25 +102,27 @@ def push_to_hub(folder: str | Path, repo: str, public: bool = False) -> Pushed:
     with _explained(repo, f"{folder} is complete; the same command uploads it later"):
         api.create_repo(repo, private=not public, exist_ok=True)
         info = api.model_info(repo)
-        there = {one.rfilename for one in info.siblings or ()} - {".gitattributes"}
-        if there and not any(ours <= there for ours in OURS):
-            raise UserError(
-                f"{OPTION} {repo}: the repository holds something else ({min(there)}); name another, which is made"
-            )
+        there = _files_of(api, repo, info)
+        kept = CARD in there and not card_is_ours(api, repo, CARD)
+        if kept:
+            files.pop(CARD, None)
         # What an earlier upload left there belongs to another model.
-        stale = sorted(name for name in there - set(files) if written_here(name))
+        stale = sorted(name for name in there - set(files) if written_here(name) and not (kept and name == CARD))
         operations = [CommitOperationDelete(name) for name in stale] + [
             CommitOperationAdd(name, BytesIO(content) if isinstance(content, bytes) else str(content))
             for name, content in files.items()
         ]
         api.create_commit(repo, operations, commit_message="Upload by layerstill")
     size = sum(len(one) if isinstance(one, bytes) else one.stat().st_size for one in files.values())
-    return Pushed(f"{api.endpoint}/{repo}", tuple(files), round(size / 1e6, 1), bool(info.private))
+    address = f"{api.endpoint}/{repo}"
+    return Pushed(address, tuple(files), round(size / 1e6, 1), bool(info.private), tuple(stale), kept)
 
 
-def has_card(pushed: Pushed) -> bool:
-    """Whether a model card went up."""
-    return CARD in pushed.files
+def card_words(pushed: Pushed) -> str:
+    """What is to be said of the card; nothing if the model's own went up."""
+    if pushed.card_kept:
+        return f", {CARD} there was edited and stays as it is"
+    return "" if CARD in pushed.files else ", without a card, which only a run has"
 
 
 @contextmanager

@@ -132,7 +132,7 @@ class Remembered:
         for place in (source.data, source.dev):
             if place is not None and not place.path.exists():
                 raise UserError(
-                    f"run {self.folder}: the data that it was trained on are gone, {place.absolute}; bring them back, "
+                    f"run {self.folder}: the data that it was trained on are gone, {place.absolute}; restore them, "
                     "or give --data"
                 )
         data = None if source.data is None else source.data.path

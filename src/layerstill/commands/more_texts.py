@@ -19,7 +19,7 @@ UnlabelledFile = Annotated[
     typer.Option(
         "--unlabelled",
         help="More texts, without labels, that join the training examples: the teacher labels them, and terms on "
-        "gold labels skip them. A file (.txt with one text a line, .csv .tsv .jsonl .json .parquet .xlsx, for tokens "
+        "gold labels skip them. A file (.txt with one text per line, .csv .tsv .jsonl .json .parquet .xlsx, for tokens "
         ".conll), or `mnli=FOLDER`. Texts of train, dev and test are left out.",
         rich_help_panel=DATA,
     ),
@@ -49,7 +49,7 @@ Supplementary = Annotated[
     Optional[str],
     typer.Option(
         help="Texts for stages with `data: supplementary`: a file (.csv .tsv .jsonl .json .parquet .xlsx, or .txt with "
-        "one text a line), or `mnli=FOLDER` for the training texts of a GLUE task. Labels are dropped.",
+        "one text per line), or `mnli=FOLDER` for the training texts of a GLUE task. Labels are dropped.",
         rich_help_panel=DATA,
     ),
 ]

@@ -23,8 +23,8 @@ def predict(
         str,
         typer.Option(
             metavar="FILE|-",
-            help="Texts: .csv .tsv .jsonl .parquet, or .txt with one a line; for tags also .conll and the like. "
-            "With - they come from standard input, one a line or as JSON lines; a tab separates the two texts "
+            help="Texts: .csv .tsv .jsonl .parquet, or .txt with one per line; for tags also .conll and the like. "
+            "With - they come from standard input, one per line or as JSON lines; a tab separates the two texts "
             "of a pair.",
         ),
     ],

@@ -42,9 +42,10 @@ class PushOptions:
         """Upload a finished folder if that was asked for, and say where it is."""
         if self.push_to_hub is None or PROCESS:
             return
-        from layerstill.acts.push import has_card, push_to_hub
+        from layerstill.acts.push import card_words, push_to_hub
 
         found = push_to_hub(folder, self.push_to_hub, self.public)
         seen = "private" if found.private else "public"
-        card = "" if has_card(found) else ", without a card, which only a run has"
-        print(f"{found.url}: {len(found.files)} files, {found.megabytes} MB, {seen}{card}", file=sys.stderr)
+        removed = f", removed of the earlier upload: {', '.join(found.removed)}" if found.removed else ""
+        told = f"{seen}{card_words(found)}{removed}"
+        print(f"{found.url}: {len(found.files)} files, {found.megabytes} MB, {told}", file=sys.stderr)

@@ -18,7 +18,7 @@ from layerstill.data.weight_column import OPTION, weights_of
 from layerstill.errors import UserError
 
 COLUMN_SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".txt", ".tsv")
-"""Files with a word a line and empty lines between sentences."""
+"""Files with a word per line and empty lines between sentences."""
 TABLE_SUFFIXES = (".jsonl", ".parquet", ".json", ".ndjson")
 """Files with a sentence a row."""
 SUFFIXES = COLUMN_SUFFIXES + TABLE_SUFFIXES
@@ -293,7 +293,7 @@ def together(read: Mapping[str, Sentences], weight_column: str | None = None) ->
         if entities and not has_entities(sentences.names):
             raise UserError(
                 f"{sentences.path}: its tags are {', '.join(sentences.names[:5])} and name no entity, so "
-                + ("there is nothing to learn" if split == "train" else "no score can be had from it")
+                + ("there is nothing to learn" if split == "train" else "it cannot be scored")
             )
     number = {name: i for i, name in enumerate(names)}
     tags = {s: [[number[tag] for tag in row] for row in sentences.tags] for s, sentences in read.items()}
@@ -304,7 +304,7 @@ def together(read: Mapping[str, Sentences], weight_column: str | None = None) ->
 def _weights(train: Sentences, column: str | None) -> list[float]:
     if column is not None and train.table is None:
         raise UserError(
-            f"{OPTION} {column}: {train.path} has a word a line, so no column of it is about a sentence; write the "
+            f"{OPTION} {column}: {train.path} has a word per line, so no column of it is about a sentence; write the "
             'sentences as JSON lines, {"tokens": [...], "tags": [...], "' + column + '": 2}, or leave it out'
         )
     return [] if train.table is None else weights_of(train.table, column)

@@ -1,4 +1,4 @@
-"""Rows of JSON: an object a line, an array of objects, or the columns of a DataFrame."""
+"""Rows of JSON: an object per line, an array of objects, or the columns of a DataFrame."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -42,7 +42,7 @@ def json_object(where: str, text: str) -> dict[str, Any]:
 
 
 def _is_one_value(path: Path, text: str, full: list[tuple[int, str]]) -> bool:
-    """Whether a text is not an object a line but a single array or object."""
+    """Whether a text is not an object per line but a single array or object."""
     first = full[0][1].strip()
     if first.startswith("["):
         return True
@@ -82,7 +82,7 @@ def _whole(path: Path, value: Any) -> Table:
         if len(lists) != 1:
             raise UserError(
                 f"{path}: an object with the keys {', '.join(map(str, value))} where rows are expected: an array of "
-                "objects, or an object a line (pandas: to_json(orient='records', lines=True))"
+                "objects, or an object per line (pandas: to_json(orient='records', lines=True))"
             )
         table = _whole(path, value[lists[0]])
         return Table(path, table.columns, table.lines, (f"{path}: its rows are read from {lists[0]!r}",), unit="row")

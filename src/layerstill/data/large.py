@@ -6,9 +6,8 @@ not like the first ones is refused with its line. What is no plain table in UTF-
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -78,7 +77,7 @@ def stream_of(path: Path, blank: Blank) -> Stream | None:
     text = with_line_feeds(sample[: sample.rfind(b"\n") + 1].decode("utf-8", "replace").removeprefix("\ufeff"))
     if is_json(text):
         one_a_line = _is_object(text.lstrip().split("\n", 1)[0])
-        return Stream(_jsonl(path, blank), f"{path}: large, read an object a line") if one_a_line else None
+        return Stream(_jsonl(path, blank), f"{path}: large, read an object per line") if one_a_line else None
     reading = sample_reading(path, text)
     if reading is None:
         return None
@@ -97,20 +96,19 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def lines_of(path: Path, stream: Any, blank: Blank) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path, stream: Iterable[bytes], blank: Blank) -> Iterator[tuple[int, str]]:
     """The lines of a stream of bytes that hold anything, with their numbers; UserError for what is not UTF-8."""
-    number = 0
-    text = TextIOWrapper(stream, "utf-8-sig", newline="\n")
-    try:
-        for number, line in enumerate(text, 1):
-            if line.strip():
-                yield number, line.removesuffix("\n").removesuffix("\r")
-            else:
-                blank.add(number)
-    except UnicodeDecodeError:
-        raise UserError(f"{path} line {number + 1} or soon after: not UTF-8; convert it to UTF-8") from None
-    finally:
-        text.detach()
+    for number, raw in enumerate(stream, 1):
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{path} line {number}: not UTF-8; convert it to UTF-8") from None
+        if number == 1:
+            line = line.removeprefix("\ufeff")
+        if line.strip():
+            yield number, line.removesuffix("\n").removesuffix("\r")
+        else:
+            blank.add(number)
 
 
 def objects_of(path: Path, lines: Iterator[tuple[int, str]]) -> Rows:

@@ -119,10 +119,10 @@ def _texts(rows: list[tuple[Any, ...]]) -> dict[str, list]:
     """The texts of examples in columns that are found by their names."""
     sizes = {len(row) for row in rows}
     if len(sizes) > 1:
-        raise UserError(f"data: {' and '.join(map(str, sorted(sizes)))} texts an example; all need the same number")
+        raise UserError(f"data: {' and '.join(map(str, sorted(sizes)))} texts per example; all need the same number")
     names = ("text",) if sizes == {1} else ("sentence1", "sentence2")
     if sizes - {1, 2}:
-        raise UserError(f"data: {max(sizes)} texts an example; one or two are possible")
+        raise UserError(f"data: {max(sizes)} texts per example; one or two are possible")
     return {name: [row[i] for row in rows] for i, name in enumerate(names)} if rows else {}
 
 

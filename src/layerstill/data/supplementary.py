@@ -32,7 +32,7 @@ class Supplementary:
         if self.words and not task.head.per_token:
             raise UserError(
                 f"{self.option} {self.source}: it holds sentences as lists of words, and task {task.name} takes "
-                f"texts; give texts, one a line (.txt) or in a column ({' '.join(SUFFIXES)})"
+                f"texts; give texts, one per line (.txt) or in a column ({' '.join(SUFFIXES)})"
             )
 
     @property
@@ -62,7 +62,7 @@ def read_texts(source: str, columns: tuple[str, ...], kind: type[Texts]) -> Text
     """Read texts without their labels, as this kind of them.
 
     Args:
-        source: a file of texts or pairs (`.csv .tsv .jsonl .json .parquet .xlsx`), a `.txt` file with one text a line,
+        source: a file of texts or pairs (`.csv .tsv .jsonl .json .parquet .xlsx`), a `.txt` with one text per line,
             or `mnli=FOLDER`: the training texts of a GLUE task. For tasks whose words have tags also sentences:
             `.conll` and its kin with the words in the first column, or a table with a column `tokens` or `words` of
             lists.

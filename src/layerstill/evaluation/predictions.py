@@ -16,6 +16,8 @@ from layerstill.heads import Head
 from layerstill.metrics.by_name import METRICS
 
 PREDICTIONS_FILE = "predictions.safetensors"
+TEACHER_FILE = "teacher_predictions.safetensors"
+"""What a run's teacher said of the same examples, if the run asked it."""
 ADDS = "adds."
 MOST_CELLS = 16
 """Pairs of label and prediction up to which leaving each out in turn is quick."""
@@ -91,18 +93,22 @@ def contribution_tensors(logits: Any, task: Task, split: str) -> dict[str, torch
     return {f"{ADDS}{metric}": torch.as_tensor(adds) for metric, adds in found.items() if adds is not None}
 
 
+def kept_tensors(logits: Any, task: Task, split: str = "dev") -> dict[str, torch.Tensor]:
+    """All that a file of predictions holds."""
+    return prediction_tensors(logits, task.splits[split], task.head) | contribution_tensors(logits, task, split)
+
+
 def contributions_of(logits: Any, task: Task, split: str, metric: str) -> np.ndarray | None:
     """What each example of a split adds to a metric, `(n,)`, as `Predictions.contributions` has it."""
-    found = prediction_tensors(logits, task.splits[split], task.head) | contribution_tensors(logits, task, split)
-    tensors = {name: tensor.numpy() for name, tensor in found.items()}
+    tensors = {name: tensor.numpy() for name, tensor in kept_tensors(logits, task, split).items()}
     adds = {name.removeprefix(ADDS): values for name, values in tensors.items() if name.startswith(ADDS)}
     return Predictions(tensors["logits"], tensors["labels"], tensors["ids"], adds).contributions(metric)
 
 
-def load_predictions(folder: Path) -> Predictions | None:
+def load_predictions(folder: Path, file: str = PREDICTIONS_FILE) -> Predictions | None:
     """The predictions in a run's folder; None if there are none, or none that can be read."""
     try:
-        tensors = load_file(folder / PREDICTIONS_FILE)
+        tensors = load_file(folder / file)
         adds = {name.removeprefix(ADDS): tensors[name] for name in tensors if name.startswith(ADDS)}
         found = Predictions(tensors["logits"], tensors["labels"], tensors["ids"], adds)
     except (OSError, SafetensorError, KeyError):

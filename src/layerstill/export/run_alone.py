@@ -1,6 +1,6 @@
 """Labels of texts with onnxruntime and tokenizers alone: python run.py [model.int8.onnx] TEXT...
 
-Without TEXT, one a line from standard input. A tab stands between the two texts of a pair.
+Without TEXT, one per line from standard input. A tab stands between the two texts of a pair.
 """
 
 import json

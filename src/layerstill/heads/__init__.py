@@ -62,7 +62,7 @@ def head_said(said: Any, where: str) -> Head:
                 return HEADS[word].model_validate(settings)
             except ValidationError as error:
                 raise UserError(f"{where}: {problems(error)}") from None
-    raise UserError(f"{where}: {shown(said)} is none of {', '.join(HEADS)} with its settings")
+    raise UserError(f"{where}: {shown(said)} is not one of {', '.join(HEADS)} with its settings")
 
 
 LANGUAGE: tuple[type[Head], ...] = (MaskedLM, CausalLM)

@@ -25,7 +25,7 @@ def place_of(label: Any, names: Sequence[str], where: str) -> int:
     if isinstance(label, int) and (0 <= label < len(names) or label == IGNORED):
         return int(label)
     known = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
-    raise UserError(f"{where}: label {label!r} is none of {known}, which are numbered 0 to {len(names) - 1}")
+    raise UserError(f"{where}: label {label!r} is not one of {known}, which are numbered 0 to {len(names) - 1}")
 
 
 def refuse_no_probability(values: Sequence[float], where: str) -> None:

@@ -227,8 +227,8 @@ class BoundObjective(nn.Module):
         try:
             if len(set(joined)) > 1:
                 raise UserError(
-                    f"its mapping joins now {sum(joined[0])} and now {sum(joined[-1])} layers, which one map cannot "
-                    "take"
+                    f"its mapping joins {sum(joined[0])} layers in one place and {sum(joined[-1])} in another, "
+                    "which one map cannot take"
                 )
             self.aligner = self.spec.alignment.build(*widths, layers)
         except UserError as error:

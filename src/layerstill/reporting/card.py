@@ -8,7 +8,7 @@ from layerstill.errors import UserError
 from layerstill.evaluation.comparison import Comparison, p_words, words
 from layerstill.reporting.arms import Cell, compare_arms
 from layerstill.reporting.forms import FORM_WORDS
-from layerstill.reporting.models import Model
+from layerstill.reporting.models import Loss, Model
 
 
 @dataclass(frozen=True)
@@ -121,15 +121,17 @@ def _lost_fact(best: Model) -> Fact:
     points = f"{loss.points:.1f} points" if loss.points >= 0.05 else "nothing"
     parts = [f"{-loss.points:.1f} points more than the teacher"] if loss.points <= -0.05 else []
     parts += [] if loss.kept is None else [f"keeps {loss.kept:.1f} %"]
-    return Fact("lost", points, "; ".join([*parts, *_sure(loss.comparison, loss.interval)]))
+    return Fact("lost", points, "; ".join([*parts, *_sure(loss)]))
 
 
-def _sure(comparison: Comparison | None, kept: tuple[float, float] | None) -> list[str]:
+def _sure(loss: Loss) -> list[str]:
     """How sure a loss is."""
+    comparison = loss.comparison
     if comparison is None:
-        if kept is not None:
-            return [f"95 % interval {kept[0]:.1f} to {kept[1]:.1f} %, paired over examples"]
-        return ["not tested: no predictions of this teacher and student on the same examples"]
+        if loss.interval is not None:
+            low, high = loss.interval
+            return [f"95 % interval {low:.1f} to {high:.1f} %, paired over examples"]
+        return [f"not tested: {loss.untested}"] if loss.untested else []
     examples = f"{comparison.test.pairs:,} examples"
     if comparison.interval.empty:
         return [f"the same on all {examples}"]

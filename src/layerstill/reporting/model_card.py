@@ -30,7 +30,7 @@ def card_writer(recipe: Recipe, head: Head) -> Callable[[Result], None]:
     def write(result: Result) -> None:
         path = result.folder / "README.md"
         if path.is_file() and CARD_MARK not in path.read_text("utf-8", "replace"):
-            log.warning("note: %s is not of this run's making and stays as it is", path)
+            log.warning("note: %s was not written by this run and stays as it is", path)
             return
         settings = json.loads((result.folder / "run.json").read_text("utf-8"))
         write_text(path, model_card(result.record, recipe, settings, head))

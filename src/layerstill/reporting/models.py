@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from layerstill.evaluation.comparison import Comparison, as_family, compare_by_example
+from layerstill.evaluation.predictions import load_predictions
 from layerstill.evaluation.statistics import Summary
 from layerstill.reporting.arms import Cell
 from layerstill.reporting.forms import FORM_WORDS, Form
@@ -26,6 +27,8 @@ class Loss:
     """The model minus its teacher, over the examples of dev; None where what they said was not kept."""
     interval: tuple[float, float] | None = None
     """Of `kept`, 95 %, where a record has it in place of a comparison."""
+    untested: str = ""
+    """Why there is no comparison, and what makes one possible."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def _student(cell: Cell, teachers: Sequence[Teacher], looks: Looks) -> Model:
     if teacher is not None and teacher.metric == cell.metric:
         kept = 100 * score.mean / teacher.score.mean if teacher.score.mean > 0 else None
         comparison = _against(cell, teacher, looks.name(cell))
-        loss = Loss(100 * (teacher.score.mean - score.mean), kept, comparison)
+        why = "" if comparison is not None else _why_untested(cell, teacher)
+        loss = Loss(100 * (teacher.score.mean - score.mean), kept, comparison, untested=why)
     return Model(
         cell.task,
         cell.setting.regime,
@@ -175,6 +179,20 @@ def _against(cell: Cell, teacher: Teacher, name: str) -> Comparison | None:
     reference = {cell.task: dict.fromkeys(cell.by_seed, teacher.score.mean)}
     made = compare_by_example(name, TEACHER, scores, reference, {cell.task: gaps})
     return replace(made, of_b=Summary(teacher.score.mean, None, 1))
+
+
+def _why_untested(cell: Cell, teacher: Teacher) -> str:
+    """Why a cell is not held against its teacher example by example."""
+    again = "the same command with a new --output keeps it"
+    if cell.ambiguous:
+        return "several runs have the same seed"
+    if any(run.adds is None for run in cell.runs):
+        if not all(run.folder is not None and load_predictions(run.folder) for run in cell.runs):
+            return f"what the student said of each example is not in its folder; {again}"
+        return f"{cell.metric} is not a sum over examples here, so they cannot be paired"
+    if teacher.adds is None:
+        return f"what the teacher said of each example was not kept; {again}"
+    return "teacher and student were scored on different examples"
 
 
 def _tested(made: Sequence[Model]) -> list[Model]:

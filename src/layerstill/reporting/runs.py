@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from layerstill.errors import UserError
-from layerstill.evaluation.predictions import load_predictions
+from layerstill.evaluation.predictions import PREDICTIONS_FILE, load_predictions
 from layerstill.result import RESULT_FILE, Record
 
 Status = Literal["finished", "failed", "unfinished", "damaged", "unscored"]
@@ -156,12 +156,14 @@ class RunRecord:
             return None
 
 
-def adds_in(folder: Path, metric: str, score: float) -> tuple[np.ndarray, np.ndarray] | None:
+def adds_in(
+    folder: Path, metric: str, score: float, file: str = PREDICTIONS_FILE
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Ids `(n,)` and what each example adds to a metric `(n,)`, from the predictions in a folder.
 
     None if there are none, or if they are not those that gave this score.
     """
-    found = load_predictions(folder)
+    found = load_predictions(folder, file)
     values = found.contributions(metric) if found is not None else None
     if found is None or values is None or abs(values.mean() - score) > 1e-6:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from layerstill.evaluation.predictions import TEACHER_FILE
 from layerstill.evaluation.statistics import Summary, summarise
 from layerstill.reporting.arms import Cell
 from layerstill.reporting.reading import get
@@ -31,6 +32,8 @@ class Teacher:
     score: Summary
     run: RunRecord | None
     """Its own run, if it is among those of the report."""
+    students: tuple[Path, ...] = ()
+    """Folders of its students' runs, of which those that asked it keep what it said."""
 
     @cached_property
     def folder(self) -> Path | None:
@@ -42,6 +45,9 @@ class Teacher:
     @cached_property
     def adds(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Ids `(n,)` of the examples of dev and what each adds to the score `(n,)`; None where that was not kept."""
+        kept = (adds_in(folder, self.metric, self.score.mean, TEACHER_FILE) for folder in self.students)
+        if (found := next((adds for adds in kept if adds is not None), None)) is not None:
+            return found
         return None if self.folder is None else adds_in(self.folder, self.metric, self.score.mean)
 
     @cached_property
@@ -73,7 +79,8 @@ def teachers_of(found: Sequence[Cell]) -> list[Teacher]:
             own = _own_run(whole, place, task, cell.metric, scores[0])
             # One model has one score, however many students noted it.
             unlike = scores if max(scores) - min(scores) > 1e-9 else scores[:1]
-            made[key] = Teacher(task, regime, place, cell.metric, summarise(unlike), own)
+            folders = tuple(run.folder for run in alike if run.folder is not None)
+            made[key] = Teacher(task, regime, place, cell.metric, summarise(unlike), own, folders)
     return list(made.values())
 
 

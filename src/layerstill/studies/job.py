@@ -11,7 +11,7 @@ from layerstill.data.ood import OodSet, read_ood
 from layerstill.data.supplementary import Supplementary, read_supplementary
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.evaluation.predictions import PREDICTIONS_FILE
+from layerstill.evaluation.predictions import PREDICTIONS_FILE, TEACHER_FILE
 from layerstill.recipe import Recipe
 from layerstill.result import Record
 from layerstill.training.length import epochs_of, steps_of
@@ -104,9 +104,9 @@ def scores_on(teacher: Path, job: Job) -> dict[str, float] | None:
 
 
 def forget_model(folder: Path) -> None:
-    """Delete the weights of a finished run; its record and what it said of each dev example stay."""
+    """Delete the weights of a finished run; its record and what it and its teacher said of each dev example stay."""
     for weights in folder.glob("*.safetensors"):
-        if weights.name != PREDICTIONS_FILE:
+        if weights.name not in {PREDICTIONS_FILE, TEACHER_FILE}:
             weights.unlink(missing_ok=True)
 
 

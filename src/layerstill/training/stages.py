@@ -22,7 +22,7 @@ from layerstill.data.tasks import Split, Task
 from layerstill.evaluation.noise import recall_of_noise
 from layerstill.evaluation.ood import score_ood
 from layerstill.evaluation.predict import evaluate_split
-from layerstill.evaluation.predictions import PREDICTIONS_FILE, contribution_tensors, prediction_tensors
+from layerstill.evaluation.predictions import PREDICTIONS_FILE, TEACHER_FILE, kept_tensors
 from layerstill.families import depth_of
 from layerstill.recipe import Recipe, Stage
 from layerstill.result import SELECTED, Record, Result, StudentPart, TrainPart
@@ -60,6 +60,8 @@ class StagedRun:
     options: Options
     teacher_metrics: dict[str, float]
     origin: dict[str, Any]
+    teacher_logits: Any = None
+    """What the teacher says of dev, as the head joins it, if it was asked for this run."""
     teacher_tokens: list[int] | None = None
     ood: tuple[FittedSet, ...] = ()
     supplementary: Supplementary | None = None
@@ -241,9 +243,9 @@ class StagedRun:
         limit, gold = self.options.max_length, self.task.gold("dev")
         tokenizer = self.readers.student
         metrics, logits = evaluate_split(self.student, tokenizer, self.task, "dev", limit)
-        tensors = prediction_tensors(logits, self.task.splits["dev"], self.task.head)
-        tensors |= contribution_tensors(logits, self.task, "dev")
-        write_tensors(self.folder.path / PREDICTIONS_FILE, tensors)
+        write_tensors(self.folder.path / PREDICTIONS_FILE, kept_tensors(logits, self.task))
+        if self.teacher_logits is not None:
+            write_tensors(self.folder.path / TEACHER_FILE, kept_tensors(self.teacher_logits, self.task))
         by_label = self.task.by_label(logits, "dev")
         precision = arithmetic_of(self.options.precision)
         peak = matmul_peak(self.student.device, dtype_of(self.options.precision))
