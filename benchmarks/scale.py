@@ -7,7 +7,7 @@ left out. Cache sizes are those by which `--cache auto` decides, in 16 bits.
 """
 
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig
+from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
 from layerstill.families import layers_of, shape_of
 from layerstill.knowledge.capture import CapturePlan
@@ -23,6 +23,16 @@ MODELS = {
     ),
 }
 LENGTHS = (32, 128, 512)
+WORDS, TEXT_BATCH = 3e9, 1024
+"""Tokens of one pass over running text, and blocks of 128 of them in a step."""
+GPU_RATES = (25, 50, 100)
+"""Of training, in TFLOP/s: assumptions."""
+
+
+def trained_weights(config: BertConfig, layers: int) -> int:
+    """Parameters of a student with so many layers, embeddings included."""
+    with torch.device("meta"):
+        return BertModel(BertConfig(**{**config.to_diff_dict(), "num_hidden_layers": layers})).num_parameters()
 
 
 def gflop(config: BertConfig, layers: int, tokens: int) -> float:
@@ -95,6 +105,14 @@ def main() -> None:
             hours = [total / rate / 3600 for rate in (250, 50_000)]
             times = " | ".join(f"{h:,.1f} h" if h >= 1 else f"{60 * h:.0f} min" for h in hours)
             print(f"| {examples:,} x {epochs}, {how} | {total / 1e6:,.2f} PFLOP | {times} |")
+    print(f"\n| GPUs | {' | '.join(f'{rate} TFLOP/s each' for rate in GPU_RATES)} | gradients of a process, in all |")
+    print("|---" * (2 + len(GPU_RATES)) + "|")
+    blocks = WORDS / 128
+    exchanged = 2 * 4 * trained_weights(config, depth) * blocks / TEXT_BATCH / 1e12
+    for gpus in (1, 8, 64):
+        hours = (blocks * (student + teacher) / (rate * 1000) / gpus / 3600 for rate in GPU_RATES)
+        times = " | ".join(f"{h:,.1f} h" if h >= 1 else f"{60 * h:.0f} min" for h in hours)
+        print(f"| {gpus} | {times} | {'none' if gpus == 1 else f'{exchanged:.1f} TB'} |")
 
 
 if __name__ == "__main__":

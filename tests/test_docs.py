@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from benchmarks import plan_times
+from benchmarks import plan_times, scale
 from benchmarks.bars import __main__ as bars
 from benchmarks.best import __main__ as best
 from benchmarks.claims.records import Records
@@ -134,6 +134,13 @@ def test_a_job_is_planned_and_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["plan_times", "--show", "record.json"])
     plan_times.main()
     assert capsys.readouterr().out == table
+
+
+def test_the_time_of_running_text_is_what_the_script_computes(capsys):
+    scale.main()
+    table = capsys.readouterr().out.strip().split("\n\n")[-1]
+    assert table.startswith("| GPUs |")
+    assert table in (ROOT / "docs" / "scale.md").read_text("utf-8")
 
 
 def test_the_readmes_first_table_is_a_row_of_the_record():
