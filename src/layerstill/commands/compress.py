@@ -38,7 +38,9 @@ def compress(
     layers: Annotated[
         Optional[str],
         typer.Option(
-            help="Depths of the students: `4,3,2`. Without it, chosen by the teacher's depth.", rich_help_panel=RUN
+            help="Depths of the students: `4,3,2`. Without it, chosen by the teacher's depth, "
+            "and one more student has half of the feed-forward units.",
+            rich_help_panel=RUN,
         ),
     ] = None,
     student: Annotated[
