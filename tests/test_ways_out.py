@@ -200,7 +200,7 @@ WAYS = {
     ),
     "classes with one example": Way(
         f"finetune teacher --task classification --data intents.csv {RUN}",
-        "if there are so many classes, give --dev",
+        "if there really are so many classes, give --dev",
         add="--dev more.csv",
     ),
     "several targets": Way(

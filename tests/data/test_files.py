@@ -140,7 +140,9 @@ def test_the_separator_is_what_is_in_the_file(name, separator, told, tmp_path):
     rows = plain() if separator == "," else ROWS
     path = put(tmp_path, name, lined(separator, rows))
     assert rows_of(path) == rows
-    assert [f"separated by {told} and were read so" in note for note in read_table(path).notices] == [True] * bool(told)
+    assert [f"separated by {told} and were read that way" in note for note in read_table(path).notices] == [
+        True
+    ] * bool(told)
 
 
 def test_two_separators_are_named_with_both_readings(tmp_path):

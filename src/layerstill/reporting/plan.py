@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from layerstill.reporting.words import spec_words
+from layerstill.sizes import size_in_words
 from layerstill.training.plan import Plan
 
 
@@ -40,6 +41,10 @@ def _folded(pairs: list[str]) -> str:
     return "\n".join(pairs) or "-"
 
 
+PARTS = {"trials": "trying learning rates", "asking": "asking the teachers"}
+"""What parts of a run's time are called, where their names do not say it."""
+
+
 def duration(seconds: float) -> str:
     """Seconds as a user reads them: `95 s`, `12 min`, `3.5 h`."""
     if seconds < 120:
@@ -59,7 +64,11 @@ def measured_lines(plan: Plan) -> list[str]:
         size = f"{speed.mb:.1f} MB" + (f" of {speed.teacher_mb:.1f}" if speed.teacher_mb is not None else "")
         lines.append(f"{what}; {size} in 32 bits (untrained models, one thread, measured here)")
     if (seconds := plan.seconds) is not None:
-        parts = [f"{name} {duration(value)}" for name, value in seconds.items() if name != "total" and value >= 0.5]
+        parts = [
+            f"{PARTS.get(name, name)} {duration(value)}"
+            for name, value in seconds.items()
+            if name != "total" and value >= 0.5
+        ]
         lines.append(f"run: about {duration(seconds['total'])} from start to end ({', '.join(parts) or 'all of it'})")
     return lines
 
@@ -101,7 +110,7 @@ def print_plan(plan: Plan) -> None:
         if stage.student_tflop is not None and stage.teacher_tflop is not None:
             costs = f"student {stage.student_tflop:,.2f} TFLOP, teacher {stage.teacher_tflop:,.2f} in every step"
             if stage.teacher_tflop_cached is not None and stage.teacher_tflop_cached < stage.teacher_tflop:
-                costs += f" or {stage.teacher_tflop_cached:,.2f} into a cache of {stage.cache_gb:,.2f} GB"
+                costs += f" or {stage.teacher_tflop_cached:,.2f} into a cache of {size_in_words(stage.cache_gb)}"
             console.print(f"cost: {costs}")
         if stage.seconds is not None and stage.step_seconds is not None:
             how = "with the teacher cache" if stage.cached else "with the teacher live"

@@ -15,6 +15,7 @@ from layerstill.knowledge.meeting import MAP_ELEMENTS, PART_ELEMENTS
 from layerstill.knowledge.word_logits import PART_ELEMENTS as PART_OF_WORDS
 from layerstill.knowledge.word_logits import WHOLE_ELEMENTS
 from layerstill.recipe import Recipe
+from layerstill.sizes import size_in_words
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.accounting import forward_flops
@@ -244,7 +245,12 @@ class _Work:
         widths = shape.width, shape.inner, teacher.num_labels
         size = contents.bytes_per_example(self.teacher_tokens, *widths, self.arithmetic) * self.examples / 1e9
         if size > self.cache.budget_gb:
-            return *used, None, None, f"it takes {size:.3g} GB, and --cache-budget is {self.cache.budget_gb:g}"
+            return (
+                *used,
+                None,
+                None,
+                f"it takes {size_in_words(size)}, and --cache-budget is {self.cache.budget_gb:g} GB",
+            )
         return *used, self.examples * each, size, ""
 
 
