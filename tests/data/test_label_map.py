@@ -5,6 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
 from layerstill import Task, UserError, predict
@@ -174,6 +175,10 @@ def test_the_column_of_one_of_a_teachers_labels_is_told_from_another_task() -> N
 def test_evaluate_says_that_labels_have_changed_places(call, tmp_path) -> None:
     model = save_tiny(tmp_path / "m", names=("bad", "good"))
     texts = [f"{one} {two}" for one in WORDS[:6] for two in WORDS]
+    sure = np.median([one.probability for one in predict(model, texts)])  # of one answer: a random model has no other
+    weights = load_file(model / "model.safetensors")
+    weights["classifier.bias"][0] -= float(np.log(sure / (1 - sure)))
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
     said = [one.label for one in predict(model, texts)]
     assert set(said) == {"bad", "good"}
     for name, labels in (("right", said), ("wrong", [{"bad": "good", "good": "bad"}[label] for label in said])):
