@@ -13,6 +13,7 @@ from layerstill.data.files import read_table, read_unquoted
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Classes
+from tests.tiny import save_tiny
 
 ROWS = [(f"mail {i}, it says", ("spam", "ham", "eggs")[i % 3]) for i in range(12)]
 HEADER = ("text", "label")
@@ -339,3 +340,10 @@ def test_usual_columns_are_found_in_any_letter_case_and_a_note_says_so(tmp_path)
     (tmp_path / "two.csv").write_text(f"Text,TEXT,label\n{rows.replace('text', 'x,text')}", "utf-8")
     with pytest.raises(UserError, match="which columns are text"):
         Task.from_files(Classes(), tmp_path / "two.csv")
+
+
+def test_a_file_without_names_is_called_so_by_predict_too(call, tmp_path):
+    (tmp_path / "n.csv").write_text("good film plot,good\na bad film,bad\nthe good actor,good\n", "utf-8")
+    status, _, err = call(f"predict {save_tiny(tmp_path / 'm')} --data {tmp_path}/n.csv")
+    assert status == 2
+    assert "line 1 looks like data: put a line with the names of the columns before it, such as text,label" in err

@@ -312,7 +312,7 @@ def test_a_teacher_of_other_tags_is_told(place, call, tmp_path):
 def test_a_model_of_another_head_is_refused_both_ways(place, call, tmp_path):
     status, _, err = call(f"distill {place}/classes {words(place)} {SHORT} --output {tmp_path}/x")
     assert status == 2
-    assert "its head gives one class a text" in err
+    assert "its head gives one class per text" in err
     write_csv(tmp_path / "train.csv", 12)
     status, _, err = call(f"evaluate {place}/teacher --task classification --data {tmp_path}/train.csv")
     assert status == 2

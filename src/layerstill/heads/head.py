@@ -44,7 +44,7 @@ class Head(Spec):
     word: ClassVar[str]
     """Its name in `--task`, in records and in messages."""
     gives: ClassVar[str]
-    """What an example has, in messages: `one class a text`."""
+    """What an example has, in messages: `one class per text`."""
     architecture: ClassVar[str] = "ForSequenceClassification"
     """How the names of its models in `config.json` end."""
     problem_type: ClassVar[str | None] = None

@@ -77,8 +77,10 @@ def print_plan(plan: Plan) -> None:
     """Print the plan: models, then for each stage the pairs and what is captured."""
     console = Console(soft_wrap=False)
     start = f"{plan.source} layers {plan.initialisation}" if plan.initialisation else "random weights"
-    start = start if plan.teacher_parameters else start.replace("teacher layers", "layers")
+    taught = bool(plan.teacher_parameters or plan.teachers)
+    start = start if taught else start.replace("teacher layers", "layers")
     teacher = f"teacher {plan.teacher_parameters:,} parameters" if plan.teacher_parameters else "no teacher"
+    teacher = f"{plan.teachers} teachers, which answer every text once before training" if plan.teachers else teacher
     console.print(
         f"{teacher}; student {plan.student_parameters:,} parameters, "
         f"{plan.student_layers} layers from {start}; about {plan.memory_mb:,.0f} MB of memory while training"
@@ -104,7 +106,7 @@ def print_plan(plan: Plan) -> None:
         if stage.teacher_capture and stage.teacher_depth:
             console.print(f"teacher runs {stage.teacher_depth} of {stage.teacher_layers} layers")
         else:
-            console.print("the teacher does not run")
+            console.print("no teacher runs in training" if plan.teachers else "the teacher does not run")
         console.print(f"captured tensors and maps take up to {stage.capture_mb:,.0f} MB")
         console.print(f"alignments have {stage.aligner_parameters:,} parameters")
         if stage.student_tflop is not None and stage.teacher_tflop is not None:
@@ -115,7 +117,7 @@ def print_plan(plan: Plan) -> None:
         if stage.seconds is not None and stage.step_seconds is not None:
             how = "with the teacher cache" if stage.cached else "with the teacher live"
             if not stage.teacher_depth:
-                how = "without a teacher"
+                how = "with the answers of all teachers" if plan.teachers else "without a teacher"
             each = (
                 f"{stage.step_seconds:.2g} s a step, {stage.teacher_seconds:.2g} s of it the teacher's, measured here"
             )

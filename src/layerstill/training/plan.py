@@ -114,6 +114,8 @@ class Plan:
     """Why neither was; empty if they were."""
     text: dict[str, Any] | None = None
     """Of running text: documents, blocks and tokens as a run records them, and `estimated_from`: of what, or None."""
+    teachers: int = 0
+    """How many answer every text once before training, so that none runs in it; 0 where that is not so."""
     told: list[str] = field(default_factory=list)
     """About running text, how much there is and how long it is trained on, a line each."""
 
