@@ -112,7 +112,7 @@ def print_plan(plan: Plan) -> None:
         if stage.student_tflop is not None and stage.teacher_tflop is not None:
             costs = f"student {stage.student_tflop:,.2f} TFLOP, teacher {stage.teacher_tflop:,.2f} in every step"
             if stage.teacher_tflop_cached is not None and stage.teacher_tflop_cached < stage.teacher_tflop:
-                costs += f" or {stage.teacher_tflop_cached:,.2f} into a cache of {size_in_words(stage.cache_gb)}"
+                costs += f" or {stage.teacher_tflop_cached:,.2f} into a cache of {size_in_words(stage.cache_gb or 0)}"
             console.print(f"cost: {costs}")
         if stage.seconds is not None and stage.step_seconds is not None:
             how = "with the teacher cache" if stage.cached else "with the teacher live"
