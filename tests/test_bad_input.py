@@ -490,15 +490,15 @@ MODELS = [
     (
         "other labels",
         config(id2label={"0": "no", "1": "perhaps", "2": "yes"}),
-        ["knows the labels no, perhaps, yes, the data have bad, fine, good", "--label-map bad=no,"],
+        ["knows the labels no, perhaps, yes, and the data have bad, fine, good", "--label-map bad=no,"],
     ),
     (
         "another number of labels",
         config(id2label={"0": "bad", "1": "good"}),
-        ["knows 2 labels (bad, good), the data have 3 (bad, fine, good)"],
+        ["knows 2 labels (bad, good), and the data have 3 (bad, fine, good)"],
     ),
     (
-        "many labels a text",
+        "many labels per text",
         config(problem_type="multi_label_classification"),
         ["problem_type multi_label_classification"],
     ),
@@ -811,8 +811,8 @@ def test_truncation_a_foreign_tensor_and_a_teacher_at_chance_are_reported_and_re
     status, _, err = call(DISTILL)
     assert status == 0, err
     for note in (
-        "1 of 4 train texts are longer than 32 tokens, cut",
-        "3 of 6 dev texts are longer than 32 tokens, cut",
+        "1 of 4 train texts had to be cut to 32 tokens",
+        "3 of 6 dev texts had to be cut to 32 tokens",
         "3 of 6 dev texts are in train too",
         "1 tensors do not belong to it and are left out, for example cls.old_head",
         "the teacher is at chance: its accuracy on dev, 0.",

@@ -220,7 +220,7 @@ MISTAKES = [
     ),
     (
         "distill {p}/teacher --task tickets --student-layers 2 --output {o}",
-        "knows 3 labels (bad, fine, good), the data have 10",
+        "knows 3 labels (bad, fine, good), and the data have 10",
     ),
     (
         "plan {p}/teacher --task classification --data {p}/data --student-layers 7",

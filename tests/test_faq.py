@@ -47,7 +47,7 @@ MESSAGES = [
     ("finetune teacher --task classification --data missing.csv --max-length 16 --output out", "label '' names no class; it is missing"),
     ("finetune teacher --task classification --data team.csv --text-columns body --output out", "no column 'label' (from --label-column)"),
     (f"distill sentiment --task classification --data numbers.csv {RUN}",
-     "knows the labels NEGATIVE, POSITIVE, the data have 0, 1"),
+     "knows the labels NEGATIVE, POSITIVE, and the data have 0, 1"),
     (f"distill pickled --task classification --data texts.csv {RUN}",
      "no model.safetensors; pytorch_model.bin is a pickle, which is never loaded"),
 ]  # fmt: skip

@@ -23,7 +23,7 @@ print(len([name for name in sys.modules if name.startswith("layerstill.")]))
 ROOMS = """
 __main__ | cli | commands | demo | __init__ | acts | studies | reporting | export | training programs compression |
 evaluation | recipe | students data | heads | metrics families | knowledge | result demo_model recipe_files | schema yaml_files | atomic progress |
-names | randomness errors
+names | randomness errors sizes
 """
 """From the top of the house to its ground; a room imports those to its right, and none of its own rank."""
 RANK = {room: rank for rank, rooms in enumerate(ROOMS.split("|")) for room in rooms.split()}

@@ -76,7 +76,7 @@ def test_a_file_comes_back_with_answers_and_the_export_agrees(place, tmp_path, c
     assert call(f"predict {place.model} {words} {tmp_path}/a.jsonl --max-length {LENGTH}")[0] == 0
     status, out, err = call(f"predict {place.model}/onnx {words} {tmp_path}/b.jsonl")
     assert (status, out) == (0, f"{tmp_path}/b.jsonl: {len(rows)} rows\n")
-    assert f"texts are longer than {LENGTH} tokens, cut" in err
+    assert f"texts had to be cut to {LENGTH} tokens" in err
     ours, theirs = (
         [json.loads(line) for line in (tmp_path / f"{n}.jsonl").read_text("utf-8").splitlines()] for n in "ab"
     )
@@ -166,8 +166,8 @@ def test_other_columns_and_another_length_than_in_training_are_said(plain, call)
     status, out, err = call(f"predict {plain}/m --data {plain}/other.csv --max-length 16")
     assert status == 0
     assert err.splitlines() == [
-        "note: --max-length 16, trained with 32",
-        "note: --text-columns text, trained with body",
+        "note: --max-length 16 is used, but the model was trained with 32",
+        "note: --text-columns text is used, but the model was trained with body",
     ]
     assert lines(out)[0]["b"] == "film"
 

@@ -155,7 +155,7 @@ def test_an_export_goes_up_with_its_run_in_one_commit_and_privately(place, hub):
     hub.private = False
     done = command(words, hub)
     assert done.returncode == 2
-    assert "everybody sees this repository; add --public" in done.stderr
+    assert "this repository is public; add --public" in done.stderr
     assert command(f"{words} --public", hub).returncode == 0
     hub.private, hub.files = True, {"app.py": b"mine"}
     done = command(words, hub)
@@ -208,7 +208,8 @@ def test_what_would_fail_is_said_before_anything_is_done(place, hub):
     done = command(f"{words} me/small", hub, token="wrong")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert (
-        "--push-to-hub me/small: the hub does not know the token; run `hf auth login`; nothing was begun" in done.stderr
+        "--push-to-hub me/small: the hub does not know the token; run `hf auth login`; nothing was uploaded"
+        in done.stderr
     )
     done = command(f"{words} small", hub)
     assert "--push-to-hub small: say whose it is, USER/NAME" in done.stderr

@@ -69,7 +69,7 @@ def test_no_data_option_is_needed_from_any_folder(there, run, place, tmp_path, m
     assert found["metrics"] == pytest.approx(metrics_of(run))
     assert found["examples"] == 30
     assert evaluate(run).metrics == pytest.approx(found["metrics"])
-    assert "of 30 dev texts are longer than 6 tokens, cut" in call(f"evaluate {run}")[2]
+    assert "of 30 dev texts had to be cut to 6 tokens" in call(f"evaluate {run}")[2]
 
 
 def test_diagnose_and_export_need_none_either(run, tmp_path):
@@ -103,20 +103,20 @@ def test_what_differs_is_said_and_what_is_cut_is_counted(run, place, call, tmp_p
     assert "trained with" not in err
     status, _, err = call(f"{given} --max-length 5")
     assert status == 0
-    assert "note: --max-length 5, trained with 6" in err
-    assert " of 30 dev texts are longer than 5 tokens, cut" in err
+    assert "note: --max-length 5 is used, but the model was trained with 6" in err
+    assert " of 30 dev texts had to be cut to 5 tokens" in err
     shutil.copytree(place / "d", tmp_path / "d")
     status, _, err = call(f"evaluate {run} --data {tmp_path}/d")
     assert status == 0
-    assert err.splitlines()[0] == f"note: --data {tmp_path}/d, trained with d"
+    assert err.splitlines()[0] == f"note: --data {tmp_path}/d is used, but the model was trained with d"
     write_csv(tmp_path / "new.csv")
     status, _, err = call(f"evaluate {run} --data {tmp_path}/new.csv")
     assert status == 2
     assert "was trained with --text-columns body and --label-column team, say what they are called here" in err
     status, _, err = call(f"evaluate {run} --data {tmp_path}/new.csv --text-columns text --label-column label")
     assert status == 0
-    assert "note: --text-columns text, trained with body" in err
-    assert "note: --label-column label, trained with team" in err
+    assert "note: --text-columns text is used, but the model was trained with body" in err
+    assert "note: --label-column label is used, but the model was trained with team" in err
 
 
 def test_data_that_are_gone_or_have_changed_are_one_line_whose_way_out_works(run, place, tmp_path, call):
@@ -191,7 +191,7 @@ def test_a_student_that_reads_less_than_its_teacher_did_is_noted(run, place, tmp
     words = f"plan {run} {data} --recipe kd --student-layers 1 --max-length"
     status, out, err = call(f"{words} 5")
     assert status == 0
-    assert "--max-length 5, and the teacher was trained with 6" in out + err
+    assert "--max-length 5 is used, but the teacher was trained with 6" in out + err
     status, out, err = call(f"{words} 6")
     assert status == 0
     assert "trained with" not in out + err
@@ -278,7 +278,7 @@ def test_python_and_the_command_line_read_other_data_the_same_way(named_otherwis
         assert ours.metrics == pytest.approx(found["metrics"])
         assert ours.examples == 30
         assert "FINE" in ours.task.labels
-    assert f"--data {file}, trained with" in caplog.text
+    assert f"--data {file} is used, but the model was trained with" in caplog.text
     made = export(run, str(file), named_otherwise / "onnx", max_drop=100)
     assert made.record["max_length"] == 6
     assert set(json.loads((made.folder / "config.json").read_text("utf-8"))["id2label"].values()) >= {"FINE", "GOOD"}

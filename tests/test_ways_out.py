@@ -184,7 +184,7 @@ WAYS = {
     ),
     "one output": Way(
         f"distill one --task classification --data scores.csv --student-layers 2 {RUN}",
-        r"its head gives scores, and the task has one class a text; use --task regression, or fine-tune it on this "
+        r"its head gives scores, and the task has one class per text; use --task regression, or fine-tune it on this "
         r"task first: layerstill finetune$",
         instead=f"distill one --task regression --data scores.csv --student-layers 2 {RUN}",
     ),
@@ -200,7 +200,7 @@ WAYS = {
     ),
     "classes with one example": Way(
         f"finetune teacher --task classification --data intents.csv {RUN}",
-        "if there are so many classes, give --dev",
+        "if there really are so many classes, give --dev",
         add="--dev more.csv",
     ),
     "several targets": Way(

@@ -68,7 +68,7 @@ def test_weights_that_are_none_are_refused(task: Task, weights, said) -> None:
 
 def test_other_kinds_of_tasks_have_no_class_weights() -> None:
     scores = Task.from_data([(f"text {i}", i / 9) for i in range(40)], "regression")
-    with pytest.raises(UserError, match="class weights: they are for one class a text"):
+    with pytest.raises(UserError, match="class weights: they are for one class per text"):
         with_class_weights(scores, "balanced")
 
 

@@ -12,6 +12,8 @@ import pytest
 from layerstill.data.files import read_table, read_unquoted
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
+from layerstill.heads import Classes
+from tests.tiny import save_tiny
 
 ROWS = [(f"mail {i}, it says", ("spam", "ham", "eggs")[i % 3]) for i in range(12)]
 HEADER = ("text", "label")
@@ -140,7 +142,9 @@ def test_the_separator_is_what_is_in_the_file(name, separator, told, tmp_path):
     rows = plain() if separator == "," else ROWS
     path = put(tmp_path, name, lined(separator, rows))
     assert rows_of(path) == rows
-    assert [f"separated by {told} and were read so" in note for note in read_table(path).notices] == [True] * bool(told)
+    assert [f"separated by {told} and were read that way" in note for note in read_table(path).notices] == [
+        True
+    ] * bool(told)
 
 
 def test_two_separators_are_named_with_both_readings(tmp_path):
@@ -322,3 +326,24 @@ def test_a_name_of_the_hub_says_how_to_save_it(tmp_path, monkeypatch):
         Task.from_files("classification", "stanfordnlp/imdb")
     with pytest.raises(UserError, match=r"no such file or folder$"):
         Task.from_files("classification", "mails.csv")
+
+
+def test_usual_columns_are_found_in_any_letter_case_and_a_note_says_so(tmp_path):
+    rows = "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20))
+    (tmp_path / "c.csv").write_text(f"Text,LABEL\n{rows}", "utf-8")
+    task = Task.from_files(Classes(), tmp_path / "c.csv")
+    assert task.labels == ("a", "b")
+    assert (task.source.text_columns, task.source.label_column) == (["Text"], "LABEL")
+    assert any("columns are found in any letter case: Text, LABEL" in notice for notice in task.notices)
+    (tmp_path / "both.csv").write_text(f"Text,text,label\n{rows.replace('text', 'x,text')}", "utf-8")
+    assert Task.from_files(Classes(), tmp_path / "both.csv").source.text_columns == ["text"]
+    (tmp_path / "two.csv").write_text(f"Text,TEXT,label\n{rows.replace('text', 'x,text')}", "utf-8")
+    with pytest.raises(UserError, match="which columns are text"):
+        Task.from_files(Classes(), tmp_path / "two.csv")
+
+
+def test_a_file_without_names_is_called_so_by_predict_too(call, tmp_path):
+    (tmp_path / "n.csv").write_text("good film plot,good\na bad film,bad\nthe good actor,good\n", "utf-8")
+    status, _, err = call(f"predict {save_tiny(tmp_path / 'm')} --data {tmp_path}/n.csv")
+    assert status == 2
+    assert "line 1 looks like data: put a line with the names of the columns before it, such as text,label" in err

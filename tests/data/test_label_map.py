@@ -5,12 +5,14 @@ import subprocess
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
-from layerstill import Task, UserError
+from layerstill import Task, UserError, predict
 from layerstill.data.checks import chance_notices
 from layerstill.data.label_agreement import agree_on_labels
 from layerstill.data.label_map import read_label_map, with_label_map
+from tests.tiny import WORDS, save_tiny
 
 ROWS = [(f"text {i}", ("bad", "good")[i % 2]) for i in range(40)]
 
@@ -168,3 +170,26 @@ def test_the_column_of_one_of_a_teachers_labels_is_told_from_another_task() -> N
     teacher = BertConfig(id2label=names, label2id={name: i for i, name in names.items()})
     with pytest.raises(UserError, match="it is --task multilabel --label-column awful,bad,good"):
         agree_on_labels(marks, teacher, "teacher x", subset=True)
+
+
+def test_evaluate_says_that_labels_have_changed_places(call, tmp_path) -> None:
+    model = save_tiny(tmp_path / "m", names=("bad", "good"))
+    texts = [f"{one} {two}" for one in WORDS[:6] for two in WORDS]
+    sure = np.median([one.probability for one in predict(model, texts)])  # of one answer: a random model has no other
+    weights = load_file(model / "model.safetensors")
+    weights["classifier.bias"][0] -= float(np.log(sure / (1 - sure)))
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    said = [one.label for one in predict(model, texts)]
+    assert set(said) == {"bad", "good"}
+    for name, labels in (("right", said), ("wrong", [{"bad": "good", "good": "bad"}[label] for label in said])):
+        rows = "".join(f"{text},{label}\n" for text, label in zip(texts, labels, strict=True))
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}", "utf-8")
+    told = "note: labels have changed places: the model scores accuracy 0.0000 on dev, and 1.0000 if it is taken to "
+    status, _, err = call(f"evaluate {model} --task classification --data {tmp_path}/wrong.csv")
+    assert status == 0
+    assert told in err
+    option = err.split("If that is what it means: ")[1].split("\n")[0]
+    status, out, err = call(f"evaluate {model} --task classification --data {tmp_path}/wrong.csv {option}")
+    assert "accuracy 1.0000" in out
+    assert "changed places" not in err
+    assert "changed places" not in call(f"evaluate {model} --task classification --data {tmp_path}/right.csv")[2]

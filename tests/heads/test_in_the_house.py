@@ -57,7 +57,7 @@ def test_words_are_cut_into_pieces_and_the_first_one_has_the_tag():
     assert encoded.lost_words == 0
     cut = encode(task.splits["train"], tiny_tokenizer(), 4, task.head)
     assert (cut.truncated, cut.lost_words) == (4, 1 + 2), "two words fit between the marks"
-    assert "3 words with their labels are lost" in cut.notices("train", 4)[0]
+    assert "which lost 3 words with their labels" in cut.notices("train", 4)[0]
 
 
 def test_texts_without_tags_are_words_between_white_space():

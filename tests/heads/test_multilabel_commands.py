@@ -235,7 +235,7 @@ def test_few_samples_work_and_regimes_of_classes_are_refused_in_one_sentence(pla
                    "--few-samples 8 --regime stratified=true"):  # fmt: skip
         status, _, err = call(f"distill {place}/teacher {words(place)} {SHORT} {regime} --output {tmp_path}/x")
         assert status == 2
-        assert "it is about classes, and task multilabel has any number of labels a text" in err
+        assert "it is about classes, and task multilabel has any number of labels per text" in err
 
 
 def test_out_of_domain_sets_are_refused_in_one_sentence(place, call, tmp_path):
@@ -243,7 +243,7 @@ def test_out_of_domain_sets_are_refused_in_one_sentence(place, call, tmp_path):
         f"distill {place}/teacher {words(place)} {SHORT} --ood {place}/bars/test.csv --output {tmp_path}/x"
     )
     assert status == 2
-    assert "task multilabel has any number of labels a text" in err
+    assert "task multilabel has any number of labels per text" in err
 
 
 def test_a_teacher_from_outside_agrees_by_names_whatever_their_order(place, call, tmp_path):

@@ -197,7 +197,7 @@ def test_other_targets_and_sets_of_one_score_are_refused_with_a_way_out(home, st
     run = f"distill {home}/base {words(home)} --recipe kd --student-layers 2 {SHORT} --output {tmp_path}/out"
     status, _, err = call(run)
     assert status == 2
-    assert "knows the labels x, y, z, the data have mood, length, plots" in err
+    assert "knows the labels x, y, z, and the data have mood, length, plots" in err
     status, _, err = call(f"{run} --label-map mood=x,length=y,plots=z")
     assert status == 0, err
     status, _, err = call(f"evaluate {student} --ood far={home}/data/dev.csv")

@@ -62,8 +62,8 @@ def test_the_first_sentence_says_what_was_kept_at_what_speed_and_size():
         "It keeps 93.3 % of the teacher's accuracy (0.7000 of 0.7500 on 120 examples), is about 2.0 times as fast, by the "
         "operations of its layers, and has 17.4 of 22.7 million parameters and 3 of 6 layers."
     )
-    assert (
-        "Nothing can be kept of the teacher's accuracy (0.7000 of 0.0000" in verdict(replace(TICKETS, teacher=0.0))[0]
+    assert verdict(replace(TICKETS, teacher=0.0))[0].startswith(
+        "Nothing can be kept of the teacher's accuracy (0.7000 of 0.0000 on 120 examples). It is about 2.0 times as fast"
     )
 
 

@@ -302,7 +302,7 @@ def test_labels_in_another_order_are_mended_and_other_labels_refused(teacher, tm
     assert "label order of teacher" in caplog.text
     assert AutoModelForSequenceClassification.from_pretrained(result.folder).config.id2label[0] == "bad"
     different = Task.from_files("classification", tmp_path / "different")
-    with pytest.raises(UserError, match="knows the labels bad, fine, good, the data have maybe, no, yes"):
+    with pytest.raises(UserError, match="knows the labels bad, fine, good, and the data have maybe, no, yes"):
         distill(teacher, different, short("kd"), 2, tmp_path / "t", QUIET)
     assert not (tmp_path / "t").exists()
 

@@ -119,6 +119,12 @@ def test_a_plan_with_probabilities_has_no_teacher_to_compare_with():
     assert line.startswith("student: 2 ms for one text of these lengths on the CPU; 12.0 MB in 32 bits")
 
 
+def test_the_parts_of_a_run_have_names_that_say_what_they_are():
+    seconds = {"start": 5.0, "training": 30.0, "trials": 60.0, "asking": 20.0, "total": 115.0}
+    (line,) = measured_lines(Plan(0, 3_000_000, 2, None, [], 10.0, seconds=seconds))
+    assert "(start 5 s, training 30 s, trying learning rates 60 s, asking the teachers 20 s)" in line
+
+
 @pytest.mark.slow
 def test_the_time_that_is_said_is_the_time_that_it_takes(place, call):
     """Generously, because other processes may come and go between the two."""

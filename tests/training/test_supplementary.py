@@ -288,7 +288,7 @@ def test_too_long_texts_and_those_of_the_dev_set_are_counted(place, task, call, 
     line = words(place, tmp_path / "s", f"--supplementary {tmp_path}/long.txt").replace("--json", "")
     status, _, err = call(line)
     assert status == 0, err
-    assert "1 of 2 supplementary texts are longer than 32 tokens, cut" in err
+    assert "1 of 2 supplementary texts had to be cut to 32 tokens" in err
     for verb in ("distill", "plan"):
         _, _, err = call(
             words(place, tmp_path / verb, f"--supplementary {tmp_path}/long.txt", verb).replace("--json", "")

@@ -217,3 +217,14 @@ def test_texts_of_every_stage_are_asked_about(place, task):
     said = MoreTeachers((str(place / "turned"),)).ask(str(place / "first"), task, [split], 32, place / "kept2")
     assert said.of(split).shape == (1, 3)
     assert said.of(task.splits["dev"]).shape == (9, 3)
+
+
+def test_a_plan_names_the_teachers_that_answer_before_training(place, call):
+    words = f"--task classification --data {place}/data --student-layers 2 --recipe kd --max-length 16"
+    status, out, _ = call(f"plan {place}/first --more-teachers {place}/turned {words}")
+    assert status == 0
+    said = " ".join(out.split())
+    assert said.startswith("2 teachers, which answer every text once before training; student")
+    assert "2 layers from teacher layers [" in said
+    assert "no teacher runs in training" in said
+    assert "without a teacher" not in said

@@ -254,7 +254,7 @@ def agree(
     if supplementary is not None:
         notices += [*supplementary.notices, *supplementary_notices(task, supplementary.texts)]
     notices += [*data_notices(task, counts), *special_token_notices(teacher, config, tokenizer)]
-    notices += Remembered.of(teacher).other_length(options.max_length, "and the teacher was ")
+    notices += Remembered.of(teacher).other_length(options.max_length, "the teacher")
     notices += [*other_regime(task, Path(teacher)), *(notice for ood_set in fitted for notice in ood_set.notices)]
     return Agreement(
         teacher=teacher,

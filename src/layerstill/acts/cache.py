@@ -23,6 +23,7 @@ from layerstill.families import recorder_of
 from layerstill.knowledge.capture import Captured, CapturePlan
 from layerstill.progress import our_bars_only, showing
 from layerstill.recipe import Recipe
+from layerstill.sizes import size_in_words
 from layerstill.students.build import student_config
 from layerstill.training.arguments import Options, arithmetic_of, dtype_of
 from layerstill.training.cache_choice import cache_key, choose_cache
@@ -49,7 +50,7 @@ class Filled:
 
     def __str__(self) -> str:
         what = f"{self.contents} of {self.examples} examples ({self.new} new)"
-        return f"stage {self.stage}: {what}, {self.megabytes:.1f} MB in {self.folder}"
+        return f"stage {self.stage}: {what}, {size_in_words(self.megabytes / 1e3)} in {self.folder}"
 
     def to_data(self) -> dict[str, Any]:
         """Plain data."""

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from layerstill.acts.given import task_for
 from layerstill.acts.inputs import Model, has_no_splits, model_at
 from layerstill.acts.remembered import Remembered
+from layerstill.data.checks import swapped_notices
 from layerstill.data.encode import encode
 from layerstill.data.label_agreement import agree_on_labels, fit_all
 from layerstill.data.ood import OodSet
@@ -128,6 +129,7 @@ def evaluate(
         note(encoded.notices(split, max_length))
         logits = predict_encoded(loaded, own, encoded, task.head)
         metrics = task.score(logits, task.gold(split))
+        note(swapped_notices(task, split, metrics, logits))
         far = score_ood(loaded, own, task, fitted, max_length, logits, task.gold(split))
         speed = None
         if latency:

@@ -123,20 +123,24 @@ class Given:
         """What was said and is not the run's."""
         found, source, path = [], run.source, self._path
         if self.kind is not None and run.kind is not None and self.kind != run.kind:
-            found.append(f"--task {self.kind}, trained with {run.kind}")
+            found.append(_used("task", self.kind, run.kind))
         if source is None:
             return found
         for option, here, there in (("data", path, source.data), ("dev", self.dev, source.dev)):
             if here is not None and there is not None and not there.is_at(here):
-                found.append(f"--{option} {here}, trained with {there.given}")
+                found.append(_used(option, here, there.given))
         own = path is not None and source.data is not None and source.data.is_at(path)
         if own and path is not None and path.is_file() and self.whole and self.dev is None:
             found.append(f"--data {path} is scored whole, including the training examples; leave it out to score dev")
         if self.text_columns and source.text_columns and list(self.text_columns) != source.text_columns:
-            found.append(f"--text-columns {','.join(self.text_columns)}, trained with {','.join(source.text_columns)}")
+            found.append(_used("text-columns", ",".join(self.text_columns), ",".join(source.text_columns)))
         if self.label_column is not None and self.label_column != source.label_column:
-            found.append(f"--label-column {self.label_column}, trained with {source.label_column}")
+            found.append(_used("label-column", self.label_column, source.label_column))
         return found
+
+
+def _used(option: str, here: object, there: object) -> str:
+    return f"--{option} {here} is used, but the model was trained with {there}"
 
 
 def task_for(run: Remembered, place: str, data: Any, labels: Any = None, whole: bool = False) -> Task:

@@ -111,7 +111,8 @@ def plan(
         cache=options.cache,
         ready=probabilities is not None or _answered(agreed),
     )
-    made = replace(made, source=start.name or "teacher", left_out=agreed.left_out)
+    teachers = 1 + len(agreed.more_teachers.names) if agreed.more_teachers and _answered(agreed) else 0
+    made = replace(made, source=start.name or "teacher", left_out=agreed.left_out, teachers=teachers)
     if start.fresh:
         made = replace(made, initialisation=None)
     note([*agreed.notices, *(agreed.extra.notices if agreed.extra else ())])

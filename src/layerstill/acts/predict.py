@@ -228,7 +228,7 @@ def _columns(
     else:
         found = _guessed(table, trained, predictor)
     if trained and found != trained and named:
-        notices.append(f"{OPTION} {','.join(found)}, trained with {','.join(trained)}")
+        notices.append(f"{OPTION} {','.join(found)} is used, but the model was trained with {','.join(trained)}")
     if predictor.texts not in (None, len(found)):
         wanted = "one text" if predictor.texts == 1 else "pairs of texts"
         with_ = f", trained with {','.join(trained)}" if trained else ""

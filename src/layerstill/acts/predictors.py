@@ -65,8 +65,8 @@ class Predictor:
         """Notices after the last text."""
         if not self.cut:
             return []
-        words = f"; {self.lost} words have no tag" if self.lost else ""
-        return [f"{self.cut} texts are longer than {self.max_length} tokens, cut{words}"]
+        words = f", so that {self.lost} words have no tag" if self.lost else ""
+        return [f"{self.cut} {'text' if self.cut == 1 else 'texts'} had to be cut to {self.max_length} tokens{words}"]
 
 
 class _InTorch(Predictor):

@@ -55,7 +55,7 @@ def refuse_unready(repo: str, public: bool = False) -> None:
         raise UserError(f"{OPTION} {repo}: HF_HUB_OFFLINE is set, so the hub is not asked; unset it, or leave this out")
     if get_token() is None:
         raise UserError(f"{OPTION} {repo}: no token of the hub is known here; run `hf auth login`, or set HF_TOKEN")
-    with _explained(repo, "nothing was begun"):
+    with _explained(repo, "nothing was uploaded"):
         HfApi().whoami()
         try:
             info = HfApi().model_info(repo)
@@ -63,8 +63,7 @@ def refuse_unready(repo: str, public: bool = False) -> None:
             return
         if not info.private and not public:
             raise UserError(
-                f"{OPTION} {repo}: everybody sees this repository; add --public if they may see this model, or name "
-                "another"
+                f"{OPTION} {repo}: this repository is public; add --public if they may see this model, or name another"
             )
         _files_of(HfApi(), repo, info)
 
@@ -75,7 +74,7 @@ def _files_of(api: HfApi, repo: str, info: ModelInfo) -> set[str]:
     if there and not holds_ours(api, repo, there):
         raise UserError(
             f"{OPTION} {repo}: the repository holds something else ({min(there)}) and no earlier upload of layerstill; "
-            "name another, which is made"
+            "name another, which is then created"
         )
     return there
 

@@ -84,10 +84,10 @@ class Remembered:
             return usable_length(self.max_length or usual, tokenizer, config), []
         return usable_length(asked, tokenizer, config), self.other_length(asked)
 
-    def other_length(self, asked: int, whose: str = "") -> list[str]:
-        """A notice if a length is not that of the run that made the model, `whose` it is before "trained with"."""
+    def other_length(self, asked: int, who: str = "the model") -> list[str]:
+        """A notice if a length is not that of the run that made the model, `who` the model is."""
         there = self.max_length
-        return [] if there in (None, asked) else [f"--max-length {asked}, {whose}trained with {there}"]
+        return [] if there in (None, asked) else [f"--max-length {asked} is used, but {who} was trained with {there}"]
 
     def task(self) -> Task:
         """What the run was trained on, its regime and its dev split included.

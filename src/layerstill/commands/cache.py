@@ -40,7 +40,7 @@ def cache(
 ) -> None:
     """Compute a teacher's outputs once, ahead of the runs that share them with `distill --cache DIR`.
 
-    Takes the arguments of `distill`, and what they say of the data decides what is cached. If it is
+    Takes the arguments of `distill`; the data and the recipe that they name decide what is cached. If it is
     interrupted, the same command resumes, and what is there is not computed again. Recipes, seeds and
     subsets of the data share what they have in common: a folder below DIR belongs to one teacher, one set of tensors,
     one vocabulary of the student and one precision.

@@ -30,8 +30,8 @@ def diagnose(
         typer.Option(
             "--ood",
             metavar="NAME=PATH|PATH",
-            help="Measure agreement with the teacher on an out-of-domain set, too, as distill --ood. Repeatable. "
-            "Without it, a study's run takes those of its study.",
+            help="Also measure agreement with the teacher on an out-of-domain set, written as for distill --ood. "
+            "Repeatable. Without it, a study's run takes those of its study.",
             rich_help_panel=DATA,
         ),
     ] = None,

@@ -24,8 +24,8 @@ def evaluate(
     threshold: Annotated[
         Optional[str],
         typer.Option(
-            help="For --task multilabel: a label is given from this probability on, 0.5 without it. `auto` tunes "
-            "it on the texts of train; texts that the model has not seen make the better train.",
+            help="For --task multilabel: a label is given if its probability is at least this (0.5 without it). `auto` "
+            "tunes it on the texts of train, which works best with texts that the model was not trained on.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -50,7 +50,7 @@ def evaluate(
     neutral and contradiction then count as not_entailment. The gap is the score on the split minus the score on the
     set, both in the classes of the set.
 
-    Precision, recall and F1 of each class, label or type of entity stand below, the worst first; --json has all.
+    Precision, recall and F1 of each class, label or type of entity follow, the worst first; --json has all of them.
 
     Example:
         layerstill evaluate student --latency

@@ -27,7 +27,8 @@ class Precision(str, Enum):
 
 TASK_HELP = (
     "A GLUE task (cola sst2 mrpc stsb rte wnli qnli qqp mnli), `tickets` (the demo's data), or for your own files "
-    "`classification`, `regression` (scores), `multilabel` (any number of labels a text) or `tokens` (a tag a word)."
+    "`classification`, `regression` (scores), `multilabel` (any number of labels per text) or `tokens` (a tag "
+    "per word)."
 )
 TEXT_HELP = "Or `text`: running text without labels (--data is a file, folder, hub:NAME or -), before there is a task."
 DATA_HELP = (
@@ -86,7 +87,7 @@ Ood = Annotated[
     typer.Option(
         "--ood",
         metavar="NAME=PATH|PATH",
-        help="Score on an out-of-domain set, too: a known layout (hans, scitail, snli, paws, twitter-url, imdb, yelp, "
+        help="Also score on an out-of-domain set: a known layout (hans, scitail, snli, paws, twitter-url, imdb, yelp, "
         "amazon, advglue, a GLUE task's file; `paws-wiki=...` is of layout paws), or a file of your own. Repeatable.",
         rich_help_panel=DATA,
     ),
@@ -113,8 +114,8 @@ WeightColumn = Annotated[
     Optional[str],
     typer.Option(
         metavar="NAME",
-        help="Column of your own files that says what each training example counts in the loss on labels: numbers of 0 "
-        "or more, of which only the proportions matter.",
+        help="Column of your own files with the weight of each training example in the loss on labels: numbers of 0 "
+        "or more. Only their proportions matter.",
         rich_help_panel=DATA,
     ),
 ]
@@ -167,7 +168,7 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print the result as JSON on standard output, and nothing else.", rich_help_panel=RUN),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.", rich_help_panel=RUN)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print neither progress nor notes.", rich_help_panel=RUN)]
 
 FineTuned = Annotated[str, typer.Argument(help="A fine-tuned model: a folder or a hub id.")]
 

@@ -43,7 +43,8 @@ def predict(
     threshold: Annotated[
         Optional[float],
         typer.Option(
-            help="For several labels: a label is given from this probability on. Without it, the model's own or 0.5.",
+            help="For several labels: a label is given if its probability is at least this. Without it, the "
+            "model's own or 0.5.",
             rich_help_panel=ANSWERS,
         ),
     ] = None,

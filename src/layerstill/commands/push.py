@@ -20,8 +20,8 @@ class PushOptions:
         Optional[str],
         typer.Option(
             metavar="USER/NAME",
-            help="Upload the finished model with its card to this repository of the Hugging Face hub, which is made "
-            "private unless --public. Needs a token (`hf auth login`).",
+            help="Upload the finished model with its card to this repository of the Hugging Face hub, which is "
+            "created private unless --public is given. Needs a token (`hf auth login`).",
             rich_help_panel=RUN,
         ),
     ] = None

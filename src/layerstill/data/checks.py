@@ -33,7 +33,9 @@ def data_counts(task: Task) -> dict[str, int]:
 def data_notices(task: Task, counts: dict[str, int]) -> list[str]:
     """`data_counts` in words."""
     train = task.splits["train"]
-    words = {f"{s} in train": f"{s} texts are in train too, so the {s} score flatters" for s in task.splits}
+    words = {
+        f"{s} in train": f"{s} texts are in train too, so the {s} score looks better than it is" for s in task.splits
+    }
     words |= {f"{s} empty": f"{s} texts are empty" for s in task.splits}
     words["train contradicting"] = "train texts appear with another label or score too, so one of the two is wrong"
     notices = []
@@ -70,7 +72,7 @@ def chance_notices(task: Task, metrics: dict[str, float], logits: Any) -> list[s
                 f"its {name} is {value:.4f}, that of {chance.how}"
             ]
         return []
-    if swapped := _swapped(task, logits, chance.limit):
+    if swapped := _swapped(task, logits, chance.limit, "dev", "the teacher"):
         return [swapped]
     found = f"its {name} on dev, {value:.4f}, is not clearly above {chance.how} ({len(task.splits['dev'])} examples)"
     if task.head.rule:  # where a threshold decides, a good model can look like a bad one
@@ -84,9 +86,20 @@ def chance_notices(task: Task, metrics: dict[str, float], logits: Any) -> list[s
     ]
 
 
+def swapped_notices(task: Task, split: str, metrics: dict[str, float], logits: Any) -> list[str]:
+    """A warning for a model that scores as if it guessed on a split, and well if its classes get other names."""
+    if not _can_be_swapped(task):
+        return []
+    chance = guessing(task, split)
+    if not chance.matches(metrics[task.metrics[0]]):
+        return []
+    swapped = _swapped(task, logits, chance.limit, split, "the model")
+    return [swapped] if swapped else []
+
+
 @dataclass(frozen=True)
 class Guessing:
-    """What the best answer without looking at the texts scores on dev in the task's first metric."""
+    """What the best answer without looking at the texts scores on a split in the task's first metric."""
 
     score: float
     limit: float
@@ -99,27 +112,31 @@ class Guessing:
         return value <= (self.limit if self.limit < 1 else self.score)
 
 
-def guessing(task: Task) -> Guessing:
+def guessing(task: Task, split: str = "dev") -> Guessing:
     """What a model of this task must beat."""
-    name, examples = task.metrics[0], len(task.splits["dev"])
+    name, examples = task.metrics[0], len(task.splits[split])
     if name in {"accuracy", "accuracy_tokens"}:
-        gold = np.concatenate([np.ravel(one) for one in task.gold("dev")])
+        gold = np.concatenate([np.ravel(one) for one in task.gold(split)])
         counts = np.bincount(gold[gold >= 0], minlength=len(task.labels))
         share, examples = counts.max() / counts.sum(), counts.sum()
         how = f"always saying {task.labels[int(counts.argmax())]!r}, {share:.4f}"
     elif name == "f1_micro":
-        share = best_constant(task.gold("dev"))
+        share = best_constant(task.gold(split))
         how = f"giving every text the same labels, {share:.4f}"
     else:
         return Guessing(0.0, 2 / math.sqrt(examples), "guessing, 0")
     return Guessing(float(share), float(share + 2 * np.sqrt(share * (1 - share) / examples)), how)
 
 
-def _swapped(task: Task, logits: Any, limit: float) -> str:
+def _can_be_swapped(task: Task) -> bool:
+    return task.head.single and not task.head.per_token and bool(task.labels)
+
+
+def _swapped(task: Task, logits: Any, limit: float, split: str, who: str) -> str:
     """What to do about a model that is right but for the names of its classes; empty if there is none such to see."""
-    if not task.head.single or task.head.per_token or not task.labels:
+    if not _can_be_swapped(task):
         return ""
-    decided, gold = task.head.decide(logits), task.gold("dev")
+    decided, gold = task.head.decide(logits), task.gold(split)
     known = gold >= 0
     table = np.zeros((len(task.labels), len(task.labels)), dtype=int)
     np.add.at(table, (gold[known], decided[known]), 1)
@@ -134,7 +151,7 @@ def _swapped(task: Task, logits: Any, limit: float) -> str:
     option = as_option(names_in_data(task), named)
     way = f"If that is what it means: {option}" if option else "If that is what it means, give the data these names"
     return (
-        f"labels have changed places: the teacher scores {task.metrics[0]} {now:.4f} on dev, and {right:.4f} if "
+        f"labels have changed places: {who} scores {task.metrics[0]} {now:.4f} on {split}, and {right:.4f} if "
         f"it is taken to call {said}. {way}"
     )
 

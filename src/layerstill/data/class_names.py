@@ -35,7 +35,7 @@ def way_out(value: Any, column: str) -> str:
     if _is_infinite(value):
         return "it is read as an infinite number; if it is a name, write another one, such as 'infinite'"
     return (
-        "use strings or whole numbers, --task multilabel for any number of labels a text, or --task regression "
+        "use strings or whole numbers, --task multilabel for any number of labels per text, or --task regression "
         "for scores"
     )
 

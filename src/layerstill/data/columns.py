@@ -7,6 +7,7 @@ from layerstill.errors import UserError
 
 USUAL = (("text",), ("sentence1", "sentence2"), ("sentence",))
 """Text columns that are found without being named."""
+USUAL_LABEL = "label"
 
 
 def guess_texts(table: Table, label_column: str, option: str = "--text-columns") -> tuple[str, ...]:
@@ -14,11 +15,21 @@ def guess_texts(table: Table, label_column: str, option: str = "--text-columns")
     for columns in USUAL:
         if all(c in table.columns for c in columns):
             return columns
+    for columns in USUAL:
+        found = tuple(in_any_case(table, c) for c in columns)
+        if all(c in table.columns for c in found):
+            return found
     others = [c for c in table.columns if c != label_column]
     raise UserError(
         f"{table.path}: which columns are text? Say {option} NAME[,NAME]; columns: {', '.join(others)}"
         f"{table.missing_header()}"
     )
+
+
+def in_any_case(table: Table, name: str) -> str:
+    """What a file calls the column `name`, if it has one that differs in upper and lower case only; else `name`."""
+    alike = [column for column in table.columns if column.casefold() == name]
+    return alike[0] if name not in table.columns and len(alike) == 1 else name
 
 
 def texts_of(table: Table, columns: tuple[str, ...], option: str) -> list[tuple[str, ...]]:

@@ -119,7 +119,11 @@ def _told(path: Path, mark: str, own: str, fit: dict[str, Reading]) -> list[str]
             f"{path}: split at {SEPARATORS[mark]} into {len(fit[mark].names)} columns; {' and '.join(others)}; "
             "if that is right, take the other separators out of line 1 to silence this"
         ]
-    return [f"{path}: its fields are separated by {SEPARATORS[mark]} and were read so"] if own not in {"", mark} else []
+    return (
+        [f"{path}: its fields are separated by {SEPARATORS[mark]} and were read that way"]
+        if own not in {"", mark}
+        else []
+    )
 
 
 def _single(path: Path, first: str, own: str, readings: dict[str, Reading]) -> Reading:

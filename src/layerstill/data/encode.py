@@ -50,8 +50,8 @@ class Encoded:
         with_labels = " with their labels" * ("labels" in self.dataset.column_names)
         if self.truncated:
             notices.append(
-                f"{self.truncated} of {len(self.dataset)} {name} texts are longer than {max_length} tokens, cut"
-                + (f"; {self.lost_words} words{with_labels} are lost" if self.lost_words else "")
+                f"{self.truncated} of {len(self.dataset)} {name} texts had to be cut to {max_length} tokens"
+                + (f", which lost {self.lost_words} words{with_labels}" if self.lost_words else "")
             )
         if self.bare_words:
             notices.append(

@@ -30,7 +30,9 @@ def find_files(
     for split, stems in STEMS.items():
         found = [file for stem in stems for file in there if stem_of(file) == stem]
         if len(found) > 1:
-            raise UserError(f"{option} {path}: several files for split {split}: {', '.join(f.name for f in found)}")
+            raise UserError(
+                f"{option} {path}: several files for split {split}: {', '.join(f.name for f in found)}; keep one"
+            )
         if found:
             files[split] = found[0]
     if dev is not None:

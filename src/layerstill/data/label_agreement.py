@@ -67,7 +67,7 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
         return task.with_label_order(theirs), notices
     if len(theirs) != len(task.labels):
         raise UserError(
-            f"{who} knows {len(theirs)} labels ({_some(theirs)}), the data have {len(task.labels)} "
+            f"{who} knows {len(theirs)} labels ({_some(theirs)}), and the data have {len(task.labels)} "
             f"({_some(task.labels)}); {_one_of_several(task, theirs) or _way_out(task.labels, theirs)}"
         )
     if all(name == f"LABEL_{i}" for i, name in enumerate(theirs)):
@@ -80,7 +80,8 @@ def agree_on_labels(task: Task, config: PretrainedConfig, who: str, subset: bool
         notices.append(f"label order of {who} differs from the data's; using {', '.join(theirs)}")
         return task.with_label_order(theirs), notices
     raise UserError(
-        f"{who} knows the labels {_some(theirs)}, the data have {_some(task.labels)}; {_way_out(task.labels, theirs)}"
+        f"{who} knows the labels {_some(theirs)}, and the data have {_some(task.labels)}; "
+        f"{_way_out(task.labels, theirs)}"
     )
 
 

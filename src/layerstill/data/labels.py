@@ -118,8 +118,8 @@ def _label_names(table: Table, labels: dict[str, list], column: str) -> tuple[tu
     if len(ordered) > max(20, len(written) // 2) and not _return(labels, names):
         raise UserError(
             f"{table.path}: column {column!r} holds {len(ordered)} different labels in {len(written)} rows; "
-            "if it is the text column, set --text-columns and --label-column; if there are so many classes, give "
-            "--dev, a file with other examples of them"
+            "if it is the text column, set --text-columns and --label-column; if there really are so many classes, "
+            "give --dev, a file with other examples of them"
         )
     folded = [name.casefold() for name in ordered]
     alike = [name for name in ordered if folded.count(name.casefold()) > 1]

@@ -1,6 +1,7 @@
 """Texts without labels, a part of the rows at a time, so that a file may be larger than memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
@@ -159,7 +160,8 @@ class Parts:
         for start in range(0, len(table.lines), ROWS):
             here = slice(start, start + ROWS)
             columns = {name: values[here] for name, values in table.columns.items()}
-            yield Table(table.path, columns, table.lines[here], () if start else (*notices, *table.notices))
+            told = () if start else (*notices, *table.notices)
+            yield replace(table, columns=columns, lines=table.lines[here], notices=told, blank=[])
 
 
 def _is_large(path: Path) -> bool:

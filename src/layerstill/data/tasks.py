@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from layerstill.data import conll
-from layerstill.data.columns import guess_texts, scores_of, texts_of
+from layerstill.data.columns import USUAL_LABEL, guess_texts, in_any_case, scores_of, texts_of
 from layerstill.data.files import Table, read_table, read_unquoted, refuse_copies
 from layerstill.data.folders import find_files
 from layerstill.data.labels import READERS, Written
@@ -359,12 +359,12 @@ def _own_files(head: Head, path: Path, dev: Path | None, columns: Columns) -> Ta
 def _from_tables(head: Head, tables: dict[str, Table], columns: Columns, hold_out: bool = True) -> Task:
     if head.word not in READERS:
         raise UserError(f"--task {head.word}: own files are read for {', '.join(READERS)}; make the Task in Python")
-    columns = replace(columns, texts=columns.texts or guess_texts(tables["train"], columns.label))
+    columns, found = _found(tables["train"], columns)
     texts = {s: texts_of(t, columns.texts, "--text-columns") for s, t in tables.items()}
     if columns.label in columns.texts:
         raise UserError(f"column {columns.label!r} is both text and label; set --text-columns and --label-column")
     labels = READERS[head.word](Written(tables, texts, columns.texts, columns.label))
-    notices = [*(notice for table in tables.values() for notice in table.notices), *labels.notices]
+    notices = [*(notice for table in tables.values() for notice in table.notices), *found, *labels.notices]
     splits = {s: Split(texts[s], labels.splits[s]) for s in tables}
     weights = weights_of(tables["train"], columns.weight, (*columns.texts, *columns.label.split(",")))
     splits["train"] = replace(splits["train"], weights=weights)
@@ -377,6 +377,16 @@ def _from_tables(head: Head, tables: dict[str, Table], columns: Columns, hold_ou
         notices.append(notice)
     source = columns.source(head)
     return Task(head.word, head, splits, labels.names, head.metrics, notices=tuple(notices), source=source)
+
+
+def _found(table: Table, columns: Columns) -> tuple[Columns, list[str]]:
+    """The columns as the file calls them, and a notice about usual names in other letters, such as `Text`."""
+    label = in_any_case(table, USUAL_LABEL) if columns.label == USUAL_LABEL else columns.label
+    texts = columns.texts or guess_texts(table, label)
+    guessed = [*(() if columns.texts else texts), label]
+    others = [name for name in guessed if name != name.casefold() and name != columns.label]
+    told = f"{table.path}: columns are found in any letter case: {', '.join(others)}"
+    return replace(columns, texts=texts, label=label), [told] if others else []
 
 
 def _tagged(head: Head, tables: dict[str, Table], columns: Columns) -> Task:

@@ -20,7 +20,7 @@ class Classes(Head):
     """Softmax over classes; cross-entropy, per example."""
 
     word: ClassVar[str] = "classification"
-    gives: ClassVar[str] = "one class a text"
+    gives: ClassVar[str] = "one class per text"
     probable: ClassVar[bool] = True
     some: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "single_label_classification"

@@ -44,7 +44,7 @@ class Head(Spec):
     word: ClassVar[str]
     """Its name in `--task`, in records and in messages."""
     gives: ClassVar[str]
-    """What an example has, in messages: `one class a text`."""
+    """What an example has, in messages: `one class per text`."""
     architecture: ClassVar[str] = "ForSequenceClassification"
     """How the names of its models in `config.json` end."""
     problem_type: ClassVar[str | None] = None
@@ -143,7 +143,7 @@ class Head(Spec):
 
     def weighted(self, weights: Sequence[float]) -> "Head":
         """The same head with a weight in the loss for each class; UserError where an example has no class."""
-        raise UserError(f"class weights: they are for one class a text, and task {self.word} has {self.gives}")
+        raise UserError(f"class weights: they are for one class per text, and task {self.word} has {self.gives}")
 
     def as_scored(self) -> "Head":
         """The same head without what only losses know."""

@@ -31,7 +31,7 @@ class MultiLabel(Head):
     """
 
     word: ClassVar[str] = "multilabel"
-    gives: ClassVar[str] = "any number of labels a text"
+    gives: ClassVar[str] = "any number of labels per text"
     probable: ClassVar[bool] = True
     problem_type: ClassVar[str | None] = "multi_label_classification"
     single: ClassVar[bool] = False

@@ -24,7 +24,7 @@ class Tokens(Head):
     """
 
     word: ClassVar[str] = "tokens"
-    gives: ClassVar[str] = "a tag a word"
+    gives: ClassVar[str] = "a tag per word"
     architecture: ClassVar[str] = "ForTokenClassification"
     per_token: ClassVar[bool] = True
     single: ClassVar[bool] = False

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from layerstill.reporting.words import spec_words
+from layerstill.sizes import size_in_words
 from layerstill.training.plan import Plan
 
 
@@ -40,6 +41,10 @@ def _folded(pairs: list[str]) -> str:
     return "\n".join(pairs) or "-"
 
 
+PARTS = {"trials": "trying learning rates", "asking": "asking the teachers"}
+"""What parts of a run's time are called, where their names do not say it."""
+
+
 def duration(seconds: float) -> str:
     """Seconds as a user reads them: `95 s`, `12 min`, `3.5 h`."""
     if seconds < 120:
@@ -59,7 +64,11 @@ def measured_lines(plan: Plan) -> list[str]:
         size = f"{speed.mb:.1f} MB" + (f" of {speed.teacher_mb:.1f}" if speed.teacher_mb is not None else "")
         lines.append(f"{what}; {size} in 32 bits (untrained models, one thread, measured here)")
     if (seconds := plan.seconds) is not None:
-        parts = [f"{name} {duration(value)}" for name, value in seconds.items() if name != "total" and value >= 0.5]
+        parts = [
+            f"{PARTS.get(name, name)} {duration(value)}"
+            for name, value in seconds.items()
+            if name != "total" and value >= 0.5
+        ]
         lines.append(f"run: about {duration(seconds['total'])} from start to end ({', '.join(parts) or 'all of it'})")
     return lines
 
@@ -68,8 +77,10 @@ def print_plan(plan: Plan) -> None:
     """Print the plan: models, then for each stage the pairs and what is captured."""
     console = Console(soft_wrap=False)
     start = f"{plan.source} layers {plan.initialisation}" if plan.initialisation else "random weights"
-    start = start if plan.teacher_parameters else start.replace("teacher layers", "layers")
+    taught = bool(plan.teacher_parameters or plan.teachers)
+    start = start if taught else start.replace("teacher layers", "layers")
     teacher = f"teacher {plan.teacher_parameters:,} parameters" if plan.teacher_parameters else "no teacher"
+    teacher = f"{plan.teachers} teachers, which answer every text once before training" if plan.teachers else teacher
     console.print(
         f"{teacher}; student {plan.student_parameters:,} parameters, "
         f"{plan.student_layers} layers from {start}; about {plan.memory_mb:,.0f} MB of memory while training"
@@ -95,18 +106,18 @@ def print_plan(plan: Plan) -> None:
         if stage.teacher_capture and stage.teacher_depth:
             console.print(f"teacher runs {stage.teacher_depth} of {stage.teacher_layers} layers")
         else:
-            console.print("the teacher does not run")
+            console.print("no teacher runs in training" if plan.teachers else "the teacher does not run")
         console.print(f"captured tensors and maps take up to {stage.capture_mb:,.0f} MB")
         console.print(f"alignments have {stage.aligner_parameters:,} parameters")
         if stage.student_tflop is not None and stage.teacher_tflop is not None:
             costs = f"student {stage.student_tflop:,.2f} TFLOP, teacher {stage.teacher_tflop:,.2f} in every step"
             if stage.teacher_tflop_cached is not None and stage.teacher_tflop_cached < stage.teacher_tflop:
-                costs += f" or {stage.teacher_tflop_cached:,.2f} into a cache of {stage.cache_gb:,.2f} GB"
+                costs += f" or {stage.teacher_tflop_cached:,.2f} into a cache of {size_in_words(stage.cache_gb or 0)}"
             console.print(f"cost: {costs}")
         if stage.seconds is not None and stage.step_seconds is not None:
             how = "with the teacher cache" if stage.cached else "with the teacher live"
             if not stage.teacher_depth:
-                how = "without a teacher"
+                how = "with the answers of all teachers" if plan.teachers else "without a teacher"
             each = (
                 f"{stage.step_seconds:.2g} s a step, {stage.teacher_seconds:.2g} s of it the teacher's, measured here"
             )

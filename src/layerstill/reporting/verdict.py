@@ -79,9 +79,10 @@ def kept_sentence(facts: Facts) -> str:
     scores = f"{facts.student:.4f} of {facts.teacher:.4f} on {facts.examples:,} examples"
     kept = f"of the teacher's {facts.metric} ({scores})"
     kept = f"It keeps {100 * share:.1f} % {kept}" if share is not None else f"Nothing can be kept {kept}"
+    and_it = ", " if share is not None else ". It "
     speed = f"is about {facts.times_as_fast:.1f} times as fast, by the operations of its layers"
     sizes = f"{facts.parameters / 1e6:.1f} of {facts.teacher_parameters / 1e6:.1f} million parameters"
-    return f"{kept}, {speed}, and has {sizes} and {facts.layers} of {facts.teacher_layers} layers."
+    return f"{kept}{and_it}{speed}, and has {sizes} and {facts.layers} of {facts.teacher_layers} layers."
 
 
 def change_sentence(facts: Facts) -> str:

@@ -12,6 +12,7 @@ from layerstill.data.encode import Encoded
 from layerstill.errors import UserError
 from layerstill.families import family_of, has_windows, shape_of
 from layerstill.knowledge.bound_objective import BoundObjective
+from layerstill.sizes import size_in_words
 from layerstill.training import processes
 from layerstill.training.teacher_cache import SHARDS, Arithmetic, Contents, TeacherCache
 
@@ -75,15 +76,15 @@ def choose_cache(
     limit = min(limits, key=lambda name: limits[name])
     if not processes.first_succeeded(missing * each <= limits[limit]):
         log.info(
-            "teacher cache: off, because %s of %d examples take %.3g GB more, and %s leaves %.3g GB",
+            "teacher cache: off, because %s of %d examples take %s more, and %s leaves %s",
             contents,
             missing,
-            missing * each,
+            size_in_words(missing * each),
             limit,
-            max(limits[limit], 0),
+            size_in_words(limits[limit]),
         )
         return None
-    log.info("teacher cache: on, %s of %d examples, %.3g GB", contents, examples, examples * each)
+    log.info("teacher cache: on, %s of %d examples, %s", contents, examples, size_in_words(examples * each))
     return cache
 
 

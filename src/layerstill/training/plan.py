@@ -15,6 +15,7 @@ from layerstill.knowledge.meeting import MAP_ELEMENTS, PART_ELEMENTS
 from layerstill.knowledge.word_logits import PART_ELEMENTS as PART_OF_WORDS
 from layerstill.knowledge.word_logits import WHOLE_ELEMENTS
 from layerstill.recipe import Recipe
+from layerstill.sizes import size_in_words
 from layerstill.students.build import chosen_layers, student_config
 from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.accounting import forward_flops
@@ -113,6 +114,8 @@ class Plan:
     """Why neither was; empty if they were."""
     text: dict[str, Any] | None = None
     """Of running text: documents, blocks and tokens as a run records them, and `estimated_from`: of what, or None."""
+    teachers: int = 0
+    """How many answer every text once before training, so that none runs in it; 0 where that is not so."""
     told: list[str] = field(default_factory=list)
     """About running text, how much there is and how long it is trained on, a line each."""
 
@@ -244,7 +247,12 @@ class _Work:
         widths = shape.width, shape.inner, teacher.num_labels
         size = contents.bytes_per_example(self.teacher_tokens, *widths, self.arithmetic) * self.examples / 1e9
         if size > self.cache.budget_gb:
-            return *used, None, None, f"it takes {size:.3g} GB, and --cache-budget is {self.cache.budget_gb:g}"
+            return (
+                *used,
+                None,
+                None,
+                f"it takes {size_in_words(size)}, and --cache-budget is {self.cache.budget_gb:g} GB",
+            )
         return *used, self.examples * each, size, ""
 
 

@@ -38,9 +38,9 @@ def reach_notices(recipe: Recipe, sizes: Mapping[str, int], max_steps: int | Non
         return []
     steps = sum(steps_of(stage, sizes[stage.data], max_steps) for stage in stages)
     rate = max(stage.learning_rate for stage in stages)
-    longer = "so does a run without --max-steps" if stopped_early(recipe, sizes, max_steps) else "so do more --epochs"
+    way = "a run without --max-steps" if stopped_early(recipe, sizes, max_steps) else "more --epochs"
     return [
         f"a learning rate of {rate:g} over {steps:,} updates moves a weight by {reach:.2g} in total, and "
-        f"students need about {ENOUGH:g} to leave their start behind; --learning-rate auto finds a rate that goes "
-        f"further, and {longer}"
+        f"students need about {ENOUGH:g} to leave their start behind; --learning-rate auto finds a rate that "
+        f"moves them further; {way} would, too"
     ]
