@@ -76,7 +76,7 @@ def test_a_file_comes_back_with_answers_and_the_export_agrees(place, tmp_path, c
     assert call(f"predict {place.model} {words} {tmp_path}/a.jsonl --max-length {LENGTH}")[0] == 0
     status, out, err = call(f"predict {place.model}/onnx {words} {tmp_path}/b.jsonl")
     assert (status, out) == (0, f"{tmp_path}/b.jsonl: {len(rows)} rows\n")
-    assert f"texts had to be cut to {LENGTH} tokens" in err
+    assert f"had to be cut to {LENGTH} tokens" in err
     ours, theirs = (
         [json.loads(line) for line in (tmp_path / f"{n}.jsonl").read_text("utf-8").splitlines()] for n in "ab"
     )
