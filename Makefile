@@ -14,7 +14,7 @@ demo: .venv/ready
 	$(BIN)/layerstill demo --output runs/demo
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile tests
 
 # The tests on the oldest versions that pyproject.toml allows and on the newest that the index offers (docs/reliability.md
 # says which those were). A folder or file of them: make test-versions TESTS=tests/knowledge
