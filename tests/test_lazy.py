@@ -39,7 +39,6 @@ def test_every_public_name_is_there_and_comes_from_where_the_type_checker_reads_
 def test_the_function_export_is_not_hidden_by_the_folder_of_that_name():
     for first in (
         "import layerstill.export.package",
-        "from layerstill import distill",
         "import layerstill.acts",
         "pass",
     ):
