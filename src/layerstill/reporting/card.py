@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from layerstill.compression.choice import DEFAULT_DROP
 from layerstill.errors import UserError
-from layerstill.evaluation.comparison import Comparison, p_words, words
+from layerstill.evaluation.comparison import Comparison
+from layerstill.evaluation.rules import p_words, words
 from layerstill.reporting.arms import Cell, compare_arms
 from layerstill.reporting.forms import FORM_WORDS
 from layerstill.reporting.models import Loss, Model

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from markupsafe import Markup
 
-from layerstill.evaluation.comparison import words
+from layerstill.evaluation.rules import words
 from layerstill.reporting import plots
 from layerstill.reporting.arms import Cell, Findings, Ranking, rankings
 from layerstill.reporting.card import cards_of

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from layerstill.evaluation.comparison import words
+from layerstill.evaluation.rules import words
 from layerstill.evaluation.statistics import summarise
 from layerstill.reporting.arms import Cell, Findings, Setting
 from layerstill.reporting.card import Card
