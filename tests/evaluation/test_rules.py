@@ -75,8 +75,8 @@ def test_a_margin_needs_the_p_value_as_well():
     p = p_of(inside, "equal", 0.005)
     assert 0.02 < p < 0.03
     for claimed in ("equal", "not lower", "not higher"):
-        alone, pair = as_page([(inside, claimed)])[0], as_page([(inside, claimed)] * 3)[0]
-        assert (alone[1].word, pair[1].word) == ("supported", "undecided")
+        alone, one_of_three = (as_page([(inside, claimed)] * n)[0][0] for n in (1, 3))
+        assert (alone[1].word, one_of_three[1].word) == ("supported", "undecided")
         assert alone[0].p_holm == pytest.approx(p_of(inside, claimed, 0.005))
     assert verdict(inside, 0.005, "higher").word == "not supported"
     assert verdict(replace(inside, family=3), 0.005, "higher").word == "undecided"
@@ -90,10 +90,14 @@ def test_a_page_is_one_family_of_all_its_claims():
     rows = [(given(0.01, 0.03, p=0.02), "higher"), (given(0.01, 0.03, p=0.004), "lower"), (given(-0.001, 0.001), "equal")]
     equality = p_of(rows[2][0], "equal")
     assert equality < 1e-6
-    found = as_page(rows)
+    found, none = as_page(rows)
+    assert none == []
     assert [c.p_holm for c, _ in found] == pytest.approx([0.02, 0.008, 3 * equality])
     assert [v.word for _, v in found] == ["supported", "not supported", "supported"]
     assert all(c.family == 3 for c, _ in found)
+    found, others = as_page(rows, others=[0.015, 0.5])
+    assert [c.p_holm for c, _ in found] == pytest.approx([0.045, 0.016, 5 * equality])
+    assert others == pytest.approx([0.045, 0.5])
 
 
 def test_five_pairs_are_undecided_for_want_of_pairs():

@@ -129,12 +129,9 @@ def _over_examples(gaps: Sequence[np.ndarray], level: float, seed: int) -> Inter
     return replace(bootstrap_interval(gaps, level, seed), over=EXAMPLES)
 
 
-def as_family(comparisons: Sequence[Comparison], p_values: Sequence[float] | None = None) -> list[Comparison]:
-    """The same comparisons, their p-values adjusted after Holm for being that many.
-
-    `p_values` are those of what is claimed of each; without them, of the tests that there is no difference.
-    """
-    adjusted = holm([c.test.p for c in comparisons] if p_values is None else p_values)
+def as_family(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same comparisons, the p-values of their differences adjusted after Holm for being that many."""
+    adjusted = holm([c.test.p for c in comparisons])
     return [replace(c, p_holm=p, family=len(comparisons)) for c, p in zip(comparisons, adjusted, strict=True)]
 
 

@@ -71,11 +71,11 @@ def components(table: np.ndarray) -> Components:
     if array.ndim == 1 or array.shape[1] == 1:
         return Components(float(array.reshape(-1).var(ddof=1)), 0.0, 0.0)
     seeds, examples = array.shape
-    of_seeds, of_examples, rest = _squares(array)
+    of_seeds, of_examples, rest = mean_squares(array)
     return Components(max(0.0, (of_seeds - rest) / examples), max(0.0, (of_examples - rest) / seeds), rest)
 
 
-def _squares(array: np.ndarray) -> tuple[float, float, float]:
+def mean_squares(array: np.ndarray) -> tuple[float, float, float]:
     """Mean squares of seeds, of examples and of the rest of a table `(S, N)`."""
     seeds, examples = array.shape
     of_seeds = examples * float(array.mean(1).var(ddof=1))
@@ -118,7 +118,7 @@ def _parts(array: np.ndarray) -> list[tuple[float, float, int]]:
     if array.ndim == 1 or array.shape[1] == 1:
         return [(1 / len(array), float(array.reshape(-1).var(ddof=1)), len(array) - 1)]
     seeds, examples = array.shape
-    of_seeds, of_examples, rest = _squares(array)
+    of_seeds, of_examples, rest = mean_squares(array)
     # The three weights are those of the components, put together by mean squares: one that is below the rest's says
     # that its component is 0, and leaves the rest in its place.
     seeds_vary, examples_vary = of_seeds > rest, of_examples > rest

@@ -8,12 +8,12 @@ contrary. Else it is undecided, and the reason says what kept the design from mo
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from layerstill.errors import UserError
-from layerstill.evaluation.comparison import Comparison, as_family
-from layerstill.evaluation.statistics import Interval, Summary
+from layerstill.evaluation.comparison import Comparison
+from layerstill.evaluation.statistics import Interval, Summary, holm
 
 ALPHA = 0.05
 MARGIN = 0.005
@@ -56,10 +56,19 @@ def p_of(comparison: Comparison, claimed: Claimed, margin: float = MARGIN) -> fl
     return _p_inside(comparison, region(claimed, margin))
 
 
-def as_page(rows: Sequence[tuple[Comparison, Claimed]], margin: float = MARGIN) -> list[tuple[Comparison, Verdict]]:
-    """Everything that is judged on one page: one Holm family, then a verdict on each."""
-    family = as_family([c for c, _ in rows], [p_of(c, claimed, margin) for c, claimed in rows])
-    return [(c, verdict(c, margin, claimed)) for c, (_, claimed) in zip(family, rows, strict=True)]
+def as_page(
+    rows: Sequence[tuple[Comparison, Claimed]], margin: float = MARGIN, others: Sequence[float] = ()
+) -> tuple[list[tuple[Comparison, Verdict]], list[float]]:
+    """Everything that is judged on one page: one Holm family, then a verdict on each.
+
+    `others` are p-values of other tests on the page, which belong to the family, too; they come back adjusted.
+    """
+    adjusted = holm([*(p_of(c, claimed, margin) for c, claimed in rows), *others])
+    judged = []
+    for (comparison, claimed), p in zip(rows, adjusted, strict=False):
+        c = replace(comparison, p_holm=p, family=len(adjusted))
+        judged.append((c, verdict(c, margin, claimed)))
+    return judged, adjusted[len(rows) :]
 
 
 def verdict(comparison: Comparison, margin: float = MARGIN, claimed: Claimed = "higher") -> Verdict:

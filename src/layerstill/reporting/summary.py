@@ -29,7 +29,7 @@ def print_summary(
     for setting, cells in by(found, lambda c: c.setting).items():
         console.print(_table(setting, cells))
         for _, comparison in sentences.get(setting, ()):
-            console.print(plain(f"- {words(comparison)}"), soft_wrap=True)
+            console.print(plain(f"- {words(comparison, margin=findings.margin)}"), soft_wrap=True)
         console.print()
     if findings.left_out:
         console.print(plain(f"not compared: {findings.left_out[0]}"), soft_wrap=True)
