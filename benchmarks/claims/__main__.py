@@ -4,14 +4,15 @@
     python -m benchmarks.claims keep runs/mappings     # what the verdicts need, into benchmarks/results
     python -m benchmarks.claims show mappings          # tables and verdicts in Markdown
     python -m benchmarks.claims holm                   # all comparisons of all claims in one family
-    python -m benchmarks.claims noise                  # what the withdrawn rules say of noise, and those in their place
+    python -m benchmarks.claims noise                  # what withdrawn rules, and those in their place, say of noise
 
 All verdicts are a pilot's, of 240 to 300 updates. Differences are paired by seed, and by dev example where both sides
-have the same examples. Rules are those of layerstill.evaluation.rules, by which reports are written, too: a claim is supported
-if its interval lies where it says, no task contradicts, and p after Holm, over everything that the study's page asks, is
-below 0.05; not supported if the same holds of the contrary; else undecided. The margin is half a point: C15 says that
-arms are equal within it, C16 that none is higher by it (non-inferiority of KD), C17 that the objectives' differences depend on the
-initialisation (an F test of the interaction). `holm` says what is left if the pages of all studies are one family.
+have the same examples. Rules are those of layerstill.evaluation.rules, by which reports are written, too: a claim is
+supported if its interval lies where it says, no task contradicts, and p after Holm, over everything that the study's
+page asks, is below 0.05; not supported if the same holds of the contrary; else undecided. The margin is half a point:
+C15 says that arms are equal within it, C16 that none is higher by it (non-inferiority of KD), C17 that the objectives'
+differences depend on the initialisation (an F test of the interaction). `holm` says what is left if the pages of all
+studies are one family.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Two crossed factors, such as initialisation and objective: shares of the variance, and F tests of their interaction.
 
-Whether the order of arms depends on another factor is a question about the interaction: if there is none, the differences
-between arms are the same at every level. The tests are over seeds and examples, as those of two arms are.
+Whether the order of arms depends on another factor is a question about the interaction: if there is none, the
+differences between arms are the same at every level. The tests are over seeds and examples, as those of two arms are.
 """
 
 from dataclasses import dataclass

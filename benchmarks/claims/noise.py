@@ -1,7 +1,8 @@
 """What the rules of the withdrawn verdicts, C16 and C17, say of noise, and what the rules in their place say.
 
 Scores are drawn from normal distributions, in the shape of the studies: five seeds, two tasks, four objectives, three
-initialisations, four comparisons of the best objective with KD. The new rules need examples: 400 of them, right or wrong.
+initialisations, four comparisons of the best objective with KD. The new rules need examples, 400 that are right or
+wrong.
 """
 
 import itertools

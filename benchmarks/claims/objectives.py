@@ -35,9 +35,7 @@ def _scores(records: Records) -> str:
 
 def grid(records: Records, task: str, starts: list[str]) -> np.ndarray:
     """What was right `(initialisations, objectives, seeds, examples)` on a task."""
-    return np.array(
-        [[records.right(task=task, recipe=o, initialisation=i)[task] for o in OBJECTIVES] for i in starts]
-    )
+    return np.array([[records.right(task=task, recipe=o, initialisation=i)[task] for o in OBJECTIVES] for i in starts])
 
 
 def _decomposition(records: Records, resamples: int = 2000) -> str:

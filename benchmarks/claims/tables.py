@@ -83,8 +83,6 @@ class Answer:
     adjusted: float
     family: int
     word: str
-    smallest: float = 0.0
-    """The smallest p that the design can give."""
 
 
 def answers(page: Page) -> list[Answer]:
@@ -93,7 +91,7 @@ def answers(page: Page) -> list[Answer]:
     judged, others = as_page([(c, way) for _, c, way in asked], others=[other.p for other in page.others])
     size = len(asked) + len(others)
     found = [
-        Answer(claim, f"{c.a} - {c.b}", c, p_of(c, way), c.p_holm, size, said.word, _smallest(c, way))
+        Answer(claim, f"{c.a} - {c.b}", c, p_of(c, way), c.p_holm, size, said.word)
         for (claim, _, way), (c, said) in zip(asked, judged, strict=True)
     ]
     for other, p in zip(page.others, others, strict=True):
@@ -101,12 +99,8 @@ def answers(page: Page) -> list[Answer]:
     return found
 
 
-def _smallest(c: Comparison, way: Claimed) -> float:
-    return c.test.smallest if way in ("higher", "lower") else 0.0
-
-
 def comparisons(page: Page) -> str:
-    """A table of comparisons, with p-values adjusted for all that the page asks, and verdicts after evaluation/rules.py."""
+    """A table of what the page asks: differences, p-values adjusted for all of it, verdicts by evaluation/rules.py."""
     cells = []
     for answer in answers(page):
         p = f"{answer.adjusted:.2g} ({answer.family})"

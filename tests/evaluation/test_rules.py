@@ -87,7 +87,11 @@ def test_a_margin_needs_the_p_value_as_well():
 
 def test_a_page_is_one_family_of_all_its_claims():
     """Holm by hand: p-values of 0.004, 0.02 and that of equality, whatever claims they are for."""
-    rows = [(given(0.01, 0.03, p=0.02), "higher"), (given(0.01, 0.03, p=0.004), "lower"), (given(-0.001, 0.001), "equal")]
+    rows = [
+        (given(0.01, 0.03, p=0.02), "higher"),
+        (given(0.01, 0.03, p=0.004), "lower"),
+        (given(-0.001, 0.001), "equal"),
+    ]
     equality = p_of(rows[2][0], "equal")
     assert equality < 1e-6
     found, none = as_page(rows)

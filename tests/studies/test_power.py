@@ -69,8 +69,8 @@ def test_a_study_that_can_see_nothing_says_so(place, tmp_path):
     tasks = {"moods": {"kind": "regression", "data": "train-scores.tsv", "dev": "dev-scores.tsv"}}
     axes = {"recipe": ["kd", "att-kl"], "seed": [0, 1, 2, 3, 4]}
     assert said(place, tmp_path, axes=axes, tasks=tasks, compare={"against": "kd"}) == (
-        "No difference can be seen: 5 pairs cannot give a p below 0.062, and after Holm the first of 1 comparisons "
-        "needs 0.05; give it more seeds."
+        "No difference can be seen: 5 pairs cannot give a p below 0.062, and the first of 1 comparisons needs "
+        "0.05 after Holm; give it more seeds."
     )
 
 

@@ -1,4 +1,4 @@
-"""One arm against another: paired differences, with an interval and a test. What they are evidence of, rules.py says."""
+"""One arm against another: paired differences with interval and test. `rules.py` says what they are evidence of."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

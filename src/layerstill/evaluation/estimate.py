@@ -1,9 +1,9 @@
 """A mean difference that seeds and examples are both a sample for: its standard error, interval and t-test.
 
-Differences by seed and example are a two-way table without replication. What varies in it is taken for the sum of three
-random effects: of the seed, of the example, and of the rest, each with a variance of its own (variance components;
-Searle, Casella and McCulloch 1992, chapter 4). The interval and the p-value come from the same standard error and degrees of
-freedom, so they agree: the interval excludes 0 exactly when p is below one minus its level.
+Differences by seed and example are a two-way table without replication. What varies in it is taken for the sum of
+three random effects: of the seed, of the example, and of the rest, each with a variance of its own (variance
+components; Searle, Casella and McCulloch 1992, chapter 4). The interval and the p-value come from the same standard
+error and degrees of freedom, so they agree: the interval excludes 0 exactly when p is below one minus its level.
 """
 
 from collections.abc import Sequence

@@ -71,6 +71,6 @@ class Design:
     def smallest_margin(self) -> float:
         """The margin within which arms that are equal are found equal in 80 of 100 studies."""
         error, freedom = self._error()
-        # One-sided at 0.05 / n for both sides, and the interval of 95 % has to lie inside too; each side may fail in 10.
+        # One-sided at 0.05 / n on both sides, and the 95 % interval has to lie inside, too; each side may fail in 10.
         bound = float(stats.t.isf(min(ALPHA / self.comparisons, (1 - LEVEL) / 2), freedom))
         return error * (bound + float(stats.t.isf((1 - POWER) / 2, freedom)))

@@ -1,9 +1,9 @@
 """How a comparison is judged: the rules that turn it into a word, for reports and for the papers' claims alike.
 
-A claim says where the true difference lies: above 0, below 0, inside a margin, or not beyond one side of it. It is supported if
-two things hold: the interval lies there and no task's interval lies wholly outside, and the p-value of the claim is below
-0.05 after Holm, in the family of everything that stands on the same page. It is not supported if the same can be said of the
-contrary. Else it is undecided, and the reason says what kept the design from more.
+A claim says where the true difference lies: above 0, below 0, inside a margin, or not beyond one side of it. It is
+supported if two things hold: the interval lies there and no task's interval lies wholly outside, and the p-value of the
+claim is below 0.05 after Holm, in the family of everything that stands on the same page. It is not supported if the
+same can be said of the contrary. Else it is undecided, and the reason says what kept the design from more.
 """
 
 import math
@@ -74,9 +74,9 @@ def as_page(
 def verdict(comparison: Comparison, margin: float = MARGIN, claimed: Claimed = "higher") -> Verdict:
     """Whether the claim that `a` is higher (lower, equal, not lower, not higher) than `b` is supported.
 
-    `comparison.p_holm` is taken for the adjusted p-value of this claim (`as_page`). Contraries of claims about the margin, and
-    equality where a direction is claimed, have p-values of their own; these are multiplied by the size of the family.
-    An effect that is there but surely smaller than the margin counts as not supported.
+    `comparison.p_holm` is taken for the adjusted p-value of this claim (`as_page`). Contraries of claims about the
+    margin, and equality where a direction is claimed, have p-values of their own; these are multiplied by the size of
+    the family. An effect that is there but surely smaller than the margin counts as not supported.
     """
     c = comparison
     if c.interval.empty:

@@ -15,7 +15,7 @@ _PAIRED = ("seed", "task")
 
 @dataclass(frozen=True)
 class Choice:
-    """The section `compare` of a study: the axis, its value that others are held against, the main metric, the margin."""
+    """The section `compare` of a study: axis, value that others are held against, main metric, margin."""
 
     by: str = "recipe"
     against: str | None = None

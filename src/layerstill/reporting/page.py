@@ -11,10 +11,10 @@ from layerstill.evaluation.rules import words
 from layerstill.reporting import plots
 from layerstill.reporting.arms import Cell, Findings, Ranking, rankings
 from layerstill.reporting.card import Card, cards_of, rivals_of
-from layerstill.reporting.family import one_family
 from layerstill.reporting.command import NOT_RECORDED, command_of
 from layerstill.reporting.curves import learning_curves
 from layerstill.reporting.diagnostic_plots import diagnostics
+from layerstill.reporting.family import one_family
 from layerstill.reporting.figures import Section, by, comparison_plots, quality_and_cost
 from layerstill.reporting.frame import asset, hash_of, page_environment
 from layerstill.reporting.looks import Looks
@@ -79,7 +79,8 @@ def report_page(
         one_seed=any(m.student and m.score.n == 1 for m in models),
         selected=any(run.selected != "last" for cell in found for run in cell.runs),
         sentences=[
-            (str(setting), [words(c, margin=findings.margin) for _, c in of]) for setting, of in by(findings.comparisons, _first).items()
+            (str(setting), [words(c, margin=findings.margin) for _, c in of])
+            for setting, of in by(findings.comparisons, _first).items()
         ],
         left_out=findings.left_out,
         sections=[s for s in sections if s.plots or s.tables or s.more],

@@ -16,8 +16,8 @@ from layerstill.studies.plan import FOLDERS
 from layerstill.studies.run import StudyRun
 
 OVER_SEEDS, OVER_EXAMPLES = 0.01, 0.1
-"""Assumed of a score where no records say it. On SST-2 and QQP, three layers of six and a few hundred updates, medians over pairs of
-recipes were 0.008 to 0.02 and once 0.04, and 0.06 to 0.19 (benchmarks/results/study_*.json)."""
+"""Assumed of a score where no records say it. On SST-2 and QQP, with three layers of six and a few hundred updates,
+medians over pairs of recipes were 0.008 to 0.02 and once 0.04, and 0.06 to 0.19 (benchmarks/results/study_*.json)."""
 TOGETHER = ("pearson", "spearman")
 """Metrics of all examples together, to which no example adds a part."""
 Arm = dict[str, dict[int, str]]
@@ -48,8 +48,8 @@ def what_it_can_see(run: StudyRun) -> str:
     designs = [_design(run, compare, tasks, len(pairs), spread) for tasks in shared]
     if blind := next((d for d in designs if not d.reaches), None):
         return (
-            f"No difference can be seen: {sum(blind.seeds)} pairs cannot give a p below {blind.smallest_p:.2g}, and after "
-            f"Holm the first of {len(pairs)} comparisons needs {ALPHA / len(pairs):.2g}; give it more seeds."
+            f"No difference can be seen: {sum(blind.seeds)} pairs cannot give a p below {blind.smallest_p:.2g}, and "
+            f"the first of {len(pairs)} comparisons needs {ALPHA / len(pairs):.2g} after Holm; give it more seeds."
         )
     hardest = max(designs, key=lambda d: d.smallest_difference())
     family = f" after Holm for {len(pairs)} comparisons" if len(pairs) > 1 else ""
