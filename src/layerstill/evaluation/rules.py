@@ -83,8 +83,12 @@ def verdict(comparison: Comparison, margin: float = MARGIN, claimed: Claimed = "
         return Verdict("undecided", no_interval(c))
     inside = region(claimed, margin)
     direction = claimed in ("higher", "lower")
-    if direction and _lies(c.interval, region("equal", margin)) and _strict(c, region("equal", margin)) < ALPHA:
-        return Verdict("not supported", f"the interval lies inside {_points(margin)}")
+    if direction and _lies(c.interval, region("equal", margin)):
+        p = _strict(c, region("equal", margin))
+        said = f"the interval lies inside {_points(margin)}"
+        return (
+            Verdict("not supported", said) if p < ALPHA else Verdict("undecided", f"{said}, but {p_words(p)}{_of(c)}")
+        )
     for word, there in (("supported", inside), ("not supported", _beyond(c.interval, inside))):
         if there is None or not _lies(c.interval, there):
             continue
@@ -204,6 +208,7 @@ def _finding(c: Comparison, margin: float) -> str:
     clear = _lies(c.interval, region(way, margin)) and not c.interval.empty
     said = [f"no evidence of a difference ({p})"]
     said += [f"the interval excludes 0, but {', '.join(astray)} goes the other way"] if clear and astray else []
+    said += ["the interval contains 0"] if c.p_holm < ALPHA and not clear and not c.interval.empty else []
     return "; ".join([*said, *limits(c)]) + seeds
 
 
