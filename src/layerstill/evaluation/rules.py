@@ -89,7 +89,8 @@ def verdict(comparison: Comparison, margin: float = MARGIN, claimed: Claimed = "
         return (
             Verdict("not supported", said) if p < ALPHA else Verdict("undecided", f"{said}, but {p_words(p)}{_of(c)}")
         )
-    for word, there in (("supported", inside), ("not supported", _beyond(c.interval, inside))):
+    sides: dict[Word, tuple[float, float] | None] = {"supported": inside, "not supported": _beyond(c.interval, inside)}
+    for word, there in sides.items():
         if there is None or not _lies(c.interval, there):
             continue
         where = _place(claimed, margin, word == "supported")
