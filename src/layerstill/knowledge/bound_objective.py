@@ -1,12 +1,9 @@
 """A bound objective: a term that knows the shapes of student and teacher, owns its state, and computes its value."""
 
 import copy
-import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from shlex import quote
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -23,6 +20,7 @@ from layerstill.knowledge.mappings import Group, MappingState, layer_name
 from layerstill.knowledge.meeting import Meeting, Target
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.precision import wide
+from layerstill.knowledge.refusals import refuse_what_cannot_meet
 from layerstill.knowledge.signals import Signal
 from layerstill.knowledge.word_logits import Rows
 from layerstill.randomness import generator
@@ -92,9 +90,7 @@ class BoundObjective(nn.Module):
             )
         self.student_layers, self.target_layers = self._layers()
         self.groups(0, 0)  # refuses what cannot meet
-        self._refuse_unequal_heads()
-        self._refuse_blind_tokens()
-        self._refuse_other_words()
+        refuse_what_cannot_meet(self)
         self.meeting: Meeting | None = None
         if self.distance is not None:
             self.meeting = Meeting(spec, self.distance, student.heads, self._compares_products())
@@ -123,63 +119,6 @@ class BoundObjective(nn.Module):
                     f"{shape.layers} layers"
                 )
         return layers
-
-    def _refuse_unequal_heads(self) -> None:
-        heads = self.signal.relation_heads
-        common = math.gcd(self.student.inner, self.source.inner if self.source is not None else 0)
-        fits = [n for n in range(1, common + 1) if common % n == 0]
-        path = quote(f"stages.N.objectives.{self.name}.signal")
-        for side, shape in (("student", self.student), ("teacher", self.source)):
-            if heads is not None and shape is not None and shape.inner % heads:
-                raise UserError(
-                    f"objective {self.name!r}: {heads} relation heads do not divide the {side}'s width {shape.inner}; "
-                    f"set {path}.relation.heads, N being its stage, to one of {', '.join(map(str, fits))}"
-                )
-        own_heads = self.signal.maps and heads is None
-        if own_heads and self.source is not None and self.student.heads != self.source.heads:
-            theirs = self.source.heads
-            as_many = f"set student.attention_heads to {theirs}"
-            if self.student.inner % theirs:
-                as_many += f" and student.hidden_size to a multiple of {theirs}"
-            free = {"relation": {"of": "Q-K", "heads": max(n for n in fits if n <= theirs)}}
-            raise UserError(
-                f"objective {self.name!r}: the student has {self.student.heads} attention heads and the teacher "
-                f"{theirs}, so their maps cannot be compared; {as_many}, or compare queries with keys in other heads: "
-                f"set {path} to {json.dumps(free)}, N being its stage"
-            )
-
-    def _refuse_blind_tokens(self) -> None:
-        if not self.student.causal:
-            return
-        if why := self.signal.blind_in_causal_models():
-            raise UserError(f"objective {self.name!r}: {why}")
-        if self.signal.gold and self.spec.mixes and not self.head.per_token:
-            raise UserError(
-                f"objective {self.name!r}: a causal model answers at an example's last token, before the end of a "
-                "longer partner, so the partner's label is not a target under mixup; set view: clean there"
-            )
-
-    def _refuse_other_words(self) -> None:
-        """UserError for what hidden words, and logits over a vocabulary, are not for."""
-        hides = self.spec.view is not None and self.spec.view.hides
-        if hides and not self.head.hides:
-            raise UserError(
-                f"objective {self.name!r}: view masked hides words of running text (--task text) from an encoder; "
-                "set view: clean here"
-            )
-        if self.signal.everywhere and not self.head.speaks:
-            raise UserError(f"objective {self.name!r}: token_logits are of a language model (--task text); use logits")
-        if not self.over_words:
-            return
-        if self.spec.mixes or self.spec.consistent:
-            what = "view mixup" if self.spec.mixes else "a target other than the teacher"
-            raise UserError(
-                f"objective {self.name!r}: {what} is not for the logits of a language model; compare hidden states so"
-            )
-        if self.signal.gold and self.head.hides and not hides:
-            raise UserError(
-                f"objective {self.name!r} asks for hidden words, and its view hides none; set view: masked in its stage"
-            )
 
     @property
     def over_words(self) -> bool:
