@@ -1,9 +1,11 @@
 """A bound objective: a term that knows the shapes of student and teacher, owns its state, and computes its value."""
 
 import copy
+import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -14,16 +16,17 @@ from layerstill.errors import ObjectiveError, UserError
 from layerstill.knowledge.alignment import Aligner
 from layerstill.knowledge.capture import Captured, CapturePlan, MapName
 from layerstill.knowledge.counting import Places, Reach
-from layerstill.knowledge.distances import Distance
+from layerstill.knowledge.distances import Distance, SumCount
 from layerstill.knowledge.gathering import mean_of_processes
 from layerstill.knowledge.mappings import Group, MappingState, layer_name
 from layerstill.knowledge.meeting import Meeting, Target
+from layerstill.knowledge.memory import Examples, Memory, Numbered
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.precision import wide
 from layerstill.knowledge.refusals import refuse_what_cannot_meet
 from layerstill.knowledge.signals import Signal
 from layerstill.knowledge.word_logits import Rows
-from layerstill.randomness import generator
+from layerstill.randomness import generator, named_seed
 
 if TYPE_CHECKING:  # heads know distances; here they are only asked
     from layerstill.heads.head import Head
@@ -61,9 +64,10 @@ class Term:
 
 
 class BoundObjective(nn.Module):
-    """An objective bound to the shapes of a student and a teacher, with its maps and what its mapping remembers.
+    """An objective bound to the shapes of a student and a teacher, with its maps and what it remembers.
 
-    `teacher` is None when the recipe has none. `head` is what both models are asked for. Its maps are made by `build`.
+    `teacher` is None when the recipe has none. `head` is what both models are asked for. Its maps are made by
+    `build`, and the memory of its distance by `remember`.
     """
 
     def __init__(
@@ -81,6 +85,9 @@ class BoundObjective(nn.Module):
             self.distance = head.distance(self.distance)
         self.source = student if spec.consistent else teacher
         self.aligner: Aligner | None = None
+        self.memory: Memory | None = None
+        self.width: int | None = None
+        """Of the vectors of both sides after their maps, where the distance remembers them."""
         self.to_check = CHECKED_BATCHES
         """In how many more batches what the words say they count is compared with what the distance counts."""
         self._per_unit: float | None = None
@@ -172,7 +179,20 @@ class BoundObjective(nn.Module):
             self.aligner = self.spec.alignment.build(*widths, layers)
         except UserError as error:
             raise UserError(f"objective {self.name!r}: {error}") from None
+        if self.spec.remembers:
+            with torch.no_grad():
+                self.width = self.aligner.of_student(torch.zeros(1, widths[0]), groups[0].student[0]).shape[-1]
         return self
+
+    def remember(self, examples: Examples) -> None:
+        """Make the memory of its distance, which has one; these are the training examples."""
+        assert self.distance is not None
+        assert self.width is not None
+        self.memory = self.distance.memory(examples, self.width, named_seed(self.seed, "memory", self.name))
+
+    def owned(self) -> dict[str, Tensor]:
+        """What a finished run keeps: its maps and what its mapping remembers, but no vectors of training texts."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("memory.")}
 
     def groups(self, epoch: int, step: int) -> list[Group]:
         """The groups of layers in force; the same on every process and after a resume."""
@@ -290,21 +310,24 @@ class BoundObjective(nn.Module):
         scale: Tensor,
         units: Tensor,
         together: bool = False,
+        rows: Numbered | None = None,
     ) -> Term:
         """The term against captured tensors.
 
         `units` `(targets, comparisons)` are what `count` says of this batch, and `scale` its share of the whole
         optimiser step, so that sums over micro-batches and processes give the mean over all of them: the one place that
         divides.
-        `together` says that other processes are at the same step and have rows of it.
+        `together` says that other processes are at the same step and have rows of it. `rows` are the examples of all of
+        them, where the distance remembers.
         """
         assert self.meeting is not None
         mapping, spread = self.spec.mapping, None
         weighs = mapping is not None and mapping.weighs
+        recall = None if self.memory is None or rows is None else self._recall(self.memory, rows)
         total, costs = scale.new_zeros(()), []
         for t, target in enumerate(targets):
             for g, groups in enumerate(compared):
-                amount, count, values = self.meeting.compare(student, target, aligner, groups, together)
+                amount, count, values = self.meeting.compare(student, target, aligner, groups, together, recall)
                 if self.to_check:
                     self._check_count(count, units[t, g])
                 share = 1.0 if weighs else target.share * groups[0].weight
@@ -318,6 +341,17 @@ class BoundObjective(nn.Module):
         if weighs:
             total = self._weighed(torch.stack(costs), together)
         return Term(total / len(compared) if self.spec.layers == "mean" else total, spread)
+
+    def _recall(self, memory: Memory, rows: Numbered) -> Callable[[Tensor, Tensor, Tensor], SumCount]:
+        """The distance with its memory and what it draws from it, for every example by itself."""
+        assert self.distance is not None
+        when = "evaluation" if rows.step is None else rows.step
+
+        def draw(number: int) -> random.Random:
+            return generator(self.seed, "negatives", self.name, when, number)
+
+        own = None if rows.step is None else rows.numbers
+        return partial(self.distance.recall, memory=memory, own=own, others=memory.drawn(rows, draw))
 
     def _weighed(self, costs: Tensor, together: bool) -> Tensor:
         """The costs of all groups, with weights that the mapping makes from those of the whole step."""

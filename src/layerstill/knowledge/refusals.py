@@ -12,10 +12,12 @@ if TYPE_CHECKING:  # which asks for these when it is made
 
 
 def refuse_what_cannot_meet(objective: "BoundObjective") -> None:
-    """UserError for heads that are not equally many, tokens that see nothing, and words that are not hidden or said."""
+    """UserError for heads that are not equally many, tokens that see nothing, words that are not hidden or said, and
+    what has no place in a memory."""
     _refuse_unequal_heads(objective)
     _refuse_blind_tokens(objective)
     _refuse_other_words(objective)
+    _refuse_what_is_not_remembered(objective)
 
 
 def _refuse_unequal_heads(o: "BoundObjective") -> None:
@@ -75,4 +77,21 @@ def _refuse_other_words(o: "BoundObjective") -> None:
     if o.signal.gold and o.head.hides and not hides:
         raise UserError(
             f"objective {o.name!r} asks for hidden words, and its view hides none; set view: masked in its stage"
+        )
+
+
+def _refuse_what_is_not_remembered(o: "BoundObjective") -> None:
+    if not o.spec.remembers:
+        return
+    if not o.head.answers_texts:
+        raise UserError(
+            f"objective {o.name!r}: its distance remembers every text of a task, and running text has no such texts; "
+            "use distance: infonce"
+        )
+    if o.spec.mixes:
+        raise UserError(f"objective {o.name!r}: its distance remembers whole texts; set view: clean there")
+    if (comparisons := o.comparisons(0, 0)) > 1:
+        raise UserError(
+            f"objective {o.name!r}: its mapping makes {comparisons} comparisons, and its distance remembers one vector "
+            "of an example; use mapping: all, which joins the layers, or mapping: last"
         )
