@@ -113,7 +113,7 @@ class Memory(nn.Module):
         counted = counted[:, None].expand(scores.shape)
         least = torch.finfo(scores.dtype).min / 2
         total = scores.detach().masked_fill(~counted, least).flatten().logsumexp(0)
-        now = total - counted.sum().clamp(min=1).log() + math.log(len(self._order))
+        now = total - counted.sum().clamp(min=1).to(total).log() + math.log(len(self._order))
         kept = self.log_scales[side]
         return torch.where(kept.isfinite(), kept.to(now), now)
 
