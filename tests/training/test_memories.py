@@ -251,12 +251,11 @@ def words(place, verb: str, *more: str) -> list[str]:
 
 
 def test_from_the_command_line(place, tmp_path, capsys):
-    assert status_of(*words(place, "plan", "--json")) == 0
-    planned = capsys.readouterr()
-    stages = json.loads(planned.out)["stages"]
-    assert [stage["memory_mb"] for stage in stages] == [round(30 * 128 * 2 * 4 / 2**20, 3), 0]
+    assert status_of(*words(place, "plan")) == 0
+    out, err = capsys.readouterr()
+    assert "what is remembered of the training examples takes 30.7 kB" in " ".join(out.split())
     said = "an example is told from 20 others, not 100: no more are of another class"
-    assert said in planned.err
+    assert said in err
     assert status_of(*words(place, "distill", "--output", str(tmp_path / "s"))) == 0
     assert said in capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "s" / "metrics.jsonl").read_text("utf-8").splitlines()]

@@ -216,7 +216,7 @@ def _plan_stage(
         data,
         steps,
         sum(p.numel() for p in owned),
-        round(memory_bytes(objectives, examples) / 2**20, 3),
+        round(memory_bytes(objectives, examples) / 2**20, 4),
         round(captured * BYTES / 2**20, 1),
         *costs,
     )
