@@ -1,8 +1,8 @@
 """A memory of training examples, and the distance that compares with it."""
 
 import math
-import random
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -10,14 +10,10 @@ from torch.nn import functional as F
 from layerstill.errors import UserError
 from layerstill.knowledge.distances import MemoryNCE
 from layerstill.knowledge.memory import Examples, Memory, Numbered
-from layerstill.randomness import generator
+from layerstill.randomness import distinct
 from tests.knowledge.golden import Case
 
 ONES = torch.ones(1, dtype=torch.bool)
-
-
-def draw(number: int) -> random.Random:
-    return generator(0, number)
 
 
 def test_crd_of_the_papers_code():
@@ -100,7 +96,7 @@ def test_negatives_are_different_examples_of_other_classes():
     seen = {number: set() for number in range(9)}
     for step in range(200):
         rows = Numbered(list(range(9)), [None] * 9, step)
-        for number, row in enumerate(memory.drawn(rows, lambda n, step=step: generator(0, step, n)).tolist()):
+        for number, row in enumerate(memory.drawn(rows, 0, step).tolist()):
             assert len(set(row)) == 5
             seen[number] |= set(row)
     for number, others in seen.items():
@@ -115,7 +111,7 @@ def test_an_example_of_another_split_is_told_from_all_of_other_classes():
     rows = Numbered([700, 701, 702, 703], [0, 2, None, 9], None)
     seen = [set(), set(), set(), set()]
     for step in range(100):
-        for row, drawn in enumerate(memory.drawn(rows, lambda n, step=step: generator(0, step, n)).tolist()):
+        for row, drawn in enumerate(memory.drawn(rows, 0, step).tolist()):
             assert len(set(drawn)) == memory.negatives == 3
             seen[row] |= set(drawn)
     assert seen == [{1, 3, 4}, {0, 1, 2, 4, 5}, set(range(6)), set(range(6))]
@@ -124,9 +120,9 @@ def test_an_example_of_another_split_is_told_from_all_of_other_classes():
 def test_what_is_drawn_for_an_example_depends_on_no_other():
     memory = Memory(Examples([i % 2 for i in range(40)]), 4, 6, 0.5, seed=0)
     numbers = [3, 17, 20, 39]
-    together = memory.drawn(Numbered(numbers, [None] * 4, 0), draw)
+    together = memory.drawn(Numbered(numbers, [None] * 4, 0), 0)
     for row, number in enumerate(numbers):
-        assert torch.equal(memory.drawn(Numbered([-1, number], [None] * 2, 0), draw)[1], together[row])
+        assert torch.equal(memory.drawn(Numbered([-1, number], [None] * 2, 0), 0)[1], together[row])
 
 
 def test_vectors_begin_at_random_with_length_1_in_the_mean():
@@ -143,3 +139,16 @@ def test_examples_of_one_class_are_refused(kinds):
     with pytest.raises(UserError, match=f"all {len(kinds)} training examples are of one; use distance: infonce"):
         Examples(kinds).negatives(100)
     assert Examples([*kinds, None, 3]).negatives(1) == 1
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (7, 7), (100, 100), (1000, 10)])
+def test_numbers_are_drawn_without_repetition_and_each_as_often(size, count):
+    rows = np.arange(4000)
+    found = distinct(0, rows, np.full(4000, size), count, "name")
+    assert all(len(set(row)) == count for row in found.tolist())
+    assert (found.min(), found.max()) == (0, size - 1)
+    first = np.bincount(found[:, 0], minlength=size)
+    assert abs(first / 4000 - 1 / size).max() < 5 / math.sqrt(4000 * size)
+    assert np.array_equal(distinct(0, rows[7:8], np.array([size]), count, "name")[0], found[7])
+    if size > 1:
+        assert not np.array_equal(distinct(0, rows, np.full(4000, size), count, "another"), found)

@@ -14,7 +14,6 @@ from layerstill.errors import UserError
 from layerstill.heads import Classes, Scores
 from layerstill.heads.body import Body
 from layerstill.knowledge.memory import Examples, Numbered
-from layerstill.randomness import generator
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training import memories
@@ -95,7 +94,7 @@ def drawn(module: DistillationModule, data: dict, step: int | None) -> list[list
     kinds = Classes().kinds(data["labels"].tolist())
     when = "evaluation" if step is None else step
     rows = Numbered(list(data["id"]), kinds, step)
-    return objective.memory.drawn(rows, lambda n: generator(0, "negatives", "contrast", when, n)).tolist()
+    return objective.memory.drawn(rows, 0, "negatives", "contrast", when).tolist()
 
 
 def test_four_steps_are_those_of_plain_loops():
@@ -187,6 +186,8 @@ def test_a_module_without_examples_or_a_batch_without_numbers_is_refused():
     del data["id"]
     with pytest.raises(UserError, match="give `id`, the number of each"):
         module_for()(**data)
+    with pytest.raises(UserError, match="example number 64, and the training examples are numbered from 0 to 63"):
+        module_for()(**some([0, 64]))
 
 
 CONTRAST = Recipe.load("hid-cls-contrast").to_data()["stages"][0]["objectives"]["contrast"]

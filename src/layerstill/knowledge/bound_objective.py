@@ -1,7 +1,6 @@
 """A bound objective: a term that knows the shapes of student and teacher, owns its state, and computes its value."""
 
 import copy
-import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -346,12 +345,9 @@ class BoundObjective(nn.Module):
         """The distance with its memory and what it draws from it, for every example by itself."""
         assert self.distance is not None
         when = "evaluation" if rows.step is None else rows.step
-
-        def draw(number: int) -> random.Random:
-            return generator(self.seed, "negatives", self.name, when, number)
-
         own = None if rows.step is None else rows.numbers
-        return partial(self.distance.recall, memory=memory, own=own, others=memory.drawn(rows, draw))
+        others = memory.drawn(rows, self.seed, "negatives", self.name, when)
+        return partial(self.distance.recall, memory=memory, own=own, others=others)
 
     def _weighed(self, costs: Tensor, together: bool) -> Tensor:
         """The costs of all groups, with weights that the mapping makes from those of the whole step."""

@@ -5,8 +5,7 @@ optimiser step, and is saved with checkpoints.
 """
 
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layerstill.errors import UserError
+from layerstill.randomness import distinct
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,34 @@ class Memory(nn.Module):
         starts = np.searchsorted(keys[self._order], keys, "left"), np.searchsorted(keys[self._order], keys, "right")
         self._blocks = {int(key): (int(a), int(b)) for key, a, b in zip(keys, *starts, strict=True)}
 
-    def drawn(self, rows: Numbered, draw: Callable[[int], random.Random]) -> Tensor:
-        """The numbers of the examples that each row is told from, `(B, negatives)`; `draw` has a generator for each.
+    def drawn(self, rows: Numbered, seed: int, *name: object) -> Tensor:
+        """The numbers of the examples that each row is told from, `(B, negatives)`, drawn for each by itself.
 
         They are different ones of other classes. An example of another split has no place here, so that one without a
-        class may be told from any.
+        class may be told from any. For a row that is nobody's they are all 0. UserError for a number that no training
+        example has.
         """
+        if rows.step is not None and max(rows.numbers, default=0) >= len(self._order):
+            raise UserError(
+                f"the batch has example number {max(rows.numbers)}, and the training examples are numbered from 0 to "
+                f"{len(self._order) - 1}; give each its place among DistillationModule's `examples` as `id`"
+            )
+        there = [row for row, number in enumerate(rows.numbers) if number >= 0]
+        numbers = np.array([rows.numbers[row] for row in there], dtype=np.int64)
+        blocks = np.array([self._block(rows, row) for row in there], dtype=np.int64).reshape(-1, 2)
+        starts, sizes = blocks[:, :1], blocks[:, 1:] - blocks[:, :1]
+        places = distinct(seed, numbers, len(self._order) - sizes[:, 0], self.negatives, *name)
         found = np.zeros((len(rows.numbers), self.negatives), dtype=np.int64)
-        for row, number in enumerate(rows.numbers):
-            if number < 0:
-                continue
-            kind = rows.kinds[row] if rows.step is None else self._kinds[number]
-            own = -1 - number if kind is None and rows.step is not None else kind
-            start, end = (0, 0) if own is None else self._blocks.get(own, (0, 0))
-            others = len(self._order) - (end - start)
-            places = np.array(draw(number).sample(range(others), self.negatives))
-            found[row] = self._order[places + (places >= start) * (end - start)]
+        found[there] = self._order[places + (places >= starts) * sizes]
         return torch.from_numpy(found)
+
+    def _block(self, rows: Numbered, row: int) -> tuple[int, int]:
+        """Where in order those lie that a row is not told from: of its class, or itself alone."""
+        number = rows.numbers[row]
+        kind = rows.kinds[row] if rows.step is None else self._kinds[number]
+        if kind is None:
+            return (0, 0) if rows.step is None else self._blocks[-1 - number]
+        return self._blocks.get(kind, (0, 0))
 
     def scale(self, side: int, scores: Tensor, counted: Tensor) -> Tensor:
         """The logarithm of what e^score is divided by: its mean over `scores` `(B, K + 1)` of the rows `counted` `(B,)`
