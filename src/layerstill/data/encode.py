@@ -202,10 +202,10 @@ class Collator:
 
     def __call__(self, rows: list[dict]) -> dict:
         rows = [{name: value for name, value in row.items() if name != "length"} for row in rows]
-        # Hashes stay numbers of Python: on a device, reading them would have to wait for it.
+        # Hashes and numbers stay those of Python: on a device, reading them would have to wait for it.
         apart: dict[str, Any] = {
             name: [row.pop(name) for row in rows]
-            for name in ("content", "counted", "labels", "weights")
+            for name in ("id", "content", "counted", "labels", "weights")
             if name in rows[0]
         }
         batch: dict[str, Any] = dict(self._pad(rows))
