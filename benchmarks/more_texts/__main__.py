@@ -6,7 +6,7 @@
 `FOLDER` holds the prepared tasks of `python -m benchmarks.bars`. A quarter of each task's training texts has labels: a
 teacher is fine-tuned on them, and students of 3 layers learn from them with `best`, alone and with more input, in the
 same number of updates. The other three quarters are texts without labels. `kd` and `probabilities` are a pair: `kd`
-with the teacher, and with columns that `layerstill predict` wrote in its place.
+with the teacher, and with what `layerstill predict --probabilities` wrote of it.
 
 What is finished is kept, so the script can be stopped and started again. `table` prints Markdown and writes the records
 that it was made from to benchmarks/results/more_texts.json.
@@ -41,20 +41,14 @@ def prepare(task: str, given: Path, folder: Path) -> None:
     (folder / "unlabelled.txt").write_text("".join(f"{' '.join(text.split())}\n" for text in others), "utf-8")
 
 
-def with_columns(folder: Path, teacher: Path, data: Path) -> list[str]:
-    """A copy of the data whose training examples have the teacher's probabilities in columns; the columns' names."""
-    rows = [json.loads(line) for line in (data / "train.jsonl").read_text("utf-8").splitlines()]
-    said = folder / "said.jsonl"
-    texts = folder / "texts.txt"
+def with_column(folder: Path, teacher: Path, data: Path) -> Path:
+    """The data again, whose training examples have what the teacher says of them in a column `probabilities`."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts.write_text("".join(f"{' '.join(row['text'].split())}\n" for row in rows), "utf-8")
-    _call("predict", teacher, texts, "--output", said)
-    answers = [json.loads(line) for line in said.read_text("utf-8").splitlines()]
-    names = [name for name in answers[0] if name.startswith("probability_")]
-    joined = [row | {name: answer[name] for name in names} for row, answer in zip(rows, answers, strict=True)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in joined), "utf-8")
+    said = folder / "train.jsonl"
+    if not said.exists():
+        _call("predict", teacher, "--data", data / "train.jsonl", "--probabilities", "--output", said)
     (folder / "dev.jsonl").write_bytes((data / "dev.jsonl").read_bytes())
-    return names
+    return folder
 
 
 def run(args: argparse.Namespace) -> None:
@@ -78,9 +72,9 @@ def run(args: argparse.Namespace) -> None:
             if arm in ("kd", "probabilities"):
                 recipe += ["--learning-rate", "3e-4"]
             if arm == "probabilities":
-                columns = with_columns(home / "columns", teacher, data)
-                source = ["--task", "classification", "--data", home / "columns", "--init-from", teacher]
-                source += ["--teacher-probabilities", ",".join(columns)]
+                ready = with_column(home / "columns", teacher, data)
+                source = ["--task", "classification", "--data", ready, "--init-from", teacher]
+                source += ["--teacher-probabilities", "probabilities"]
             _call("distill", *source, *more.get(arm, []), *length, *recipe)
 
 
