@@ -61,8 +61,8 @@ ProbabilityColumns = Annotated[
     Optional[str],
     typer.Option(
         help="Ready soft labels in place of TEACHER, for recipes that compare only logits: a column of the "
-        "train file for each label, named after the labels or in their order, or one column as `predict --probabilities` writes it. The student is "
-        "cut from --init-from, or is the model of --student.",
+        "train file for each label, named after the labels or in their order, or one column as "
+        "`predict --probabilities` writes it. The student is cut from --init-from, or is the model of --student.",
         rich_help_panel=DATA,
     ),
 ]
