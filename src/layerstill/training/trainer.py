@@ -53,6 +53,7 @@ from layerstill.training.compiling import compiled_layers
 from layerstill.training.loss_scale import LossScale, unfused
 from layerstill.training.module import DistillationModule
 from layerstill.training.objective_values import add_up_objectives, batches_by_length
+from layerstill.training.rows import rows_of
 
 log = logging.getLogger("layerstill")
 
@@ -263,7 +264,7 @@ class DistillationTrainer(Trainer):
         # Whole optimiser steps are bucketed, so that the order does not depend on accumulation or processes.
         step = micro * args.gradient_accumulation_steps
         return MicroBatchLoader(
-            self.train_dataset,
+            rows_of(self.train_dataset),
             MicroBatches(self.order(step), micro, args.world_size, args.process_index),
             self.data_collator,
             num_workers=args.dataloader_num_workers,
