@@ -1,7 +1,10 @@
 """What a step of the Trainer does not do, because it would do it at every step."""
 
 import importlib.util
+import re
+import traceback
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,31 +12,38 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.test_trainer import trainer
 
+ASKED = "masking_utils._ignore_bidirectional_mask_sdpa"
+"""transformers asks whether a batch has padding, once for each model."""
+OURS_OR_THEIRS = re.compile(r"[\\/](src|site-packages)[\\/](layerstill|transformers)[\\/]")
 KEPT = {"save_strategy": "no", "logging_strategy": "no", "num_train_epochs": 9}
 
 
 class Reads(TorchDispatchMode):
-    """Counts how often Python waits for a number."""
+    """Counts where Python waits for a number: the first function of ours or of transformers that made it do so."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func.overloadpacket.__name__ == "_local_scalar_dense"
+        if func.overloadpacket.__name__ == "_local_scalar_dense":
+            frames = reversed(traceback.extract_stack())
+            here = next(f for f in frames if OURS_OR_THEIRS.search(f.filename))
+            self.counts[f"{Path(here.filename).stem}.{here.name}"] += 1
         return func(*args, **(kwargs or {}))
 
 
-def reads(folder, steps: int, **settings) -> int:
+def reads(folder, steps: int, **settings) -> Counter[str]:
     with Reads() as counter:
         trainer(folder, recipe="tinybert", max_steps=steps, **KEPT, **settings).train()
-    return counter.count
+    return counter.counts
 
 
 @pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2}], ids=["whole", "in parts"])
 def test_no_step_waits_for_a_number(settings, tmp_path):
     # Across the end of an epoch, too. The first steps are checked, and the end of a training reads its loss.
-    assert reads(tmp_path / "short", 4, **settings) == reads(tmp_path / "long", 11, **settings)
+    more = reads(tmp_path / "long", 11, **settings) - reads(tmp_path / "short", 4, **settings)
+    assert set(more) <= {ASKED}
 
 
 def test_no_step_looks_for_packages_on_the_disk(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def _reader(column: pa.ChunkedArray) -> Read:
     if column.null_count == 0 and column.num_chunks:
         whole = column.combine_chunks()
         if _is_numeric(whole.type):
-            return lambda rows, numbers=whole.to_numpy(): numbers[rows].tolist()
+            return _Numbers(whole.to_numpy())
         lists = isinstance(whole, pa.ListArray | pa.LargeListArray) and _is_numeric(whole.values.type)
         if lists and not whole.values.null_count:
             return _Lists(whole.offsets.to_numpy(), whole.values.to_numpy())
@@ -70,6 +70,17 @@ def _is_plain(kind: pa.DataType) -> bool:
 def _is_numeric(kind: pa.DataType) -> bool:
     # Truth values are single bits in a table, and numbers of half width have no array without a copy.
     return pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind)
+
+
+class _Numbers:
+    """Numbers, which are one array."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values
+
+    def __call__(self, rows: Sequence[int]) -> list[Any]:
+        found: list[Any] = self._values[rows].tolist()
+        return found
 
 
 class _Lists:

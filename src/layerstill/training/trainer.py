@@ -201,8 +201,9 @@ class DistillationTrainer(Trainer):
         Accelerate's around it decides at every step whether to take it, which the Trainer has decided, and looks on the
         disk twice for the package of an optimiser that nobody has asked for: a fortieth of a small model's step.
         """
-        if not self._scale.used and isinstance(self.optimizer, AcceleratedOptimizer):
-            self.optimizer = self.optimizer.optimizer
+        prepared: Any = self.optimizer  # type: ignore[has-type]  # transformers leaves it untyped
+        if not self._scale.used and isinstance(prepared, AcceleratedOptimizer):
+            self.optimizer = prepared.optimizer
         return super().create_scheduler(num_training_steps, optimizer)
 
     def get_batch_samples(
