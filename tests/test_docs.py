@@ -12,7 +12,8 @@ from benchmarks.claims.records import Records
 from benchmarks.claims.tables import against
 from benchmarks.speed import compare
 
-from layerstill.evaluation.comparison import as_family, words
+from layerstill.evaluation.comparison import as_family
+from layerstill.evaluation.rules import words
 from layerstill.studies.expand import expand
 from layerstill.studies.file import load_study
 from layerstill.studies.job import divided

@@ -39,7 +39,6 @@ def test_every_public_name_is_there_and_comes_from_where_the_type_checker_reads_
 def test_the_function_export_is_not_hidden_by_the_folder_of_that_name():
     for first in (
         "import layerstill.export.package",
-        "from layerstill import distill",
         "import layerstill.acts",
         "pass",
     ):
@@ -47,3 +46,15 @@ def test_the_function_export_is_not_hidden_by_the_folder_of_that_name():
             f"{first}\nimport layerstill\nfrom layerstill import export\nprint(export is layerstill.export, type(export))"
         )
         assert out == "True <class 'function'>", first
+
+
+def test_an_exported_file_is_run_without_torch():
+    """So weighing one takes a third of a second and not six."""
+    code = """
+import sys
+from importlib import import_module
+for library in import_module("layerstill.export.runner").LIBRARIES:
+    import_module(library)
+print(*sys.modules)
+"""
+    assert set(python(code).split()).isdisjoint({"torch", "transformers", "datasets"})

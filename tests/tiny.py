@@ -15,12 +15,15 @@ from transformers import (
 )
 
 from layerstill.heads import Classes, Head
+from layerstill.knowledge.memory import Examples
 from layerstill.names import shipped_recipes
 from layerstill.recipe import Recipe
 
 WORDS = "good bad fine poor great awful film plot actor scene the a was is very not and but we they".split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = SPECIAL + WORDS
+EXAMPLES = Examples([i % 3 for i in range(64)])
+"""Training examples of which a `batch` has the first, for what remembers them."""
 ENCODERS = [
     "bert",
     "roberta",
@@ -167,6 +170,7 @@ def batch(rows: int = 4, tokens: int = 9, lengths: list[int] | None = None, seed
         "input_ids": ids * mask,
         "attention_mask": mask,
         "labels": torch.randint(0, labels, (rows,), generator=rng),
+        "id": torch.arange(rows),
     }
 
 

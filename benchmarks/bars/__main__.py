@@ -5,12 +5,14 @@
 
 `DATA` holds the public sets (GLUE, TREC, Banking77, AG_News, GoEmotions, NER/WNUT-17). Every step is one command
 of layerstill; what is finished is kept, so the script can be stopped and started again. `table` prints Markdown and
-writes the records it was made from to benchmarks/results/bars.json.
+writes the records it was made from to benchmarks/results/bars.json, or to `--record FILE`. `--model FOLDER` fine-tunes
+the teachers from that model, `--teacher-options` and `--options` add to what the commands get.
 """
 
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -32,13 +34,16 @@ def run(args: argparse.Namespace) -> None:
         place = {"data": args.output / "data", "shared": args.shared}
         options = [word.format(**place) for word in TASKS[name].options]
         teacher = args.output / "teachers" / name
-        _call("finetune", find_base_model(), *options, *TASKS[name].teacher, "--output", teacher, "--quiet")
+        more = shlex.split(args.teacher_options)
+        base = args.model or find_base_model()
+        _call("finetune", base, *options, *TASKS[name].teacher, *more, "--output", teacher, "--quiet")
         for seed in args.seeds:
             folder = args.output / f"{name}-{seed}"
             spent = folder / "seconds.txt"  # of all calls together; unknown after an interruption
             before = float(spent.read_text("utf-8")) if spent.exists() else None if folder.exists() else 0.0
             begun = time.monotonic()
-            _call("compress", teacher, *options, "--seed", seed, "--effort", args.effort, "--output", folder)
+            how = ("--seed", seed, "--effort", args.effort, *shlex.split(args.options))
+            _call("compress", teacher, *options, *how, "--output", folder)
             if before is not None:
                 spent.write_text(f"{before + time.monotonic() - begun:.0f}\n", "utf-8")
 
@@ -60,10 +65,10 @@ def table(args: argparse.Namespace) -> None:
             kept = {key: record[key] for key in wanted}
             kept["rows"] = [{key: value for key, value in row.items() if key != "path"} for row in record["rows"]]
             records[path.parent.name] = kept | {"seconds": int(seconds.read_text()) if seconds.exists() else None}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
+    args.record.parent.mkdir(exist_ok=True)
+    args.record.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
     print("\n".join(lines_of(records)))
-    print(f"records: {RESULTS}", file=sys.stderr)
+    print(f"records: {args.record}", file=sys.stderr)
 
 
 def lines_of(records: dict[str, Any]) -> list[str]:
@@ -100,6 +105,10 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--effort", default="normal")
+    parser.add_argument("--model", help="what teachers are fine-tuned from, instead of the demo's MiniLM-L6")
+    parser.add_argument("--teacher-options", default="", help="more options of `finetune`, in one string")
+    parser.add_argument("--options", default="", help="more options of `compress`, in one string")
+    parser.add_argument("--record", type=Path, default=RESULTS, help="where `table` writes the records")
     args = parser.parse_args()
     {"run": run, "table": table}[args.act](args)
 

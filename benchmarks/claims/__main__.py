@@ -4,15 +4,15 @@
     python -m benchmarks.claims keep runs/mappings     # what the verdicts need, into benchmarks/results
     python -m benchmarks.claims show mappings          # tables and verdicts in Markdown
     python -m benchmarks.claims holm                   # all comparisons of all claims in one family
-    python -m benchmarks.claims noise                  # what the withdrawn rules say of noise
+    python -m benchmarks.claims noise                  # what withdrawn rules, and those in their place, say of noise
 
-All verdicts are a pilot's, of 240 to 300 updates. Differences are paired by seed. Intervals are 95 %, over seeds and
-dev examples where both sides have the same examples, else over seeds. A comparison supports its claim if the interval
-excludes 0 in its direction, no task contradicts, and p after Holm, over the comparisons of that claim, is below 0.05;
-it does not if the interval excludes 0 the other way with such a p, or lies within half a point of 0; else it is
-inconclusive. A comparison that two claims need is in both families. So a verdict in a table is one as if its claim
-were the only one; `holm` says what is left if it is not. C16 and C17 get no verdict: the rules that they were judged
-by say "supported" of noise.
+All verdicts are a pilot's, of 240 to 300 updates. Differences are paired by seed, and by dev example where both sides
+have the same examples. Rules are those of layerstill.evaluation.rules, by which reports are written, too: a claim is
+supported if its interval lies where it says, no task contradicts, and p after Holm, over everything that the study's
+page asks, is below 0.05; not supported if the same holds of the contrary; else undecided. The margin is half a point:
+C15 says that arms are equal within it, C16 that none is higher by it (non-inferiority of KD), C17 that the objectives'
+differences depend on the initialisation (an F test of the interaction). `holm` says what is left if the pages of all
+studies are one family.
 """
 
 import argparse
@@ -28,8 +28,8 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("keep", help="write the records of a finished study").add_argument("folder", type=Path)
     verbs.add_parser("show", help="print tables and verdicts").add_argument("study", choices=list(STUDIES))
-    verbs.add_parser("holm", help="adjust the comparisons of all claims together")
-    verbs.add_parser("noise", help="try the withdrawn rules on noise")
+    verbs.add_parser("holm", help="adjust the questions of all claims together")
+    verbs.add_parser("noise", help="try the withdrawn rules on noise, and those in their place")
     args = parser.parse_args()
     if args.verb == "keep":
         print(keep(args.folder))

@@ -5,22 +5,22 @@ from dataclasses import dataclass
 
 from benchmarks.claims import STUDIES
 from benchmarks.claims.records import RESULTS, Records
-from benchmarks.claims.tables import Row, table
+from benchmarks.claims.tables import Answer, Page, answers, table
 
-from layerstill.evaluation.comparison import ALPHA, Comparison, as_family
+from layerstill.evaluation.rules import ALPHA
+from layerstill.evaluation.statistics import holm
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A comparison, the claims it is for, and its smallest p-value after Holm within one of them."""
+    """A question, and its p-value after Holm over the questions of all pages."""
 
-    claims: tuple[str, ...]
-    comparison: Comparison
-    alone: float
+    answer: Answer
+    whole: float
 
 
-def kept() -> dict[str, list[Row]]:
-    """The comparisons of every study whose records are in the repository."""
+def kept() -> dict[str, Page]:
+    """The questions of every study whose records are in the repository."""
     return {
         name: study.verdicts(Records.read(name))
         for name, study in STUDIES.items()
@@ -28,45 +28,30 @@ def kept() -> dict[str, list[Row]]:
     }
 
 
-def one_family(studies: Iterable[Sequence[Row]]) -> list[Judged]:
-    """Every comparison that a claim is judged by, once, adjusted for all of them together; smallest p first.
-
-    Comparisons of no claim and those of withdrawn rules are left out. One that two claims share counts once.
-    """
-    found: dict[tuple[int, str, str], Judged] = {}
-    for number, rows in enumerate(studies):
-        for claim in dict.fromkeys(claim for claim, _, way in rows if way not in {"none", "withdrawn"}):
-            for c in as_family([c for other, c, _ in rows if other == claim]):
-                key = number, c.a, c.b
-                before = found.get(key, Judged((), c, 1.0))
-                found[key] = Judged((*before.claims, claim), c, min(before.alone, c.p_holm))
-    together = as_family([judged.comparison for judged in found.values()])
-    whole = [Judged(j.claims, c, j.alone) for j, c in zip(found.values(), together, strict=True)]
-    return sorted(whole, key=lambda j: j.comparison.test.p)
+def one_family(pages: Iterable[Page]) -> list[Judged]:
+    """Everything that is asked on any page, adjusted for all of it together; smallest p first."""
+    found = [answer for page in pages for answer in answers(page)]
+    judged = [Judged(answer, p) for answer, p in zip(found, holm([a.p for a in found]), strict=True)]
+    return sorted(judged, key=lambda j: j.answer.p)
 
 
 def show(family: Sequence[Judged]) -> str:
-    """How many there are and stay evidence, and a table of those that are evidence within their own claim."""
-    alone = [j for j in family if j.alone < ALPHA]
-    stay = sum(j.comparison.evidence for j in family)
-    claims = {claim for j in family for claim in j.claims}
-    smallest = min(j.comparison.test.smallest for j in family)
-    pairs = max(j.comparison.test.pairs for j in family)
+    """How many there are and stay evidence, and a table of those that are evidence on their own page."""
+    clear = [j for j in family if j.answer.adjusted < ALPHA]
+    claims = {j.answer.claim for j in family}
     said = (
-        f"{len(family)} comparisons of {len(claims)} claims; p after Holm is below 0.05 in {len(alone)} of them within "
-        f"the claim, in {stay} of them in one family. {pairs} pairs cannot give a p below {smallest:.2g}, so of "
-        f"{len(family)} comparisons the first cannot get below {min(1.0, smallest * len(family)):.2g}."
+        f"{len(family)} questions of {len(claims)} claims; p after Holm is below 0.05 in {len(clear)} of them on their "
+        f"own page, in {sum(j.whole < ALPHA for j in family)} of them in one family."
     )
     rows = [
         [
-            ", ".join(j.claims),
-            f"{j.comparison.a} - {j.comparison.b}",
-            f"{100 * j.comparison.difference:+.1f}",
-            f"{j.comparison.test.p:.2g}",
-            f"{j.alone:.2g}",
-            f"{j.comparison.p_holm:.2g}",
+            j.answer.claim,
+            j.answer.name,
+            "" if j.answer.comparison is None else f"{100 * j.answer.comparison.difference:+.1f}",
+            *(f"{p:.2g}" for p in (j.answer.p, j.answer.adjusted, j.whole)),
+            j.answer.word,
         ]
-        for j in alone
+        for j in clear
     ]
-    head = ["claim", "difference", "points", "p", "after Holm within the claim", "in one family"]
+    head = ["claim", "question", "points", "p", "after Holm on its page", "in one family", "pilot verdict"]
     return f"{said}\n\n{table(head, rows)}"

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 
 from benchmarks.claims.records import Records, spread
-from benchmarks.claims.tables import Row, against, chance, comparisons, mean_cell, table
+from benchmarks.claims.tables import Page, against, chance, comparisons, mean_cell, table
 
 from layerstill.evaluation.comparison import Comparison, compare
 
@@ -71,9 +71,9 @@ def _objectives(records: Records) -> str:
     return table(["recipe", "layers", "task", "objective", "on train by epoch", "on dev", "dev above its lowest"], rows)
 
 
-def verdicts(records: Records) -> list[Row]:
+def verdicts(records: Records) -> Page:
     """What is compared, for which claim."""
-    rows = []
+    page = Page([])
     for start in records.values("initialisation"):
 
         def measured(a: str, b: str, measure: Callable[[Run], float], what: str, start: str = start) -> Comparison:
@@ -82,7 +82,7 @@ def verdicts(records: Records) -> list[Row]:
 
         at = {"initialisation": start}
         names = f"l-ild at {start}", "u-ild"
-        rows.append(("C1", measured("u-ild", "kd", gap, "gap"), "higher"))
-        rows.append(("C2", against(records, {"recipe": "l-ild"} | at, {"recipe": "u-ild"} | at, names), "higher"))
-        rows.append(("C7", measured("u-ild", "l-ild", fall, "loss to noise"), "higher"))
-    return rows
+        page.rows.append(("C1", measured("u-ild", "kd", gap, "gap"), "higher"))
+        page.rows.append(("C2", against(records, {"recipe": "l-ild"} | at, {"recipe": "u-ild"} | at, names), "higher"))
+        page.rows.append(("C7", measured("u-ild", "l-ild", fall, "loss to noise"), "higher"))
+    return page

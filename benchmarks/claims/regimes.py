@@ -1,7 +1,7 @@
 """Few samples and label noise: claims C2, C4, C5."""
 
 from benchmarks.claims.records import Records, minus
-from benchmarks.claims.tables import Row, against, chance, comparisons, mean_cell, table
+from benchmarks.claims.tables import Page, Row, against, chance, comparisons, mean_cell, table
 
 from layerstill.evaluation.comparison import Comparison, compare
 
@@ -37,17 +37,17 @@ def interaction(records: Records, a: str, b: str, regime: str) -> Comparison:
     return compare(f"({a} - {b}) at {regime}", f"({a} - {b}) at full", *gaps, examples)
 
 
-def verdicts(records: Records) -> list[Row]:
+def verdicts(records: Records) -> Page:
     """What is compared, for which claim."""
 
     def pair(a: str, b: str, regime: str) -> Comparison:
         at = {"regime": regime}
         return against(records, {"recipe": a} | at, {"recipe": b} | at, (f"{a} at {regime}", f"{b}"))
 
-    rows = [("C2", pair("l-ild", "u-ild", FULL), "higher")]
+    rows: list[Row] = [("C2", pair("l-ild", "u-ild", FULL), "higher")]
     rows += [("C2", pair("l-ild", "u-ild", regime), "higher") for regime in (FEW, NOISE)]
     rows += [("CR-ILD", pair("cr-ild", other, r), "higher") for r in (FULL, FEW, NOISE) for other in ("u-ild", "kd")]
     rows += [("C4", interaction(records, a, "u-ild", FEW), "higher") for a in ("cr-ild", "l-ild")]
     rows += [("C5", interaction(records, a, b, NOISE), "higher") for a in ("cr-ild", "l-ild") for b in ("u-ild", "kd")]
-    rows.append(("teacher under noise", pair("kd", "finetune", NOISE), "none"))
-    return rows
+    rows.append(("teacher under noise", pair("kd", "finetune", NOISE), None))
+    return Page(rows)

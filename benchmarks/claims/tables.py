@@ -1,18 +1,15 @@
 """Pieces that every study's page is made of: tables of means, rows of comparisons."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
 from benchmarks.claims.records import Records, spread
-from scipy import stats
 
-from layerstill.evaluation.comparison import Comparison, as_family, compare, verdict
-from layerstill.evaluation.statistics import equivalent
+from layerstill.evaluation.comparison import Comparison, compare
+from layerstill.evaluation.rules import ALPHA, Claimed, as_page, p_of
 
-Row = tuple[str, Comparison, str]
-"""A claim, a comparison, and the claim's direction: higher, equal, none (no claim) or withdrawn."""
-MARGIN = 0.005
+Row = tuple[str, Comparison, Claimed | None]
+"""A claim, a comparison, and what is claimed of it; None where it stands there for comparison only."""
 NEAR = 0.02
 """Above the most frequent class's share by less than this is at the majority."""
 
@@ -58,72 +55,65 @@ def interval(low: float, high: float) -> str:
     return f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
-def comparisons(rows: Sequence[Row]) -> str:
-    """A table of comparisons, with p-values adjusted within each claim and verdicts as if that claim were the only one.
-
-    Supported: the interval excludes 0 in the claim's direction, no task contradicts, and p after Holm is below 0.05;
-    not supported: it excludes 0 the other way with such a p, or lies within half a point of 0. Of equality: the other
-    way round.
-    """
-    cells = []
-    for claim in dict.fromkeys(claim for claim, _, _ in rows):
-        of = [(c, way) for other, c, way in rows if other == claim]
-        for (_, way), c in zip(of, as_family([c for c, _ in of]), strict=True):
-            by_task = ", ".join(f"{task} {interval(i.low, i.high)}" for task, i in c.by_task.items())
-            cells.append(
-                [
-                    claim,
-                    f"{c.a} - {c.b}",
-                    f"{100 * c.difference:+.1f}",
-                    interval(c.interval.low, c.interval.high),
-                    by_task,
-                    f"{c.p_holm:.2g} ({len(of)})",
-                    word(c, way),
-                ]
-            )
-    head = ["claim", "difference", "points", "95 % interval", "by task", "p (Holm, of n)", "pilot verdict, claim alone"]
-    return table(head, cells)
-
-
-def word(c: Comparison, way: str) -> str:
-    """The verdict on one comparison."""
-    if way == "none":
-        return ""
-    if way == "withdrawn":
-        return way
-    if way == "equal":
-        if equivalent(c.interval, MARGIN):
-            return "supported"
-        differs = c.interval.low > 0 or c.interval.high < 0
-        return "not supported" if differs and c.evidence else "inconclusive"
-    found = verdict(c, MARGIN).word
-    shown = c.evidence or equivalent(c.interval, MARGIN)
-    return found if found != "undecided" and shown else "inconclusive"
-
-
 @dataclass(frozen=True)
-class Effect:
-    """A factor's share of the variance (omega squared, unbiased for no effect but for cutting at 0) and its F test."""
+class Other:
+    """A test that is no comparison of two arms, such as that of an interaction."""
 
-    share: float
+    claim: str
+    name: str
     p: float
 
 
-def effects(scores: np.ndarray) -> dict[str, Effect]:
-    """Two-way analysis of variance of `(A, B, S)` scores: `first`, `second`, `interaction`."""
-    a, b, n = scores.shape
-    whole = scores.mean()
-    first, second = scores.mean((1, 2), keepdims=True) - whole, scores.mean((0, 2), keepdims=True) - whole
-    inner = scores.mean(2, keepdims=True) - whole - first - second
-    total, freedom = ((scores - whole) ** 2).sum(), a * b * (n - 1)
-    error = ((scores - scores.mean(2, keepdims=True)) ** 2).sum() / freedom
-    found = {}
-    for name, part, df in (
-        ("first", first, a - 1),
-        ("second", second, b - 1),
-        ("interaction", inner, (a - 1) * (b - 1)),
-    ):
-        squares = (np.broadcast_to(part, scores.shape) ** 2).sum()
-        share = max(float((squares - df * error) / (total + error)), 0.0)
-        found[name] = Effect(share, float(stats.f.sf(squares / df / error, df, freedom)))
+@dataclass(frozen=True)
+class Page:
+    """All that is asked on a study's page: one family."""
+
+    rows: list[Row]
+    others: list[Other] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a page says of one of its questions: p-values before and after Holm over the page, and a verdict."""
+
+    claim: str
+    name: str
+    comparison: Comparison | None
+    p: float
+    adjusted: float
+    family: int
+    word: str
+
+
+def answers(page: Page) -> list[Answer]:
+    """The page's comparisons and other tests, judged by the rules that reports are judged by."""
+    asked = [(claim, c, way) for claim, c, way in page.rows if way is not None]
+    judged, others = as_page([(c, way) for _, c, way in asked], others=[other.p for other in page.others])
+    size = len(asked) + len(others)
+    found = [
+        Answer(claim, f"{c.a} - {c.b}", c, p_of(c, way), c.p_holm, size, said.word)
+        for (claim, _, way), (c, said) in zip(asked, judged, strict=True)
+    ]
+    for other, p in zip(page.others, others, strict=True):
+        found.append(Answer(other.claim, other.name, None, other.p, p, size, "supported" if p < ALPHA else "undecided"))
     return found
+
+
+def comparisons(page: Page) -> str:
+    """A table of what the page asks: differences, p-values adjusted for all of it, verdicts by evaluation/rules.py."""
+    cells = []
+    for answer in answers(page):
+        p = f"{answer.adjusted:.2g} ({answer.family})"
+        cells.append([answer.claim, answer.name, *_numbers(answer.comparison), p, answer.word])
+    for claim, c, way in page.rows:
+        if way is None:
+            cells.append([claim, f"{c.a} - {c.b}", *_numbers(c), f"{c.test.p:.2g} (not asked)", ""])
+    head = ["claim", "difference", "points", "95 % interval", "by task", "p (Holm, of n)", "pilot verdict"]
+    return table(head, cells)
+
+
+def _numbers(c: Comparison | None) -> list[str]:
+    if c is None:
+        return ["", "", ""]
+    by_task = ", ".join(f"{task} {interval(i.low, i.high)}" for task, i in c.by_task.items())
+    return [f"{100 * c.difference:+.1f}", interval(c.interval.low, c.interval.high), by_task]

@@ -3,10 +3,10 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,8 +26,10 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: "dict[str, Tensor]") -> None:
     """Write safetensors atomically."""
+    from safetensors.torch import save_file  # not above: an exported model runs without torch
+
     temporary = path.with_name(f".{path.name}.part")
     save_file({name: t.detach().contiguous().clone() for name, t in tensors.items()}, temporary)
     _put(temporary, path)

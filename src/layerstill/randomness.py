@@ -39,6 +39,25 @@ def drawn(seed: int, rows: np.ndarray, columns: np.ndarray, *name: object) -> np
     return (drawn_bits(seed, rows, columns, *name) >> np.uint64(11)) * 2.0**-53
 
 
+def distinct(seed: int, rows: np.ndarray, sizes: np.ndarray, count: int, *name: object) -> np.ndarray:
+    """`(R, count)` different numbers from 0 to below `sizes` `(R,)` for every row, each row as `drawn_bits` has it.
+
+    No size may be below `count`.
+    """
+    columns = 2 * count
+    while True:
+        found = (drawn(seed, rows, np.arange(columns), *name) * sizes[:, None]).astype(np.int64)
+        found = np.minimum(found, sizes[:, None] - 1)  # a product may be rounded up
+        order = found.argsort(1, kind="stable")
+        in_order = np.take_along_axis(found, order, 1)
+        new = np.ones(found.shape, dtype=bool)
+        np.put_along_axis(new, order[:, 1:], in_order[:, 1:] != in_order[:, :-1], 1)
+        so_far = new.cumsum(1)
+        if (so_far[:, -1] >= count).all():
+            return found[new & (so_far <= count)].reshape(-1, count)
+        columns *= 2  # what is found is the same, and more
+
+
 def _mixed(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * _FIRST
     x = (x ^ (x >> np.uint64(27))) * _SECOND

@@ -183,6 +183,7 @@ class Stage(Spec):
         for name, objective in self.objectives.items():
             if objective.gathers:
                 what = "relates the examples of a batch to each other" if objective.over_batch else "weighs whole steps"
+                what = "remembers whole steps" if objective.remembers else what
                 raise UserError(f"objective {name!r} {what}, and accumulation splits batches; set accumulation: 1")
             if objective.padding == "included":
                 raise UserError(

@@ -90,13 +90,14 @@ def test_batches_are_padded_as_transformers_pads_them(segments):
     for _ in range(30):
         lengths = [rng.randint(1, 9) for _ in range(rng.randint(1, 6))]
         rows = [
-            {"id": i, "input_ids": rng.choices(range(5, 15), k=n)}
+            {"input_ids": rng.choices(range(5, 15), k=n)}
             | ({"token_type_ids": rng.choices((0, 1), k=n)} if segments else {})
-            for i, n in enumerate(lengths)
+            for n in lengths
         ]
-        extra = [{"length": n, "content": 2**62 + n, "labels": n % 3} for n in lengths]
+        extra = [{"id": i, "length": n, "content": 2**62 + n, "labels": n % 3} for i, n in enumerate(lengths)]
         ours = Collator(tokenizer, Classes())([row | more for row, more in zip(rows, extra, strict=True)])
-        assert ours.pop("content") == [more["content"] for more in extra]
+        for name in ("id", "content"):
+            assert ours.pop(name) == [more[name] for more in extra]
         assert ours.pop("labels").tolist() == [more["labels"] for more in extra]
         theirs = DataCollatorWithPadding(tokenizer)(rows)
         assert ours.keys() == theirs.keys()

@@ -1,19 +1,11 @@
-"""Comparisons in words and verdicts."""
+"""Comparisons, and what they are in words."""
 
 import numpy as np
 import pytest
 
 from layerstill.errors import UserError
-from layerstill.evaluation.comparison import (
-    Comparison,
-    Verdict,
-    as_family,
-    compare,
-    compare_by_example,
-    verdict,
-    words,
-)
-from layerstill.evaluation.statistics import Interval, PairedTest, Summary
+from layerstill.evaluation.comparison import as_family, compare, compare_by_example
+from layerstill.evaluation.rules import words
 
 KD = {"mrpc": {0: 0.70, 1: 0.72, 2: 0.715, 3: 0.73, 4: 0.695}}
 FT = {"mrpc": {0: 0.72, 1: 0.71, 2: 0.725, 3: 0.72, 4: 0.725}}
@@ -45,12 +37,13 @@ def test_one_seed_is_compared_by_examples_and_says_that_it_is_one():
 
 
 def test_a_family_is_adjusted_and_named():
-    eight = {"mrpc": {s: 0.70 + 0.001 * s for s in range(8)}}
-    family = as_family([compare("a", "b", shifted(eight, 0.02), eight), compare("c", "b", eight, shifted(eight, 0.01))])
+    eight = {"mrpc": dict.fromkeys(range(8), 0.70)}
+    above = {"mrpc": {s: 0.72 + 0.001 * s for s in range(8)}}
+    family = as_family([compare("a", "b", above, eight), compare("c", "b", eight, above)])
     assert [c.p_holm for c in family] == pytest.approx([4 / 256, 4 / 256])
     assert words(family[0]).endswith("evidence that a is higher (p = 0.016 after Holm, 2 comparisons)")
     assert words(family[1]).endswith("evidence that c is lower (p = 0.016 after Holm, 2 comparisons)")
-    many = as_family([compare("a", "b", shifted(eight, 0.02), eight)] * 7)
+    many = as_family([compare("a", "b", above, eight)] * 7)
     assert "with 8 pairs the first of 7 comparisons cannot get below 0.055" in words(many[0])
 
 
@@ -73,6 +66,9 @@ def test_examples_widen_the_interval_by_what_the_dev_set_does_not_tell():
     assert alone.interval.high - alone.interval.low < 1e-9
     assert fine.interval.high - fine.interval.low > 0.1
     assert "(over seeds and examples)" in words(fine)
+    assert fine.test.method == "t-test over seeds and examples"
+    assert alone.test.method == "sign flips, exact"
+    assert (fine.interval.low > 0) == (fine.test.p < 0.05)
 
 
 @pytest.mark.parametrize(
@@ -87,46 +83,3 @@ def test_examples_widen_the_interval_by_what_the_dev_set_does_not_tell():
 def test_what_is_not_paired_is_refused(a, b, message):
     with pytest.raises(UserError, match=message):
         compare("kd", "finetune", a, b)
-
-
-def given(low, high, **by_task):
-    tasks = {task: Interval(*ends, 0.95, "seeds") for task, ends in by_task.items()}
-    test = PairedTest(0.5, 0.01, 8, "x")
-    ends = Interval(low, high, 0.95, "seeds")
-    return Comparison("a", "b", Summary(0, 0, 8), Summary(0, 0, 8), (low + high) / 2, ends, test, tasks, 0.5, 1)
-
-
-@pytest.mark.parametrize(
-    ("comparison", "claimed", "word"),
-    [
-        (given(0.01, 0.03), "higher", "supported"),
-        (given(0.01, 0.03), "lower", "not supported"),
-        (given(-0.03, -0.01), "lower", "supported"),
-        (given(-0.03, -0.01), "higher", "not supported"),
-        (given(-0.004, 0.004), "higher", "not supported"),
-        (given(0.001, 0.004), "higher", "not supported"),
-        (given(-0.004, 0.006), "higher", "undecided"),
-        (given(0.01, 0.03, mrpc=(-0.03, -0.01), rte=(0.02, 0.07)), "higher", "undecided"),
-        (given(0.01, 0.03, mrpc=(-0.03, 0.01), rte=(0.02, 0.07)), "higher", "supported"),
-        (given(-0.03, -0.01, mrpc=(0.01, 0.02)), "lower", "undecided"),
-    ],
-)
-def test_verdicts(comparison, claimed, word):
-    assert verdict(comparison, 0.005, claimed).word == word
-
-
-@pytest.mark.parametrize("by", [0.02, -0.02, 0.0])
-def test_equal_differences_are_no_interval_and_support_nothing(by):
-    two = {"mrpc": {0: 0.70, 1: 0.75}}
-    same = compare("a", "b", shifted(two, by), two)
-    assert same.interval.empty
-    assert "no interval: all 2 differences are equal; no evidence" in words(same)
-    for claimed in ("higher", "lower"):
-        assert verdict(same, 0.005, claimed) == Verdict("undecided", "no interval: all 2 differences are equal")
-    both = two | {"rte": {0: 0.5, 1: 0.6, 2: 0.7}}
-    assert "all 5 differences are equal within each task" in words(compare("a", "b", shifted(both, by), both))
-
-
-def test_a_task_with_equal_differences_does_not_contradict():
-    assert verdict(given(0.01, 0.03, mrpc=(-0.01, -0.01), rte=(0.02, 0.07))).word == "supported"
-    assert verdict(given(0.01, 0.03, mrpc=(-0.01, -0.009), rte=(0.02, 0.07))).word == "undecided"

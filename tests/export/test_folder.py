@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification
 
 import layerstill
 from layerstill import Task, UserError, export
-from layerstill.export.session import INSTALL
+from layerstill.export.runner import INSTALL
 from layerstill.heads import Classes
 from tests.export.small import LENGTH, every_length, own_words, save_model
 from tests.tiny import save_tiny, tiny_tokenizer, write_csv

@@ -52,13 +52,13 @@ def test_the_card_names_the_smallest_student_that_loses_little(folder):
     value, detail = facts["lost"]
     assert value == "1.0 points"
     assert detail.startswith("keeps 98.8 %; 95 % interval ")
-    assert detail.endswith(", p = 0.69 after Holm, 2 students, paired over 200 examples")
+    assert detail.endswith(", p = 0.69 after Holm, 3 comparisons, paired over 200 examples")
     assert facts["gained"] == ("4 of 6 layers", "its speed was not measured")
     assert facts["size"] == ("19.2 M parameters", "of 22.7 M")
     said = " ".join(card.sentences)
     assert "It is the smallest of 2 students that lose at most 2 points." in said
     assert "4 layers 84.0 (n = 1) against 3 layers 80.0: difference 4.0, 95 % interval" in said
-    assert "(over examples); evidence that 4 layers is higher (p = 0.0078)" in said  # 8 examples, all one way
+    assert "(over examples); evidence that 4 layers is higher (p = 0.023 after Holm, 3 comparisons)" in said
     assert "One seed" in said
 
 

@@ -1,13 +1,14 @@
 """`layerstill report`: the page as a parser sees it, the terminal, and what is refused."""
 
 import json
+import re
 import shutil
 import sys
 from html.parser import HTMLParser
 
 import pytest
 
-from layerstill.acts import distill
+from layerstill.acts import distill, report
 from layerstill.data.tasks import Task
 from layerstill.recipe import Recipe
 from layerstill.reporting.arms import cells, compare_all
@@ -292,6 +293,38 @@ def test_a_study_says_what_is_compared_by_which_metric(tmp_path, call):
     for damaged in ("x", "[]", '{"study": {"compare": [1]}}'):
         write(damaged, "utf-8")
         assert "- cr-ild 81.0 ± 1.4 (n = 2) against kd 61.0" in call(f"report {tmp_path}")[1]
+
+
+def test_the_margin_of_a_study_is_what_its_report_calls_equal(tmp_path, call):
+    entries = []
+    for recipe, score in (("kd", 0.700), ("u-ild", 0.701)):
+        for seed in range(8):
+            data = result("kd", "mrpc", seed, score + 0.002 * (seed % 3) * (recipe == "kd"))
+            place = {"recipe": recipe, "seed": seed}
+            entries.append({"hash": f"{recipe[:2]}{seed}", "status": "finished", "coordinates": place, "result": data})
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries), "utf-8")
+    for margin, said in (
+        ({}, "equal within 0.5 points"),
+        ({"margin": 2}, "equal within 2 points"),
+        ({"margin": 0.1}, "no evidence of a difference (p = "),
+        ({"margin": "x"}, "equal within 0.5 points"),
+    ):
+        compare = {"by": "recipe", "against": "kd", **margin}
+        (tmp_path / "study.json").write_text(json.dumps({"study": {"compare": compare}}), "utf-8")
+        status, out, err = call(f"report {tmp_path} --output {tmp_path}/r.html")
+        assert status == 0, err
+        (sentence,) = (line for line in out.splitlines() if line.startswith("- "))
+        assert f"; {said}" in sentence
+        assert f"; {said}" in Page((tmp_path / "r.html").read_text("utf-8")).text
+
+
+def test_everything_that_a_report_tests_is_one_family(example):
+    found = report(example)
+    families = [c.family for _, c in found.findings.comparisons]
+    families += [m.loss.comparison.family for m in found.models if m.loss and m.loss.comparison]
+    families += [int(n) for card in found.cards for n in re.findall(r"Holm, (\d+) comparisons", " ".join(card.lines))]
+    assert len(found.findings.comparisons) < families[0]
+    assert set(families) == {families[0]}
 
 
 @pytest.mark.parametrize(("axis", "values"), [("initialisation", ("1,2,3", "4,5,6")), ("regime", ("full", "few 9"))])

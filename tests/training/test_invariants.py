@@ -10,7 +10,7 @@ from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training import module as distillation
 from layerstill.training.module import DistillationModule
-from tests.tiny import FAMILIES, batch, no_dropout, task_recipes, tiny_model
+from tests.tiny import EXAMPLES, FAMILIES, batch, no_dropout, task_recipes, tiny_model
 
 
 def module_for(recipe: str, stage: int = 0, family: str = "bert", **config) -> DistillationModule:
@@ -22,7 +22,7 @@ def module_for(recipe: str, stage: int = 0, family: str = "bert", **config) -> D
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    module = DistillationModule(student, teacher, loaded.stages[stage], seed=0, head=Classes()).double()
+    module = DistillationModule(student, teacher, loaded.stages[stage], 0, Classes(), examples=EXAMPLES).double()
     module.clock.epoch, module.clock.epochs = 1, 2
     return module.train()
 

@@ -24,6 +24,7 @@ RECIPES = {
     "rkd": (),
     "kd": BEST,
     "hid-cls": ("stages.1.select=best",),
+    "hid-cls-contrast": ("stages.0.evaluate=objectives",),
 }
 SIZES = {"kd": "--epochs 4 --batch-size 8", "hid-cls": "--epochs 3 --batch-size 1"}  # the last logs every fourth step
 
@@ -151,6 +152,32 @@ def test_the_masses_of_an_optimal_transport_are_in_checkpoints_and_beside_the_st
         assert owned[name].sum().item() == pytest.approx(1, abs=1e-12)
         assert owned[name].std() > 1e-3, "they have moved"
     assert "stage-2-objectives.safetensors" not in expected
+
+
+def test_a_memory_is_in_checkpoints_and_not_beside_the_student(place, forks, whole, tmp_path):
+    expected, _ = whole("hid-cls-contrast")
+    owned = load(expected["stage-1-objectives.safetensors"])
+    assert set(owned) == {f"contrast.aligner.{s}.{p}" for s in ("student", "teacher") for p in ("weight", "bias")}
+    folder = tmp_path / "s"
+    killed = forks(command(place, "hid-cls-contrast", folder), folder=folder, at="stage-1-done")
+    assert killed["status"] == -signal.SIGKILL
+    saved = load_file(folder / "checkpoints" / "stage-1" / "checkpoint-6" / "model.safetensors")
+    for side in ("student", "teacher"):
+        kept = saved[f"objectives.0.memory.{side}"]
+        assert kept.shape == (21, 128)
+        torch.testing.assert_close(kept.norm(dim=-1), torch.ones(21)), "every example was seen"
+    assert saved["objectives.0.memory.log_scales"].isfinite().all()
+
+
+def test_evaluations_on_the_way_change_nothing_that_is_remembered(place, forks, whole, tmp_path):
+    expected, _ = whole("hid-cls-contrast")
+    done = forks(command(place, "hid-cls-contrast", tmp_path / "s", "--set", "stages.0.evaluate=end"))
+    assert done["status"] == 0, done["err"]
+    found = record(tmp_path / "s")
+    assert b"dev_objectives" in expected["metrics.jsonl"]
+    assert b"dev_objectives" not in found["metrics.jsonl"]
+    for name in ("stage-1-objectives.safetensors", "model.safetensors"):
+        assert found[name] == expected[name]
 
 
 def test_evaluations_on_the_way_move_no_masses(place, forks, whole, tmp_path):

@@ -16,7 +16,7 @@ from layerstill.training.arguments import arithmetic_of, dtype_of
 from layerstill.training.loss_scale import SCALE_FILE
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
-from tests.tiny import FAMILIES, batch, no_dropout, save_tiny, tiny_model, write_csv
+from tests.tiny import EXAMPLES, FAMILIES, batch, no_dropout, save_tiny, tiny_model, write_csv
 from tests.training.forks import Forks, record, tear
 from tests.training.test_precision import STAGES
 from tests.training.test_trainer import Stop, Stopped, trainer
@@ -33,7 +33,7 @@ def fp16_against_fp32(recipe: str, stage: int, family: str) -> tuple[list[dict[s
         torch.manual_seed(1)
         student = build_student(teacher, 2, loaded.student, seed=0)
         taught = with_weights_in(teacher, dtype)
-        module = DistillationModule(student, taught, loaded.stages[stage], 0, head=Classes()).train()
+        module = DistillationModule(student, taught, loaded.stages[stage], 0, Classes(), examples=EXAMPLES).train()
         module.clock.epoch, module.clock.epochs = 1, 2
         scale = SCALE if dtype is torch.float16 else 1.0
         with torch.autocast("cpu", torch.float16, enabled=dtype is torch.float16):

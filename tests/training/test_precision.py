@@ -19,7 +19,7 @@ from layerstill.students.build import build_student
 from layerstill.training.arguments import Options
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
-from tests.tiny import FAMILIES, batch, no_dropout, save_tiny, task_recipes, tiny_model, write_csv
+from tests.tiny import EXAMPLES, FAMILIES, batch, no_dropout, save_tiny, task_recipes, tiny_model, write_csv
 
 STAGES = [(name, i) for name in task_recipes() for i in range(len(Recipe.load(name).stages))]
 
@@ -33,7 +33,7 @@ def bf16_against_fp32(recipe: str, stage: int, family: str) -> tuple[list[dict[s
         torch.manual_seed(1)
         student = build_student(teacher, 2, loaded.student, seed=0)
         module = DistillationModule(
-            student, with_weights_in(teacher, dtype), loaded.stages[stage], 0, head=Classes()
+            student, with_weights_in(teacher, dtype), loaded.stages[stage], 0, head=Classes(), examples=EXAMPLES
         ).train()
         module.clock.epoch, module.clock.epochs = 1, 2
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):

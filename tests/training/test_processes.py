@@ -25,6 +25,7 @@ MORE = {  # by name: recipe, settings of every stage, and of the first
     "moving average": ("cr-ild", (), ("objectives.consistent hidden states.target={moving_average: {decay: 0.5}}",)),
     "best epoch": ("kd", ("select=best", "learning_rate=1e-2"), ()),
     "objectives watched": ("cr-ild", ("evaluate=objectives",), ()),
+    "memory watched": ("hid-cls-contrast", (), ("evaluate=objectives",)),
 }  # fmt: skip
 RECIPES = [*task_recipes(), *MORE]
 

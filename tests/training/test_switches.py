@@ -14,7 +14,7 @@ from layerstill.heads import Classes
 from layerstill.recipe import Recipe
 from layerstill.students.build import build_student
 from layerstill.training.module import DistillationModule
-from tests.tiny import FAMILIES, batch, no_dropout, task_recipes, tiny_model
+from tests.tiny import EXAMPLES, FAMILIES, batch, no_dropout, task_recipes, tiny_model
 
 STAGES = [(name, i) for name in task_recipes() for i in range(len(Recipe.load(name).stages))]
 NO_CHECKPOINTS = ["albert", "mpnet"]
@@ -30,7 +30,8 @@ def module_of(name: str, stage: int = 0, family: str = "bert", teacher_in=torch.
         for parameter in student.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     torch.manual_seed(2)
-    module = DistillationModule(student, teacher.to(teacher_in), recipe.stages[stage], 0, Classes()).train()
+    teacher = teacher.to(teacher_in)
+    module = DistillationModule(student, teacher, recipe.stages[stage], 0, Classes(), examples=EXAMPLES).train()
     module.clock.epoch, module.clock.epochs = 1, 2
     return module
 

@@ -24,7 +24,7 @@ from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
 from layerstill.training.teacher_cache import Contents, TeacherCache
 from tests.command import status_of
-from tests.tiny import no_dropout, save_tiny, task_recipes, tiny_model, tiny_tokenizer, write_csv
+from tests.tiny import EXAMPLES, no_dropout, save_tiny, task_recipes, tiny_model, tiny_tokenizer, write_csv
 
 CPU = torch.device("cpu")
 
@@ -46,7 +46,7 @@ def module_for(recipe: str, stage: int, family: str = "bert") -> DistillationMod
     teacher = tiny_model(family, **no_dropout(family))
     torch.manual_seed(1)
     student = build_student(teacher, 2, loaded.student, seed=0)
-    return DistillationModule(student, teacher, loaded.stages[stage], seed=0, head=Classes()).train()
+    return DistillationModule(student, teacher, loaded.stages[stage], 0, Classes(), examples=EXAMPLES).train()
 
 
 def cacheable():

@@ -17,7 +17,7 @@ from layerstill.recipe import Recipe, Stage
 from layerstill.students.build import build_student
 from layerstill.training.batches import share
 from layerstill.training.module import DistillationModule
-from tests.tiny import DECODERS, ENCODERS, FAMILIES, batch, no_dropout, task_recipes, tiny_config, tiny_model
+from tests.tiny import DECODERS, ENCODERS, EXAMPLES, FAMILIES, batch, no_dropout, task_recipes, tiny_config, tiny_model
 
 _LOADED = [(name, i, stage) for name in task_recipes() for i, stage in enumerate(Recipe.load(name).stages)]
 # Many recipes end in the same stage, which is tested once.
@@ -49,7 +49,9 @@ def models(family: str) -> tuple:
 def module_of(family: str, recipe: Recipe, stage: int = 0) -> DistillationModule:
     torch.manual_seed(2)
     student, teacher = models(family)
-    module = DistillationModule(student.train(), teacher, recipe.stages[stage], 0, Classes()).double()
+    module = DistillationModule(
+        student.train(), teacher, recipe.stages[stage], 0, Classes(), examples=EXAMPLES
+    ).double()
     module.clock.epoch, module.clock.epochs = 1, 2
     for o in module.terms_of_stage:
         o.to_check = 10  # every count of these few passes

@@ -29,6 +29,7 @@ from layerstill.training.arguments import Options
 from layerstill.training.compiling import refuse_compiling
 from layerstill.training.left_out import without_token_terms
 from layerstill.training.length import settled
+from layerstill.training.memories import examples_of, memory_notices
 from layerstill.training.misfits import fit, refuse_misfits
 from layerstill.training.models import (
     fingerprint,
@@ -129,6 +130,12 @@ class Agreement:
         if self.extra is not None and stage.takes_unlabelled:
             return self.extra.joined(self.task)
         return self.task.splits["train"]
+
+    def memory_notices(self) -> list[str]:
+        """What is to be known of what objectives remember of the training examples; UserError where nothing can be."""
+        remembering = [s for s in self.recipe.stages if any(o.remembers for o in s.objectives.values())]
+        splits, head = [(stage, self.split(stage)) for stage in remembering], self.task.head
+        return [line for stage, s in splits for line in memory_notices(stage, examples_of(s.labels, len(s), head))]
 
     def encoded(self, stage: Stage) -> Encoded:
         """The same as token ids."""
@@ -237,14 +244,14 @@ def agree(
     if readers.apart:
         recipe, left_out = without_token_terms(recipe, task.head, str(start.student), lambda r: fit(r, *models))
         more.refuse(recipe)
-    refuse_misfits(recipe, *models, start.whose)
+    sizes = {"task": len(task.splits["train"])}
+    if supplementary is not None:
+        sizes["supplementary"] = len(supplementary.texts)
+    refuse_misfits(recipe, *models, start.whose, sizes)
     for model in (config, source) if options.compile else ():
         refuse_compiling(model)
     texts = supplementary.texts if supplementary else ()
     vocabulary, used = _student_vocabulary(recipe, readers, task, (config, source), texts)
-    sizes = {"task": len(task.splits["train"])}
-    if supplementary is not None:
-        sizes["supplementary"] = len(supplementary.texts)
     if vocabulary is not None:
         own = readers.student if readers.apart else readers.teacher
         notices.append(vocabulary.notice(own, task.splits["dev"].texts))
@@ -256,7 +263,7 @@ def agree(
     notices += [*data_notices(task, counts), *special_token_notices(teacher, config, tokenizer)]
     notices += Remembered.of(teacher).other_length(options.max_length, "the teacher")
     notices += [*other_regime(task, Path(teacher)), *(notice for ood_set in fitted for notice in ood_set.notices)]
-    return Agreement(
+    agreed = Agreement(
         teacher=teacher,
         config=config,
         task=task,
@@ -281,6 +288,8 @@ def agree(
         counts=counts,
         notices=notices,
     )
+    agreed.memory_notices()  # refuses examples that cannot be told apart
+    return agreed
 
 
 def _student_vocabulary(

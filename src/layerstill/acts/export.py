@@ -26,7 +26,8 @@ from layerstill.export.graph import stretched, write_graph
 from layerstill.export.package import write_package
 from layerstill.export.parity import NEAR, drop_of, is_near, parity
 from layerstill.export.quantising import Quantiser
-from layerstill.export.session import OnnxModel, onnxruntime
+from layerstill.export.runner import onnxruntime
+from layerstill.export.session import OnnxModel
 from layerstill.progress import Task as Work
 from layerstill.progress import our_bars_only
 from layerstill.training.models import adopt_padding, fingerprint, load_fine_tuned, load_tokenizer

@@ -115,7 +115,7 @@ def plan(
     made = replace(made, source=start.name or "teacher", left_out=agreed.left_out, teachers=teachers)
     if start.fresh:
         made = replace(made, initialisation=None)
-    note([*agreed.notices, *(agreed.extra.notices if agreed.extra else ())])
+    note([*agreed.notices, *(agreed.extra.notices if agreed.extra else ()), *agreed.memory_notices()])
     if most(agreed):
         note([f"--augment-model: its copies are made when the run begins; at most {most(agreed)} are counted here"])
     sizes = agreed.sizes

@@ -16,7 +16,8 @@ from layerstill.data.tasks import Split
 from layerstill.errors import UserError
 from layerstill.evaluation.predict import predict_encoded
 from layerstill.export.exported import FILES, FP32
-from layerstill.export.session import ABOUT, OnnxModel
+from layerstill.export.runner import ABOUT
+from layerstill.export.session import OnnxModel
 from layerstill.heads import Classes, Head, head_of
 from layerstill.heads.prediction import Prediction
 from layerstill.training.models import adopt_padding, load_config, load_fine_tuned, load_tokenizer

@@ -9,8 +9,9 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.evaluation.latency import measure_speed
 from layerstill.reporting.arms import CONTROLS, Cell, Findings, cells, compare_all
-from layerstill.reporting.card import Card, cards_of
+from layerstill.reporting.card import Card, cards_of, rivals_of
 from layerstill.reporting.choice import choice_of, compared_by, with_main_metric
+from layerstill.reporting.family import one_family
 from layerstill.reporting.forms import read_forms
 from layerstill.reporting.looks import Looks
 from layerstill.reporting.models import Model, models_of
@@ -70,14 +71,17 @@ def report(
     teachers = teacher_folders(found)
     if latency:
         _measure(folder, runs, teachers)
-    findings = compare_all(found, tuple(against) or ((choice.against,) if choice.against else CONTROLS))
+    controls = tuple(against) or ((choice.against,) if choice.against else CONTROLS)
+    findings = compare_all(found, controls, choice.margin)
     if not findings.comparisons and not findings.left_out and len(found) > 1:
         findings.left_out.append(f"no two of the compared settings differ in their {choice.by} alone")
     milliseconds, how = known_latency(folder, runs, teachers)
     models = models_of(found, Looks(found), read_forms(folder, runs), milliseconds)
+    findings, models, rivals = one_family(findings, models, rivals_of(models))
+    cards = cards_of(models, rivals)
     if output is not None:
-        write_text(output, report_page(folder.resolve().name, runs, found, findings, milliseconds, how, models))
-    return Report(runs, found, findings, models, cards_of(models))
+        write_text(output, report_page(folder.resolve().name, runs, found, findings, milliseconds, how, models, cards))
+    return Report(runs, found, findings, models, cards)
 
 
 def _measure(folder: Path, runs: Sequence[RunRecord], teachers: Mapping[str, Path]) -> None:

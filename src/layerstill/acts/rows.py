@@ -14,6 +14,7 @@ from layerstill.evaluation.latency import Runner, Speed, measure_speed
 from layerstill.evaluation.predict import predict
 from layerstill.evaluation.predictions import contributions_of
 from layerstill.export.exported import FP32, INT8, Export, ExportedFile
+from layerstill.export.runner import LIBRARIES, OnnxRunner
 from layerstill.export.session import OnnxModel
 from layerstill.families import depth_of
 from layerstill.progress import Task as Work
@@ -94,14 +95,14 @@ def _forms_of(contender: Contender, task: Task, split: str, max_length: int) -> 
 def _runner(one: _Measured, max_length: int, threads: int) -> Runner:
     if one.file is None:
         return load_runner(one.of.folder, max_length)
-    return OnnxModel(one.of.export.folder, one.file.path.name, threads)
+    return OnnxRunner(one.of.export.folder, one.file.path.name, threads)
 
 
 def _sizes(one: _Measured, max_length: int, text: tuple[str, ...], threads: int) -> tuple[float | None, float]:
     """On disk and in memory, in MB."""
     if one.file is None:
         return weights_mb(one.of.folder), memory_mb(load_runner, (one.of.folder, max_length), text)
-    return one.file.mb, memory_mb(OnnxModel, (str(one.of.export.folder), one.file.path.name, threads), text)
+    return one.file.mb, memory_mb(OnnxRunner, (str(one.of.export.folder), one.file.path.name, threads), text, LIBRARIES)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def study(
     setup(quiet or json_)
     from layerstill.acts.study import prepare
     from layerstill.reporting.study import cells, expected, print_cells, print_runs, spoken
+    from layerstill.studies.power import what_it_can_see
 
     ready = prepare(file, output, data, ood_data, quick, teachers, cache_budget, keep_cache)
     title = ready.study.question or ready.study.name
@@ -56,6 +57,8 @@ def study(
         else:
             print_runs(rows, title)
             print(summary)
+            if seen := what_it_can_see(ready.run):
+                print(seen)
         return
     records = _carry_out(ready, jobs, ray, not (quiet or json_), summary)
     compare = ready.study.compare

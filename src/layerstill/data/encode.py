@@ -195,7 +195,7 @@ class Collator:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, head: Head | None = None) -> None:
-        # What each column is padded with. Tokenizers pad rows themselves, which takes ten times as long; and those of
+        # What each column is padded with. Tokenizers can pad rows, but take longer; and those of
         # decoders may do it on the left, which would move the positions that their models count from 0.
         self._fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id, "counted": 0}
         self._head = head
@@ -213,8 +213,8 @@ class Collator:
                 batch[name] = self._head.pad_labels(values, tokens)
             elif name == "weights":
                 batch[name] = torch.tensor(values, dtype=torch.float32)
-            elif name == "content":
-                # Hashes stay numbers of Python: on a device, reading them would have to wait for it.
+            elif name in ("id", "content"):
+                # Hashes and numbers stay those of Python: on a device, reading them would have to wait for it.
                 batch[name] = values
             elif name not in ("length", "attention_mask"):
                 batch[name] = torch.tensor(values)

@@ -25,14 +25,18 @@ def disk_mb(files: Sequence[Path]) -> float:
     return round(sum(file.stat().st_size for file in files) / MB, 1)
 
 
-def memory_mb(loader: Callable[..., Any], arguments: Sequence[Any], text: tuple[str, ...]) -> float:
+def memory_mb(
+    loader: Callable[..., Any], arguments: Sequence[Any], text: tuple[str, ...], libraries: Sequence[str] = ()
+) -> float:
     """MB of 10^6 bytes that a fresh process holds more after `loader(*arguments)([text])` than before.
 
-    `loader` is a function or class at the top of its module that makes a `Runner`. Its libraries are loaded before;
-    what they set up when they first compute counts. The arguments must be what JSON can hold.
+    `loader` is a function or class at the top of its module that makes a `Runner`. What its module imports and
+    `libraries` are loaded before; what they set up when they first compute counts. The arguments must be what JSON can
+    hold.
     UserError if the process fails.
     """
     order = {"module": loader.__module__, "name": loader.__name__, "arguments": list(arguments), "text": list(text)}
+    order["libraries"] = list(libraries)
     path = os.pathsep.join([str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         done = subprocess.run(
@@ -57,6 +61,8 @@ def memory_mb(loader: Callable[..., Any], arguments: Sequence[Any], text: tuple[
 
 def _measure(order: dict[str, Any]) -> float:
     loader = getattr(importlib.import_module(order["module"]), order["name"])
+    for library in order["libraries"]:
+        importlib.import_module(library)
     gc.collect()
     before = psutil.Process().memory_info().rss
     runner = loader(*order["arguments"])

@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from layerstill.atomic import write_json, write_text
 from layerstill.data.tasks import Task
 from layerstill.errors import UserError
-from layerstill.export.session import ABOUT
+from layerstill.export.runner import ABOUT
 
 RUN = "run.py"
 

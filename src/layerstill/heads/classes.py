@@ -31,6 +31,9 @@ class Classes(Head):
         # One output and no word about it is a score, as transformers has it: a cross-encoder, say.
         return super()._says_so(config) and (config.problem_type is not None or config.num_labels > 1)
 
+    def kinds(self, labels: Sequence[Any]) -> list[int | None]:
+        return [None if label == IGNORED else int(label) for label in labels]
+
     def weighted(self, weights: Sequence[float]) -> "Classes":
         return self.model_copy(update={"class_weights": [float(weight) for weight in weights]})
 

@@ -120,6 +120,10 @@ class Head(Spec):
         """The labels of a split when output i has become output `places[i]` of so many."""
         return [label if label == IGNORED else places[int(label)] for label in labels]
 
+    def kinds(self, labels: Sequence[Any]) -> list[int | None]:
+        """The one class of each example by its label; None where it has none, or where this is not about classes."""
+        return [None] * len(labels)
+
     def refuse_classes(self, what: str, task: str, way_out: str) -> None:
         """UserError where `what` is about the one class of every example, and task `task` has none."""
         if not self.single:

@@ -1,12 +1,10 @@
 """A bound objective: a term that knows the shapes of student and teacher, owns its state, and computes its value."""
 
 import copy
-import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from shlex import quote
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -17,15 +15,17 @@ from layerstill.errors import ObjectiveError, UserError
 from layerstill.knowledge.alignment import Aligner
 from layerstill.knowledge.capture import Captured, CapturePlan, MapName
 from layerstill.knowledge.counting import Places, Reach
-from layerstill.knowledge.distances import Distance
+from layerstill.knowledge.distances import Distance, SumCount
 from layerstill.knowledge.gathering import mean_of_processes
 from layerstill.knowledge.mappings import Group, Mapping, MappingState, layer_name
 from layerstill.knowledge.meeting import Meeting, Target
+from layerstill.knowledge.memory import Examples, Memory, Numbered
 from layerstill.knowledge.objective import Objective
 from layerstill.knowledge.precision import wide
+from layerstill.knowledge.refusals import refuse_what_cannot_meet
 from layerstill.knowledge.signals import Signal
 from layerstill.knowledge.word_logits import Rows
-from layerstill.randomness import generator
+from layerstill.randomness import generator, named_seed
 
 if TYPE_CHECKING:  # heads know distances; here they are only asked
     from layerstill.heads.head import Head
@@ -63,9 +63,10 @@ class Term:
 
 
 class BoundObjective(nn.Module):
-    """An objective bound to the shapes of a student and a teacher, with its maps and what its mapping remembers.
+    """An objective bound to the shapes of a student and a teacher, with its maps and what it remembers.
 
-    `teacher` is None when the recipe has none. `head` is what both models are asked for. Its maps are made by `build`.
+    `teacher` is None when the recipe has none. `head` is what both models are asked for. Its maps are made by
+    `build`, and the memory of its distance by `remember`.
     """
 
     def __init__(
@@ -83,6 +84,9 @@ class BoundObjective(nn.Module):
             self.distance = head.distance(self.distance)
         self.source = student if spec.consistent else teacher
         self.aligner: Aligner | None = None
+        self.memory: Memory | None = None
+        self.width: int | None = None
+        """Of the vectors of both sides after their maps, where the distance remembers them."""
         self.to_check = CHECKED_BATCHES
         """In how many more batches what the words say they count is compared with what the distance counts."""
         self._per_unit: float | None = None
@@ -94,9 +98,7 @@ class BoundObjective(nn.Module):
             )
         self.student_layers, self.target_layers = self._layers()
         self.groups(0, 0)  # refuses what cannot meet
-        self._refuse_unequal_heads()
-        self._refuse_blind_tokens()
-        self._refuse_other_words()
+        refuse_what_cannot_meet(self)
         self.meeting: Meeting | None = None
         if self.distance is not None:
             self.meeting = Meeting(spec, self.distance, student.heads, self._compares_products())
@@ -125,63 +127,6 @@ class BoundObjective(nn.Module):
                     f"{shape.layers} layers"
                 )
         return layers
-
-    def _refuse_unequal_heads(self) -> None:
-        heads = self.signal.relation_heads
-        common = math.gcd(self.student.inner, self.source.inner if self.source is not None else 0)
-        fits = [n for n in range(1, common + 1) if common % n == 0]
-        path = quote(f"stages.N.objectives.{self.name}.signal")
-        for side, shape in (("student", self.student), ("teacher", self.source)):
-            if heads is not None and shape is not None and shape.inner % heads:
-                raise UserError(
-                    f"objective {self.name!r}: {heads} relation heads do not divide the {side}'s width {shape.inner}; "
-                    f"set {path}.relation.heads, N being its stage, to one of {', '.join(map(str, fits))}"
-                )
-        own_heads = self.signal.maps and heads is None
-        if own_heads and self.source is not None and self.student.heads != self.source.heads:
-            theirs = self.source.heads
-            as_many = f"set student.attention_heads to {theirs}"
-            if self.student.inner % theirs:
-                as_many += f" and student.hidden_size to a multiple of {theirs}"
-            free = {"relation": {"of": "Q-K", "heads": max(n for n in fits if n <= theirs)}}
-            raise UserError(
-                f"objective {self.name!r}: the student has {self.student.heads} attention heads and the teacher "
-                f"{theirs}, so their maps cannot be compared; {as_many}, or compare queries with keys in other heads: "
-                f"set {path} to {json.dumps(free)}, N being its stage"
-            )
-
-    def _refuse_blind_tokens(self) -> None:
-        if not self.student.causal:
-            return
-        if why := self.signal.blind_in_causal_models():
-            raise UserError(f"objective {self.name!r}: {why}")
-        if self.signal.gold and self.spec.mixes and not self.head.per_token:
-            raise UserError(
-                f"objective {self.name!r}: a causal model answers at an example's last token, before the end of a "
-                "longer partner, so the partner's label is not a target under mixup; set view: clean there"
-            )
-
-    def _refuse_other_words(self) -> None:
-        """UserError for what hidden words, and logits over a vocabulary, are not for."""
-        hides = self.spec.view is not None and self.spec.view.hides
-        if hides and not self.head.hides:
-            raise UserError(
-                f"objective {self.name!r}: view masked hides words of running text (--task text) from an encoder; "
-                "set view: clean here"
-            )
-        if self.signal.everywhere and not self.head.speaks:
-            raise UserError(f"objective {self.name!r}: token_logits are of a language model (--task text); use logits")
-        if not self.over_words:
-            return
-        if self.spec.mixes or self.spec.consistent:
-            what = "view mixup" if self.spec.mixes else "a target other than the teacher"
-            raise UserError(
-                f"objective {self.name!r}: {what} is not for the logits of a language model; compare hidden states so"
-            )
-        if self.signal.gold and self.head.hides and not hides:
-            raise UserError(
-                f"objective {self.name!r} asks for hidden words, and its view hides none; set view: masked in its stage"
-            )
 
     @property
     def over_words(self) -> bool:
@@ -235,7 +180,20 @@ class BoundObjective(nn.Module):
             self.aligner = self.spec.alignment.build(*widths, layers)
         except UserError as error:
             raise UserError(f"objective {self.name!r}: {error}") from None
+        if self.spec.remembers:
+            with torch.no_grad():
+                self.width = self.aligner.of_student(torch.zeros(1, widths[0]), groups[0].student[0]).shape[-1]
         return self
+
+    def remember(self, examples: Examples) -> None:
+        """Make the memory of its distance, which has one; these are the training examples."""
+        assert self.distance is not None
+        assert self.width is not None
+        self.memory = self.distance.memory(examples, self.width, named_seed(self.seed, "memory", self.name))
+
+    def owned(self) -> dict[str, Tensor]:
+        """What a finished run keeps: its maps and what its mapping remembers, but no vectors of training texts."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("memory.")}
 
     def groups(self, epoch: int, step: int) -> list[Group]:
         """The groups of layers in force; the same on every process and after a resume."""
@@ -360,21 +318,24 @@ class BoundObjective(nn.Module):
         scale: Tensor,
         units: Tensor,
         together: bool = False,
+        rows: Numbered | None = None,
     ) -> Term:
         """The term against captured tensors.
 
         `units` `(targets, comparisons)` are what `count` says of this batch, and `scale` its share of the whole
         optimiser step, so that sums over micro-batches and processes give the mean over all of them: the one place that
         divides.
-        `together` says that other processes are at the same step and have rows of it.
+        `together` says that other processes are at the same step and have rows of it. `rows` are the examples of all of
+        them, where the distance remembers.
         """
         assert self.meeting is not None
         mapping, spread = self.spec.mapping, None
         weighs = mapping is not None and mapping.weighs
+        recall = None if self.memory is None or rows is None else self._recall(self.memory, rows)
         total, costs = scale.new_zeros(()), []
         for t, target in enumerate(targets):
             for g, groups in enumerate(compared):
-                amount, count, values = self.meeting.compare(student, target, aligner, groups, together)
+                amount, count, values = self.meeting.compare(student, target, aligner, groups, together, recall)
                 if self.to_check:
                     self._check_count(count, units[t, g])
                 share = 1.0 if weighs else target.share * groups[0].weight
@@ -388,6 +349,14 @@ class BoundObjective(nn.Module):
         if weighs:
             total = self._weighed(torch.stack(costs), together)
         return Term(total / len(compared) if self.spec.layers == "mean" else total, spread)
+
+    def _recall(self, memory: Memory, rows: Numbered) -> Callable[[Tensor, Tensor, Tensor], SumCount]:
+        """The distance with its memory and what it draws from it, for every example by itself."""
+        assert self.distance is not None
+        when = "evaluation" if rows.step is None else rows.step
+        own = None if rows.step is None else rows.numbers
+        others = memory.drawn(rows, self.seed, "negatives", self.name, when)
+        return partial(self.distance.recall, memory=memory, own=own, others=others)
 
     def _weighed(self, costs: Tensor, together: bool) -> Tensor:
         """The costs of all groups, with weights that the mapping makes from those of the whole step."""

@@ -6,13 +6,15 @@ one vector or one distribution and count rows that have an unmasked element. All
 """
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, PositiveInt, SerializeAsAny
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerstill.knowledge.memory import Examples, Memory, estimated
 from layerstill.knowledge.precision import wide
 from layerstill.schema import Number, Positive, Spec
 
@@ -51,6 +53,8 @@ class Distance(Spec):
     """`logits`: the last axis is turned into a distribution here, so a signal hands over scores, not probabilities."""
     over_batch: ClassVar[bool] = False
     """Whether rows are the examples of the whole batch (of all processes), which are compared with each other."""
+    remembers: ClassVar[bool] = False
+    """Whether it compares with a memory of all training examples (`memory`, `recall`), for which a step is whole."""
     squares: ClassVar[bool] = False
     """Whether it is the sum of squared differences, which need no whole maps where signals are products."""
 
@@ -62,6 +66,29 @@ class Distance(Spec):
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
         """Compare `student` with `teacher`, both `(..., D)`, where `mask` is true; returns 0-d (sum, count)."""
         raise TypeError(f"{type(self).__name__} is not a distance by itself")
+
+    def memory(self, examples: Examples, width: int, seed: int) -> Memory:
+        """What it remembers of the training examples, as it is before the first step; vectors are so wide."""
+        raise TypeError(f"{type(self).__name__} remembers nothing")
+
+    def memory_notice(self, examples: Examples) -> str:
+        """What is to be known of a memory of these, in a line; UserError if there can be none."""
+        return ""
+
+    def recall(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        mask: Tensor,
+        memory: Memory,
+        own: Sequence[int] | None,
+        others: Tensor,
+    ) -> SumCount:
+        """Compare as `__call__` does, and with what `memory` has of `others` `(B, K)`, drawn for each row.
+
+        `own` are the numbers of the rows' examples, whose vectors go into the memory; None in an evaluation.
+        """
+        raise TypeError(f"{type(self).__name__} remembers nothing")
 
     def for_scores(self) -> "Distance":
         """The distance to use between two regression scores, where a distribution over one class says nothing."""
@@ -285,6 +312,69 @@ class InfoNCE(Distance):
         return _rows(torch.stack(errors).mean(0), mask, s.shape)
 
 
+class MemoryNCE(Distance):
+    """Telling an example from stored ones of other classes, by noise-contrastive estimation (CRD), per row.
+
+    CRD, arXiv 1910.10699, as the code of arXiv 2305.15032 has it. An anchor v is scored with stored vectors m of the
+    other side: p = e^(m v / temperature) / Z, Z being n times the mean of the numerators in the first step, n the
+    training examples. Of one m of its own example and K of others, with c = K / n:
+
+        -log p / (p + c)  -  sum over others of  log c / (p + c)
+
+    and of this the mean of both anchors. Afterwards m <- unit(momentum m + (1 - momentum) v). In an evaluation, whose
+    examples have no place in the memory, an example's own m is its vector of now, and nothing is remembered.
+    """
+
+    over_batch: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
+    negatives: PositiveInt = 100
+    """K: how many others, drawn anew in every step; fewer where fewer have another class."""
+    temperature: Temperature = 0.07
+    """What products are divided by."""
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    """How much of a stored vector stays when its example is seen again."""
+
+    @property
+    def counts(self) -> Counts:
+        return "rows"
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor) -> SumCount:
+        raise TypeError("memory_nce compares with a memory")
+
+    def memory(self, examples: Examples, width: int, seed: int) -> Memory:
+        return Memory(examples, width, examples.negatives(self.negatives), self.momentum, seed)
+
+    def memory_notice(self, examples: Examples) -> str:
+        there = examples.negatives(self.negatives)
+        if there == self.negatives:
+            return ""
+        return f"an example is told from {there} others, not {self.negatives}: no more are of another class"
+
+    def recall(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        mask: Tensor,
+        memory: Memory,
+        own: Sequence[int] | None,
+        others: Tensor,
+    ) -> SumCount:
+        s, t = (unit_rows(x, mask) for x in (student, teacher))
+        there = mask.expand(s.shape).any(-1)
+        others = others.to(s.device)
+        at = None if own is None else torch.tensor(own).clamp(min=0).to(s.device)
+        errors, scales = [], []
+        for side, (anchor, now, stored) in enumerate(((s, t, memory.teacher), (t, s, memory.student))):
+            positive = now.detach() if at is None else wide(stored[at])
+            vectors = torch.cat([positive[:, None], wide(stored[others]).to(positive)], 1)
+            scores = (vectors @ anchor[..., None]).squeeze(-1) / self.temperature
+            scales.append(memory.scale(side, scores, there))
+            errors.append(estimated(scores - scales[-1], others.shape[1] / len(stored)))
+        if own is not None:
+            memory.see(own, s, t, torch.stack(scales))
+        return _rows(torch.stack(errors).mean(0), mask, s.shape)
+
+
 class _Each(Distance):
     """A divergence between the yes and no of each label, whose sigmoid is the softmax of its logit and 0."""
 
@@ -309,4 +399,5 @@ DISTANCES: dict[str, type[Distance]] = {
     "jsd": JSD,
     "soft_cross_entropy": SoftCrossEntropy,
     "infonce": InfoNCE,
+    "memory_nce": MemoryNCE,
 }

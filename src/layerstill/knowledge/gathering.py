@@ -1,5 +1,6 @@
 """Rows of all processes in one batch, for terms that relate the examples of a batch to each other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,14 @@ def gather_rows(x: Tensor) -> Tensor:
     if x.dtype == torch.bool:
         return _Gathered.apply(filled.to(torch.uint8)).bool()  # type: ignore[no-any-return]
     return _Gathered.apply(filled)  # type: ignore[no-any-return]
+
+
+def gather_numbers(numbers: Sequence[int], device: torch.device) -> list[int]:
+    """Numbers of -1 or more of the rows of every process, in the order of `gather_rows`; -1 for missing rows."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return list(numbers)
+    found: list[int] = (gather_rows(torch.tensor(numbers, device=device) + 1) - 1).tolist()
+    return found
 
 
 def mean_of_processes(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Token-by-token maps are large. Squared errors between maps that are products are
 large ones a few examples or heads at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from layerstill.knowledge.alignment import Aligner
 from layerstill.knowledge.capture import Captured
 from layerstill.knowledge.counting import Places
-from layerstill.knowledge.distances import Distance
+from layerstill.knowledge.distances import Distance, SumCount
 from layerstill.knowledge.gathering import gather_rows
 from layerstill.knowledge.mappings import Group
 from layerstill.knowledge.objective import Objective
@@ -75,15 +75,17 @@ class Meeting:
         aligner: Aligner | None,
         groups: Sequence[Group],
         together: bool,
+        recall: Callable[[Tensor, Tensor, Tensor], SumCount] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Sum and count of the distance over the layers in `groups`, and the target's values.
 
         Token-by-token maps larger than `MAP_ELEMENTS` are compared a few examples or heads at a time and computed again
         in the backward pass, so that only one part of them is ever in memory; then there are no values to give back.
+        `recall` takes the distance's place where it remembers.
         """
         if not self.signal.maps:
             s, t, mask = self._meet(student, target, aligner, groups, together)
-            return *self.distance(s, t, mask), t
+            return *(recall or self.distance)(s, t, mask), t
         (group,) = groups
         layers = group.student[0], group.teacher[0]
         parts = self._parts(student, target, *layers)

@@ -103,14 +103,23 @@ class Objective(Spec):
         return self
 
     @model_validator(mode="after")
+    def _remembers(self) -> "Objective":
+        if self.remembers and self.alignment.borrows is not None:
+            raise ValueError(f"a memory is of vectors in a space of its own: {self._distance_name} needs its own maps")
+        return self
+
+    @property
+    def _distance_name(self) -> str:
+        return "" if self.distance is None else OneOf("distance", Distance, DISTANCES).name_of(self.distance)
+
+    @model_validator(mode="after")
     def _tells_apart(self) -> "Objective":
         if self.distance is None or not self.distance.over_batch:
             return self
-        word = OneOf("distance", Distance, DISTANCES).name_of(self.distance)
         if self.relate is not None or not self.signal.vectors or self.signal.per != "examples":
             raise ValueError(
-                f"distance {word} tells the examples of a batch apart by one vector each: use hidden_states with "
-                "pool: first, last or mean, and no relate"
+                f"distance {self._distance_name} tells the examples of a batch apart by one vector each: use "
+                "hidden_states with pool: first, last or mean, and no relate"
             )
         return self
 
@@ -160,6 +169,11 @@ class Objective(Spec):
         if self.distance is not None and self.distance.over_batch:
             return True
         return self.relate is not None and self.relate.over == "batch"
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it compares with a memory of all training examples."""
+        return self.distance is not None and self.distance.remembers
 
     @property
     def gathers(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from layerstill.errors import UserError
 from layerstill.evaluation.comparison import Comparison, as_family, compare, compare_by_example
+from layerstill.evaluation.rules import MARGIN
 from layerstill.evaluation.statistics import Ranks, Summary, friedman_ranks, summarise, win_matrix
 from layerstill.reporting.differences import DETAILS, suffixes
 from layerstill.reporting.runs import WHOLE, RunRecord, word
@@ -78,6 +79,8 @@ class Findings:
 
     comparisons: list[tuple[Setting, Comparison]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    margin: float = MARGIN
+    """Of a score: a smaller difference is none that matters."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +175,12 @@ def _arm_names(groups: dict[tuple, list[RunRecord]], settings: dict[tuple, Setti
     return names
 
 
-def compare_all(found: Sequence[Cell], against: Sequence[str] = CONTROLS) -> Findings:
+def compare_all(found: Sequence[Cell], against: Sequence[str] = CONTROLS, margin: float = MARGIN) -> Findings:
     """Every arm against the controls of its setting, pooled over the tasks that both have; one Holm family for all.
 
     Without a control in a setting, up to four arms are compared with each other.
     """
-    findings = Findings()
+    findings = Findings(margin=margin)
     for setting, arms in _by_setting(found).items():
         pairs = _pairs(arms, against)
         if not pairs and len(arms) > 1:

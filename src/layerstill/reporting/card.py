@@ -1,11 +1,12 @@
 """The first thing a report says: which student, what is lost, what is gained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from layerstill.compression.choice import DEFAULT_DROP
 from layerstill.errors import UserError
-from layerstill.evaluation.comparison import Comparison, p_words, words
+from layerstill.evaluation.comparison import Comparison
+from layerstill.evaluation.rules import p_words, words
 from layerstill.reporting.arms import Cell, compare_arms
 from layerstill.reporting.forms import FORM_WORDS
 from layerstill.reporting.models import Loss, Model
@@ -41,28 +42,48 @@ class Card:
         return [f"{self.title}: {named}", *(f"  {line}" for line in (*facts, *self.sentences, *place))]
 
 
-def cards_of(models: Sequence[Model]) -> list[Card]:
-    """A card for each task that has a student, or a teacher at least."""
-    made = []
+def cards_of(models: Sequence[Model], rivals: Mapping[str, Comparison]) -> list[Card]:
+    """A card for each task that has a student, or a teacher at least; `rivals` are those of `rivals_of`."""
+    tasks = _by_task(models)
+    return [card for task, of in tasks.items() if (card := _card(task, of, rivals.get(task))) is not None]
+
+
+def rivals_of(models: Sequence[Model]) -> dict[str, Comparison]:
+    """For the card of each task its student against the best of the others, where that can be compared."""
+    found = {task: _runner_up(of) for task, of in _by_task(models).items()}
+    return {task: comparison for task, comparison in found.items() if comparison is not None}
+
+
+def _by_task(models: Sequence[Model]) -> dict[str, list[Model]]:
+    """What the card of each task chooses from: models of whole data, where there are any."""
+    made = {}
     for task in dict.fromkeys(model.task for model in models):
         of = [model for model in models if model.task == task]
-        whole = [model for model in of if model.regime == "full"]
-        if (card := _card(task, whole or of)) is not None:
-            made.append(card)
+        made[task] = [model for model in of if model.regime == "full"] or of
     return made
 
 
-def _card(task: str, models: Sequence[Model]) -> Card | None:
+def _best(models: Sequence[Model]) -> tuple[Model, tuple[str, ...]] | None:
+    """The model that is shipped or should be, and why."""
     shipped = [model for model in models if model.ship]
     students = [model for model in models if model.student]
     if not students and not shipped:
         return None
-    best, why = (shipped[0], shipped[0].verdict) if len(shipped) == 1 else _choice(students)
+    return (shipped[0], shipped[0].verdict) if len(shipped) == 1 else _choice(students)
+
+
+def _card(task: str, models: Sequence[Model], rival: Comparison | None) -> Card | None:
+    students = [model for model in models if model.student]
+    chosen = _best(models)
+    if chosen is None:
+        return None
+    best, why = chosen
     teacher = _teacher(models, best)
     facts = (_score_fact(best), _lost_fact(best), *_gains(best, teacher))
     sentences = [*why]
     if best.student:
-        sentences += [*_runner_up(best, students), *_quantised(models), *_caution(best, len(students))]
+        sentences += [f"{words(rival)}."] if rival is not None else []
+        sentences += [*_quantised(models), *_caution(best, len(students))]
     if best.teaches and students:
         sentences += [_best_student(students)]
     named = best.name if best.form == "torch" else f"{best.name}, {FORM_WORDS[best.form]}"
@@ -136,7 +157,7 @@ def _sure(loss: Loss) -> list[str]:
     if comparison.interval.empty:
         return [f"the same on all {examples}"]
     low, high = -100 * comparison.interval.high, -100 * comparison.interval.low
-    family = f" after Holm, {comparison.family} students" if comparison.family > 1 else ""
+    family = f" after Holm, {comparison.family} comparisons" if comparison.family > 1 else ""
     return [f"95 % interval {low:.1f} to {high:.1f}, {p_words(comparison.p_holm)}{family}, paired over {examples}"]
 
 
@@ -170,15 +191,18 @@ def _ratio(theirs: float, ours: float) -> str:
     return f"{theirs / ours:.1f}" if ours > 0 else "–"
 
 
-def _runner_up(best: Model, students: Sequence[Model]) -> list[str]:
-    """The comparison with the best of the other students, where it can be made."""
-    others = [m for m in students if m is not best]
+def _runner_up(models: Sequence[Model]) -> Comparison | None:
+    """The comparison of a card's student with the best of the others, where it can be made."""
+    chosen = _best(models)
+    if chosen is None or not chosen[0].student:
+        return None
+    best = chosen[0]
+    others = [m for m in models if m.student and m is not best]
     if not others or best.cell is None:
-        return []
+        return None
     second = max(others, key=lambda m: m.score.mean)
     assert second.cell is not None
-    found = compare_cells(best.name, second.name, best.cell, second.cell)
-    return [] if found is None else [f"{words(found)}."]
+    return compare_cells(best.name, second.name, best.cell, second.cell)
 
 
 def compare_cells(a: str, b: str, one: Cell, other: Cell) -> Comparison | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from layerstill.evaluation.rules import MARGIN
 from layerstill.reporting.reading import get
 from layerstill.reporting.runs import AXIS, RunRecord
 
@@ -14,11 +15,13 @@ _PAIRED = ("seed", "task")
 
 @dataclass(frozen=True)
 class Choice:
-    """The section `compare` of a study: the axis, its value that others are held against, the main metric."""
+    """The section `compare` of a study: axis, value that others are held against, main metric, margin."""
 
     by: str = "recipe"
     against: str | None = None
     metric: str | None = None
+    margin: float = MARGIN
+    """Of a score; the file says it in points."""
 
 
 def choice_of(folder: Path) -> Choice:
@@ -28,7 +31,8 @@ def choice_of(folder: Path) -> Choice:
     except (OSError, ValueError, RecursionError):
         return Choice()
     found = {name: value for name in ("by", "against", "metric") if isinstance(value := get(compare, name), str)}
-    return Choice(**found)
+    margin = get(compare, "margin")
+    return Choice(**found, margin=margin / 100 if isinstance(margin, int | float) and margin > 0 else MARGIN)
 
 
 def compared_by(runs: Sequence[RunRecord], axis: str) -> list[RunRecord]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerstill.evaluation.comparison import Comparison, as_family, compare_by_example
+from layerstill.evaluation.comparison import Comparison, compare_by_example
 from layerstill.evaluation.predictions import load_predictions
 from layerstill.evaluation.statistics import Summary
 from layerstill.reporting.arms import Cell
@@ -75,12 +75,11 @@ def models_of(
     """Teachers, then students, each followed by the files made of it; within a task the best student first.
 
     `latency` is milliseconds for a text by the name of a run, or by the folder of a teacher. The tests of students
-    against teachers are one Holm family.
+    against teachers are not adjusted; `one_family` does that for all that stands beside them.
     """
     teachers = teachers_of(found)
     students = [cell for cell in found if not cell.is_teacher]
     made = [*_teacher_models(found, teachers, looks), *(_student(cell, teachers, looks) for cell in students)]
-    made = _tested(made)
     made = [_timed(_measured(model, forms), teachers, latency) for model in made]
     made += [_file(model, form) for model in made for form in forms if form.form != "torch" and _belongs(model, form)]
     tasks = list(dict.fromkeys(cell.task for cell in found))
@@ -193,18 +192,6 @@ def _why_untested(cell: Cell, teacher: Teacher) -> str:
     if teacher.adds is None:
         return f"what the teacher said of each example was not kept; {again}"
     return "teacher and student were scored on different examples"
-
-
-def _tested(made: Sequence[Model]) -> list[Model]:
-    """The same with the p-values of all comparisons adjusted for being so many."""
-    tested = [m.loss.comparison for m in made if m.loss is not None and m.loss.comparison is not None]
-    family = iter(as_family(tested))
-    return [
-        replace(m, loss=replace(m.loss, comparison=next(family)))
-        if m.loss is not None and m.loss.comparison is not None
-        else m
-        for m in made
-    ]
 
 
 def _belongs(model: Model, form: Form) -> bool:

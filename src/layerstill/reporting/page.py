@@ -7,13 +7,14 @@ from typing import Any, get_args
 
 from markupsafe import Markup
 
-from layerstill.evaluation.comparison import words
+from layerstill.evaluation.rules import words
 from layerstill.reporting import plots
 from layerstill.reporting.arms import Cell, Findings, Ranking, rankings
-from layerstill.reporting.card import cards_of
+from layerstill.reporting.card import Card, cards_of, rivals_of
 from layerstill.reporting.command import NOT_RECORDED, command_of
 from layerstill.reporting.curves import learning_curves
 from layerstill.reporting.diagnostic_plots import diagnostics
+from layerstill.reporting.family import one_family
 from layerstill.reporting.figures import Section, by, comparison_plots, quality_and_cost
 from layerstill.reporting.frame import asset, hash_of, page_environment
 from layerstill.reporting.looks import Looks
@@ -33,15 +34,19 @@ def report_page(
     latency: Mapping[str, float] = {},
     latency_note: str = "",
     models: Sequence[Model] | None = None,
+    cards: Sequence[Card] | None = None,
 ) -> str:
     """The page about `runs`, grouped as `found` and compared as `findings` says.
 
-    `latency` is milliseconds by a run's name; `models` are those of `found` with their teachers and files, if they are
-    known already. UserError without matplotlib.
+    `latency` is milliseconds by a run's name; `models` are those of `found` with their teachers and files, and `cards`
+    what is said of them, if they are known already, all p-values being of one family. UserError without matplotlib.
     """
     plots.require_matplotlib()
     looks = Looks(found)
-    models = models_of(found, looks, (), latency) if models is None else models
+    if models is None or cards is None:
+        models = models_of(found, looks, (), latency)
+        findings, models, rivals = one_family(findings, models, rivals_of(models))
+        cards = cards_of(models, rivals)
     students = [c for c in found if not c.is_teacher]
     cost = quality_and_cost(models, looks)
     cost.intro += latency_note
@@ -69,12 +74,13 @@ def report_page(
         script=Markup(script),
         script_hash=hash_of(script),
         counts={status: count for status in get_args(Status) if (count := sum(r.status == status for r in runs))},
-        cards=cards_of(models),
+        cards=cards,
         results=model_table(models),
         one_seed=any(m.student and m.score.n == 1 for m in models),
         selected=any(run.selected != "last" for cell in found for run in cell.runs),
         sentences=[
-            (str(setting), [words(c) for _, c in of]) for setting, of in by(findings.comparisons, _first).items()
+            (str(setting), [words(c, margin=findings.margin) for _, c in of])
+            for setting, of in by(findings.comparisons, _first).items()
         ],
         left_out=findings.left_out,
         sections=[s for s in sections if s.plots or s.tables or s.more],

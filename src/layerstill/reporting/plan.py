@@ -108,6 +108,9 @@ def print_plan(plan: Plan) -> None:
         else:
             console.print("no teacher runs in training" if plan.teachers else "the teacher does not run")
         console.print(f"captured tensors and maps take up to {stage.capture_mb:,.0f} MB")
+        if stage.memory_mb:
+            size = size_in_words(stage.memory_mb * 2**20 / 1e9)
+            console.print(f"what is remembered of the training examples takes {size}")
         console.print(f"alignments have {stage.aligner_parameters:,} parameters")
         if stage.student_tflop is not None and stage.teacher_tflop is not None:
             costs = f"student {stage.student_tflop:,.2f} TFLOP, teacher {stage.teacher_tflop:,.2f} in every step"

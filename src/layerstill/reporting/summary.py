@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from layerstill.evaluation.comparison import words
+from layerstill.evaluation.rules import words
 from layerstill.evaluation.statistics import summarise
 from layerstill.reporting.arms import Cell, Findings, Setting
 from layerstill.reporting.card import Card
@@ -29,7 +29,7 @@ def print_summary(
     for setting, cells in by(found, lambda c: c.setting).items():
         console.print(_table(setting, cells))
         for _, comparison in sentences.get(setting, ()):
-            console.print(plain(f"- {words(comparison)}"), soft_wrap=True)
+            console.print(plain(f"- {words(comparison, margin=findings.margin)}"), soft_wrap=True)
         console.print()
     if findings.left_out:
         console.print(plain(f"not compared: {findings.left_out[0]}"), soft_wrap=True)

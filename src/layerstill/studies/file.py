@@ -154,6 +154,8 @@ class Compare(Spec):
     """The axis whose values are compared."""
     against: str | None = None
     """The value that the others are compared with."""
+    margin: Annotated[Number, Field(gt=0, le=100)] | None = None
+    """Points of the metric: arms that surely differ by less count as equal; without it, half a point."""
 
 
 class Study(Spec):

@@ -272,7 +272,15 @@ class StudyPlan:
 
     def metric(self, run: Planned) -> str:
         """The metric that chooses among candidates: the task's first."""
-        return self._task(run.settings.task)[1].metrics[0]
+        return self.metrics(run.settings.task)[0]
+
+    def metrics(self, task: str) -> tuple[str, ...]:
+        """The metrics of a task, by the name that the study has for it."""
+        return tuple(self._task(task)[1].metrics)
+
+    def dev_examples(self, task: str) -> int:
+        """How many examples a task's students are scored on."""
+        return len(self._task(task)[1].splits["dev"])
 
     def _own_teacher(self, s: Settings) -> str | None:
         return self.study.tasks.get(s.task, TaskSource()).teacher

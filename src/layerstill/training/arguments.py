@@ -95,6 +95,7 @@ def training_arguments(
         disable_tqdm=not options.progress,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,  # what no objective reaches is frozen
+        ddp_broadcast_buffers=False,  # all processes work them out alike, and a memory is large
     )
     args._n_gpu = min(args.n_gpu, 1)  # several visible GPUs without a launcher would mean DataParallel
     rows, processes = args.per_device_train_batch_size, args.world_size

@@ -1,5 +1,7 @@
 """What two models cannot meet of a recipe, said before anything is loaded or written."""
 
+from collections.abc import Mapping
+
 import torch
 from transformers import PretrainedConfig
 
@@ -8,6 +10,7 @@ from layerstill.families import depth_of
 from layerstill.heads import Head
 from layerstill.recipe import Recipe
 from layerstill.students.build import student_config
+from layerstill.training.memories import refuse_large_memories
 from layerstill.training.module import bind_objectives
 
 
@@ -19,10 +22,12 @@ def refuse_misfits(
     seed: int,
     head: Head,
     whose: str | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
     """UserError for a depth or an objective that two models cannot meet, before anything is loaded or written.
 
-    `whose` says in messages what the student is cut from.
+    `whose` says in messages what the student is cut from; `sizes` is how many examples a stage trains on, by its
+    `data`, if what is remembered of them shall fit, too.
     """
     total = depth_of(source)
     if not 1 <= depth <= total:
@@ -30,9 +35,9 @@ def refuse_misfits(
         raise UserError(f"--student-layers {depth}: {whose} has {total} layers; choose 1 to {total}")
     student = student_config(source, depth, recipe.student, seed)
     for stage in recipe.stages:
-        for objective in bind_objectives(stage, student, teacher, head, seed):
-            with torch.random.fork_rng(devices=[]):
-                objective.build()
+        with torch.random.fork_rng(devices=[]):
+            built = [objective.build() for objective in bind_objectives(stage, student, teacher, head, seed)]
+        refuse_large_memories(built, (sizes or {}).get(stage.data, 0))
 
 
 def fit(recipe: Recipe, teacher: PretrainedConfig, source: PretrainedConfig, depth: int, seed: int, head: Head) -> bool:

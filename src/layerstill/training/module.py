@@ -27,6 +27,7 @@ from layerstill.knowledge.bound_objective import BoundObjective, Term, shared_ma
 from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
 from layerstill.knowledge.mappings import layer_name
 from layerstill.knowledge.meeting import Target
+from layerstill.knowledge.memory import Examples
 from layerstill.knowledge.objective import Whom
 from layerstill.knowledge.views import Mixing, View
 from layerstill.randomness import generator
@@ -35,6 +36,7 @@ from layerstill.training.accounting import forward_flops
 from layerstill.training.clock import Clock, Stopwatch
 from layerstill.training.dropout import CheapDropout
 from layerstill.training.gold import Gold
+from layerstill.training.memories import give_memories, numbered
 from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.sides import Side, Sides, refuse_token_terms, sides_of
 from layerstill.training.teacher_cache import TeacherCache
@@ -61,6 +63,7 @@ class DistillationModule(nn.Module):
         teacher_tokens: the teacher's number of each of the student's tokens, if the student has fewer; it then says
             only those words, too.
         ready: what teachers said of the examples before, in place of the logits of `teacher`, or of a teacher.
+        examples: the training examples, for objectives that remember each of them.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class DistillationModule(nn.Module):
         head: Head,
         teacher_tokens: Sequence[int] | None = None,
         ready: ReadyLogits | None = None,
+        examples: Examples | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -93,6 +97,7 @@ class DistillationModule(nn.Module):
         bound = bind_objectives(stage, student.config, teacher_config, head, seed)
         self.objectives = nn.ModuleList([objective.build() for objective in bound])
         self._refuse_maps_of_other_layers()
+        give_memories(bound, examples)
         self._recorder = recorder_of(student)
         self._teacher_recorder = recorder_of(teacher) if teacher is not None else None
         self._inner = tuple(0 if model is None else shape_of(model.config).inner for model in (student, teacher))
@@ -108,6 +113,8 @@ class DistillationModule(nn.Module):
         if self.decay is not None:
             self.average = copy.deepcopy(nn.ModuleDict({"student": student, "objectives": self.objectives}))
             self.average.eval().requires_grad_(False)
+            for kept in self.average["objectives"]:  # type: ignore[attr-defined]  # a ModuleList
+                kept.memory = None  # of which there is one
 
     def _refuse_maps_of_other_layers(self) -> None:
         for o in self.terms_of_stage:
@@ -142,16 +149,17 @@ class DistillationModule(nn.Module):
         return self
 
     def owned(self) -> dict[str, Tensor]:
-        """What the objectives own, maps and memories, by `objective.part`; checkpoints hold it beside the student."""
-        return {f"{o.name}.{key}": value for o in self.terms_of_stage for key, value in o.state_dict().items()}
+        """What the objectives own, by `objective.part`, as a finished run keeps it; checkpoints hold all of it."""
+        return {f"{o.name}.{key}": value for o in self.terms_of_stage for key, value in o.owned().items()}
 
     def forward(self, units: Tensor | None = None, **batch: Any) -> dict[str, Any]:
         """In training mode the stage's `loss`, its `terms` by name and the student's `logits`; else only `logits`.
 
         `batch` has `input_ids` and `attention_mask` `(B, N)`, perhaps `token_type_ids`, and `labels` as the head has
         them, perhaps with `weights` `(B,)` that the loss on each example's labels is multiplied by; with a teacher
-        cache also `content`, the hashes under which it knows the examples; with `idle`, its rows are another process's
-        and count nowhere. A teacher with another tokenizer reads `teacher_input_ids` and so on.
+        cache also `content`, the hashes under which it knows the examples, and with objectives that remember them
+        `id`, their numbers; with `idle`, its rows are another process's and count nowhere. A teacher with another
+        tokenizer reads `teacher_input_ids` and so on.
         A batch may bring its `own_units`, the row of `count_units`, which then is not counted again.
         `units` are the totals of `count_units` over the whole optimiser step (divided by the number of processes,
         whose gradients are averaged); without them the batch is the whole step.
@@ -199,6 +207,9 @@ class DistillationModule(nn.Module):
         scales = self._scales(counted, units)
         own = self._own_targets(sides.student)
         values: dict[str, Term] = {}
+        rows = None
+        if any(o.memory is not None for o in self.terms_of_stage):
+            rows = numbered(batch, self.head, self.clock.step if self.training else None)
         logits = None
         for view in dict.fromkeys(o.spec.view for o in self.terms_of_stage):
             here = [o for o in self.terms_of_stage if o.spec.view == view]
@@ -225,8 +236,9 @@ class DistillationModule(nn.Module):
                         continue
                     targets = self._targets(o, teacher, own, sides, mixing)
                     compared = o.compared(self.clock.epoch, self.clock.step)
+                    share = scales[o.name], counted[o.name]
                     values[o.name] = o.against(
-                        student, targets, self._aligner_of(o), compared, scales[o.name], counted[o.name], self.training
+                        student, targets, self._aligner_of(o), compared, *share, self.training, rows
                     )
         return {o.name: values[o.name] for o in self.terms_of_stage}, logits
 
@@ -283,11 +295,13 @@ class DistillationModule(nn.Module):
         return {name: part.view_as(counted[name]) for name, part in zip(counted, parts, strict=True)}
 
     def finish_step(self, epoch: int | None = None) -> None:
-        """To be called after every optimiser step: moves the average, what mappings remember, and the clock."""
+        """To be called after every optimiser step: moves the average, what objectives remember, and the clock."""
         self._move_average()
         for o in self.terms_of_stage:
             if o.mapping_state is not None:
                 o.mapping_state.finish_step()
+            if o.memory is not None:
+                o.memory.finish_step()
         self.clock.step += 1
         if epoch is not None:
             self.clock.epoch = epoch
@@ -340,7 +354,7 @@ class DistillationModule(nn.Module):
         return empty | set(gold if unweighted else ())
 
     def _tried(self, batch: dict[str, Any]) -> dict[str, Term]:
-        """The terms of a batch, with their counts checked; mappings remember nothing of it."""
+        """The terms of a batch, with their counts checked; nothing of it is remembered."""
         memories = {o.name: o.mapping_state for o in self.terms_of_stage}
         for o in self.terms_of_stage:
             o.mapping_state = copy.deepcopy(o.mapping_state)
@@ -351,6 +365,8 @@ class DistillationModule(nn.Module):
         finally:
             for o in self.terms_of_stage:
                 o.mapping_state = memories[o.name]
+                if o.memory is not None:
+                    o.memory.forget()
 
     def _is_double(self) -> bool:
         return next(self.student.parameters()).dtype == torch.float64

@@ -21,6 +21,7 @@ from layerstill.students.vocabulary import Vocabulary
 from layerstill.training.accounting import forward_flops
 from layerstill.training.cache_choice import CacheOptions, contents_to_cache
 from layerstill.training.length import steps_of
+from layerstill.training.memories import memory_bytes
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.module import bind_objectives, union
 from layerstill.training.step_time import StepTime
@@ -42,6 +43,8 @@ class StagePlan:
     """`task` or `supplementary`: what the stage trains on."""
     steps: int | None
     aligner_parameters: int
+    memory_mb: float
+    """What distances remember of the training examples, if their number is known."""
     capture_mb: float
     """Captured tensors and the maps computed from them, at full length."""
     student_tflop: float | None
@@ -101,7 +104,7 @@ class Plan:
     initialisation: list[int] | None
     stages: list[StagePlan]
     memory_mb: float
-    """Weights of both models, gradients, Adam's two moments, activations of the student, captured tensors."""
+    """Weights of both models, gradients, Adam's two moments, activations of the student, captured tensors, memories."""
     source: str = "teacher"
     """What the student is cut from."""
     left_out: list[str] = field(default_factory=list)
@@ -164,7 +167,7 @@ def make_plan(
         if steps is not None and size is not None and tokens is not None and stage.data == "task" and not ready:
             seen, lengths = steps * stage.batch_size, (tokens, teacher_tokens or tokens)
             work = _Work(head, seen, size, *lengths, arithmetic, cache or CacheOptions())
-        planned = _plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work)
+        planned = _plan_stage(objectives, student, teacher, stage.data, steps, rows, max_length, work, size or 0)
         stages.append(replace(planned, teacher_depth=0) if ready else planned)
     teacher_parameters, student_parameters = 0 if ready else _count(teacher, head), _count(student, head)
     rows = max(s.batch_size // s.accumulation for s in recipe.stages)
@@ -173,7 +176,7 @@ def make_plan(
     uses_teacher = any(s.teacher_capture for s in stages)
     of_teacher = teacher_parameters * uses_teacher * DTYPES[arithmetic].itemsize
     weights = of_teacher + 4 * trained * BYTES
-    memory = (weights + activations) / 2**20 + max(s.capture_mb for s in stages)
+    memory = (weights + activations) / 2**20 + max(s.capture_mb + s.memory_mb for s in stages)
     return Plan(teacher_parameters, student_parameters, depth, chosen, stages, round(memory, 1))
 
 
@@ -186,6 +189,7 @@ def _plan_stage(
     rows: int,
     max_length: int,
     work: "_Work | None",
+    examples: int,
 ) -> StagePlan:
     student_capture = union(o.student_plan for o in objectives)
     teacher_capture = union(o.target_plan for o in objectives if not o.spec.consistent)
@@ -212,6 +216,7 @@ def _plan_stage(
         data,
         steps,
         sum(p.numel() for p in owned),
+        round(memory_bytes(objectives, examples) / 2**20, 4),
         round(captured * BYTES / 2**20, 1),
         *costs,
     )

@@ -33,6 +33,7 @@ from layerstill.training.arguments import Options, arithmetic_of, dtype_of, trai
 from layerstill.training.cache_choice import cache_key, choose_cache
 from layerstill.training.checkpoint import last_checkpoint, load_module, save_module
 from layerstill.training.length import steps_of
+from layerstill.training.memories import examples_of, memory_notices
 from layerstill.training.module import DistillationModule
 from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.records import RunFolder, environment
@@ -139,8 +140,11 @@ class StagedRun:
         ready = self._ready_logits(stage, train)
         # Where several teachers have answered already, none has to run for its logits alone.
         teacher = self.teacher if ready is None or stage.beyond_logits else None
+        head, labels = self.task.head, self._split_of(stage).labels
+        examples = examples_of(labels, len(train.dataset), head)
+        note(memory_notices(stage, examples))
         module = DistillationModule(
-            self.student, teacher, stage, self.options.seed, self.task.head, self.teacher_tokens, ready
+            self.student, teacher, stage, self.options.seed, head, self.teacher_tokens, ready, examples
         )
         filling = 0.0
         if teacher is not None:

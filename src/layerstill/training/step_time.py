@@ -14,6 +14,7 @@ from layerstill.heads import Head
 from layerstill.recipe import Recipe
 from layerstill.students.build import set_trainable
 from layerstill.training.arguments import Options, dtype_of
+from layerstill.training.memories import examples_of
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
 
@@ -73,7 +74,10 @@ def measure_step_seconds(
         models = [head.auto_class.from_config(config).float().to(device) for config in (student, teacher)]
         set_trainable(models[0], recipe.student)
         taught = with_weights_in(models[1], dtype_of(options.precision)) if recipe.needs_teacher else None
-        module = DistillationModule(models[0], taught, stage, options.seed, head, teacher_tokens).to(device).train()
+        # Without their classes: a sample may have one only, and others take as long.
+        examples = examples_of(None, len(train.dataset), head)
+        module = DistillationModule(models[0], taught, stage, options.seed, head, teacher_tokens, examples=examples)
+        module.to(device).train()
         making = time.perf_counter() - begun
         batches = _batches(train, stage.batch_size // stage.accumulation, collate, device, options)
         optimiser = _optimiser(module, models[0])

@@ -1,0 +1,123 @@
+"""What more input adds: texts without labels, copies of the training texts, and soft labels that are there already.
+
+    python -m benchmarks.more_texts run --data FOLDER --output runs/more_texts
+    python -m benchmarks.more_texts table --output runs/more_texts
+
+`FOLDER` holds the prepared tasks of `python -m benchmarks.bars`. A quarter of each task's training texts has labels: a
+teacher is fine-tuned on them, and students of 3 layers learn from them with `best`, alone and with more input, in the
+same number of updates. The other three quarters are texts without labels. `kd` and `probabilities` are a pair: `kd`
+with the teacher, and with columns that `layerstill predict` wrote in its place.
+
+What is finished is kept, so the script can be stopped and started again. `table` prints Markdown and writes the records
+that it was made from to benchmarks/results/more_texts.json.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from layerstill.atomic import write_json
+
+RESULTS = Path(__file__).parents[1] / "results" / "more_texts.json"
+TASKS = {"trec": ("3", "2e-4"), "sst2": ("3", "1e-4"), "banking": ("20", "2e-4")}
+"""Epochs and learning rate of a teacher."""
+SHARE = 4
+ARMS = ("quarter", "unlabelled", "augment", "unlabelled and augment", "kd", "probabilities")
+
+
+def prepare(task: str, given: Path, folder: Path) -> None:
+    """Every fourth training example with its label in train.jsonl, the texts of the others in unlabelled.txt."""
+    if (folder / "unlabelled.txt").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = (given / task / "train.jsonl").read_text("utf-8").splitlines()
+    others = [json.loads(row)["text"] for i, row in enumerate(rows) if i % SHARE]
+    (folder / "train.jsonl").write_text("".join(f"{row}\n" for row in rows[::SHARE]), "utf-8")
+    (folder / "dev.jsonl").write_bytes((given / task / "dev.jsonl").read_bytes())
+    (folder / "unlabelled.txt").write_text("".join(f"{' '.join(text.split())}\n" for text in others), "utf-8")
+
+
+def with_columns(folder: Path, teacher: Path, data: Path) -> list[str]:
+    """A copy of the data whose training examples have the teacher's probabilities in columns; the columns' names."""
+    rows = [json.loads(line) for line in (data / "train.jsonl").read_text("utf-8").splitlines()]
+    said = folder / "said.jsonl"
+    texts = folder / "texts.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    texts.write_text("".join(f"{' '.join(row['text'].split())}\n" for row in rows), "utf-8")
+    _call("predict", teacher, texts, "--output", said)
+    answers = [json.loads(line) for line in said.read_text("utf-8").splitlines()]
+    names = [name for name in answers[0] if name.startswith("probability_")]
+    joined = [row | {name: answer[name] for name in names} for row, answer in zip(rows, answers, strict=True)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in joined), "utf-8")
+    (folder / "dev.jsonl").write_bytes((data / "dev.jsonl").read_bytes())
+    return names
+
+
+def run(args: argparse.Namespace) -> None:
+    """Teachers and students, task by task."""
+    from layerstill.demo_model import find_base_model
+
+    for task in args.tasks:
+        home = args.output / task
+        data, teacher = home / "data", home / "teacher"
+        prepare(task, args.data, data)
+        epochs, rate = TASKS[task]
+        of_task = ["--task", "classification", "--data", data]
+        how = ["--epochs", epochs, "--learning-rate", rate, "--batch-size", "32"]
+        _call("finetune", find_base_model(), *of_task, *how, "--output", teacher, "--quiet")
+        unlabelled, augment = ["--unlabelled", data / "unlabelled.txt"], ["--augment", "4"]
+        more = {"unlabelled": unlabelled, "augment": augment, "unlabelled and augment": [*unlabelled, *augment]}
+        length = ["--student-layers", "3", "--epochs", "1000", "--max-steps", args.updates, "--quiet"]
+        for arm in (arm for arm in ARMS if not (home / arm / "result.json").exists()):
+            recipe = ["--recipe", "kd" if arm in ("kd", "probabilities") else "best", "--output", home / arm]
+            source: list[Any] = [teacher, *of_task]
+            if arm in ("kd", "probabilities"):
+                recipe += ["--learning-rate", "3e-4"]
+            if arm == "probabilities":
+                columns = with_columns(home / "columns", teacher, data)
+                source = ["--task", "classification", "--data", home / "columns", "--init-from", teacher]
+                source += ["--teacher-probabilities", ",".join(columns)]
+            _call("distill", *source, *more.get(arm, []), *length, *recipe)
+
+
+def _call(*words: Any) -> None:
+    subprocess.run([sys.executable, "-m", "layerstill", *map(str, words)], env=os.environ, check=True)
+
+
+def table(args: argparse.Namespace) -> None:
+    """Scores of teachers and students."""
+    records: dict[str, Any] = {}
+    for task in args.tasks:
+        for arm in ARMS:
+            record = json.loads((args.output / task / arm / "result.json").read_text("utf-8"))
+            records.setdefault(task, {})[arm] = {
+                key: record[key]
+                for key in ("metrics", "teacher_metrics", "unlabelled", "augmented", "teacher_probabilities")
+            }
+    write_json(RESULTS, records)
+    print(f"| task | teacher | {' | '.join(ARMS)} |")
+    print("|---|---|" + "---|" * len(ARMS))
+    for task, arms in records.items():
+        teacher = arms["quarter"]["teacher_metrics"]["accuracy"]
+        scores = [100 * arms[arm]["metrics"]["accuracy"] for arm in ARMS]
+        print(f"| {task} | {100 * teacher:.1f} | {' | '.join(f'{score:.1f}' for score in scores)} |")
+
+
+def main() -> None:
+    """Parse and do."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("act", choices=["run", "table"])
+    parser.add_argument("--data", type=Path, help="folder of the prepared tasks")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--updates", type=int, default=1000)
+    args = parser.parse_args()
+    {"run": run, "table": table}[args.act](args)
+
+
+if __name__ == "__main__":
+    main()
