@@ -39,7 +39,7 @@ def test_a_batch_is_padded_to_its_longest_example():
     assert batch["input_ids"].shape == (2, 6)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1] * 6]
     assert batch["labels"].tolist() == [1, 0]
-    assert batch["id"].tolist() == [0, 1]
+    assert batch["id"] == [0, 1]
 
 
 def test_scores_stay_floats():
