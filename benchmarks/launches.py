@@ -7,9 +7,10 @@ out), of one step of BERT-base, 12 to 6 layers with random weights, live, `tinyb
 labels beside it: of the module alone, of the optimiser, and of the whole Trainer. **Reads** are numbers that Python
 waits for. A count is the difference between a long training and a short one, so that nothing of the start is in it.
 
-**Time** is that of a step of the Trainer and of a plain loop, in turns, on one thread: BERT of 4 and 2 layers, width
-32, batches of 16. The plain loop runs both models and nothing else: forward, losses as the recipe has them, backward,
-clipping, AdamW.
+**Time** is the CPU time of a step of the Trainer and of a plain loop, on one thread: BERT of 4 and 2 layers, width 32,
+batches of 16. They take turns every few steps, so that other work on the machine slows all of them down alike. The
+plain loop runs both models and nothing else: forward, losses as the recipe has them, backward, clipping, AdamW, on
+batches that were made before; the Trainer makes its own.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import BertConfig, BertForSequenceClassification, set_seed
+from transformers import BertConfig, BertForSequenceClassification, TrainerCallback, set_seed
 
 from layerstill.heads import head_named
 from layerstill.recipe import Recipe
@@ -42,6 +43,8 @@ VIEWS = {
 }
 """Operations that start no work: another look at memory, or memory without content."""
 READ = "_local_scalar_dense"
+TURN = 4
+"""Steps that one loop takes before it is another's turn."""
 RECIPE: dict[str, Any] = {
     "name": "launches",
     "student": {"initialisation": "random"},
@@ -116,14 +119,13 @@ def module_of(teacher: BertForSequenceClassification, student: BertForSequenceCl
     return DistillationModule(student, teacher, stage, 0, head_named("classification")).train()
 
 
-def trained(module: DistillationModule, data: datasets.Dataset, steps: int, folder: Path) -> float:
-    """Train so many steps with the Trainer; the seconds it took."""
+def trained(
+    module: DistillationModule, data: datasets.Dataset, steps: int, folder: Path, *callbacks: TrainerCallback
+) -> None:
+    """Train so many steps with the Trainer."""
     options = Options(max_steps=steps, progress=False, precision="fp32")
     args = training_arguments(module.stage, folder / str(time.monotonic_ns()), options, "accuracy", len(data), 10**6)
-    trainer = DistillationTrainer(module, args, train_dataset=data, data_collator=collate)
-    begun = time.perf_counter()
-    trainer.train()
-    return time.perf_counter() - begun
+    DistillationTrainer(module, args, train_dataset=data, data_collator=collate, callbacks=list(callbacks)).train()
 
 
 def counted(run: Callable[[int], Any], short: int = 3, long: int = 6) -> tuple[Counter[str], float]:
@@ -208,29 +210,45 @@ def count_all(folder: Path) -> dict[str, Any]:
     return by_name
 
 
-def time_all(folder: Path, rounds: int, steps: int) -> dict[str, float]:
-    """Milliseconds of a step of a tiny model, medians of rounds in turns."""
-    data = rows(16 * 64, 32)
-    batches = [collate([data[i] for i in range(k, k + 16)]) for k in range(0, 16 * 64, 16)]
-    module = module_of(*models((4, 2), 32, 2))
-    plain, alone = plain_step(*models((4, 2), 32, 2)), step_of(module_of(*models((4, 2), 32, 2)))
-    times: dict[str, list[float]] = {"plain loop": [], "module, optimiser": [], "Trainer": []}
-    for _ in range(rounds):
-        for name, step in (("plain loop", plain), ("module, optimiser", alone)):
-            begun = time.perf_counter()
-            for number in range(steps):
-                step(batches[number % len(batches)])
-            times[name].append((time.perf_counter() - begun) / steps)
-        short, long = (trained(module, data, n, folder) for n in (8, 8 + steps))
-        times["Trainer"].append((long - short) / steps)
-    return {name: round(1000 * median(values[1:] or values), 2) for name, values in times.items()}
+class Turns(TrainerCallback):
+    """After every few steps of the Trainer the other loops take as many; CPU seconds of a step of each."""
+
+    def __init__(self, loops: dict[str, Callable[[dict[str, Tensor]], None]], batches: list[dict[str, Tensor]]) -> None:
+        self.loops = loops
+        self.batches = batches
+        self.seconds: dict[str, list[float]] = {name: [] for name in (*loops, "Trainer")}
+        self._begun: float | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take turns."""
+        if state.global_step % TURN:
+            return
+        if self._begun is not None:
+            self.seconds["Trainer"].append((time.process_time() - self._begun) / TURN)
+        for name, step in self.loops.items():
+            begun = time.process_time()
+            for number in range(TURN):
+                step(self.batches[(state.global_step + number) % len(self.batches)])
+            self.seconds[name].append((time.process_time() - begun) / TURN)
+        self._begun = time.process_time()
+
+
+def time_all(folder: Path, steps: int) -> dict[str, float]:
+    """Milliseconds of CPU time of a step of a tiny model: medians over turns, the first of which are left out."""
+    data = rows(16 * (steps + 1), 32)
+    batches = [collate([data[i] for i in range(k, k + 16)]) for k in range(0, 16 * min(steps, 64), 16)]
+    alone = step_of(module_of(*models((4, 2), 32, 2)))
+    turns = Turns({"plain loop": plain_step(*models((4, 2), 32, 2)), "module, optimiser": alone}, batches)
+    trained(module_of(*models((4, 2), 32, 2)), data, steps, folder, turns)
+    found = {name: round(1000 * median(values[2:]), 2) for name, values in turns.seconds.items()}
+    plain = found["plain loop"]
+    return found | {f"{name} / plain loop": round(value / plain, 3) for name, value in found.items() if value != plain}
 
 
 def main() -> None:
     """Count, time, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=400, help="of each loop that is timed")
     parser.add_argument("--only", choices=["count", "time"])
     parser.add_argument("--record", type=Path)
     args = parser.parse_args()
@@ -240,7 +258,7 @@ def main() -> None:
         if args.only != "time":
             found["BERT-base, 12 to 6"] = count_all(Path(name))
         if args.only != "count":
-            found["milliseconds, 4 to 2 layers of width 32"] = time_all(Path(name), args.rounds, args.steps)
+            found["milliseconds of CPU time, 4 to 2 layers of width 32"] = time_all(Path(name), args.steps)
     print(json.dumps(found, indent=1))
     if args.record:
         args.record.write_text(json.dumps(found, indent=1) + "\n", "utf-8")

@@ -1,9 +1,11 @@
 """Tokens, padding and the order of examples."""
 
+import random
 from collections import Counter
 
 import pytest
 import torch
+from transformers import DataCollatorWithPadding
 
 from layerstill.data.encode import Collator, encode, usable_length
 from layerstill.data.order import LengthBuckets
@@ -37,7 +39,7 @@ def test_a_batch_is_padded_to_its_longest_example():
     assert batch["input_ids"].shape == (2, 6)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1] * 6]
     assert batch["labels"].tolist() == [1, 0]
-    assert batch["id"].tolist() == [0, 1]
+    assert batch["id"] == [0, 1]
 
 
 def test_scores_stay_floats():
@@ -80,3 +82,25 @@ def test_padding_goes_to_the_right_whatever_the_tokenizer_does_by_itself():
     batch = Collator(tokenizer, Classes())(rows)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert tokenizer.padding_side == "left", "the user's tokenizer is left as it was"
+
+
+@pytest.mark.parametrize("segments", [True, False])
+def test_batches_are_padded_as_transformers_pads_them(segments):
+    tokenizer, rng = tiny_tokenizer(segments), random.Random(0)
+    for _ in range(30):
+        lengths = [rng.randint(1, 9) for _ in range(rng.randint(1, 6))]
+        rows = [
+            {"input_ids": rng.choices(range(5, 15), k=n)}
+            | ({"token_type_ids": rng.choices((0, 1), k=n)} if segments else {})
+            for n in lengths
+        ]
+        extra = [{"id": i, "length": n, "content": 2**62 + n, "labels": n % 3} for i, n in enumerate(lengths)]
+        ours = Collator(tokenizer, Classes())([row | more for row, more in zip(rows, extra, strict=True)])
+        for name in ("id", "content"):
+            assert ours.pop(name) == [more[name] for more in extra]
+        assert ours.pop("labels").tolist() == [more["labels"] for more in extra]
+        theirs = DataCollatorWithPadding(tokenizer)(rows)
+        assert ours.keys() == theirs.keys()
+        for name, values in theirs.items():
+            assert ours[name].dtype == values.dtype
+            assert torch.equal(ours[name], values)

@@ -8,7 +8,8 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import BatchEncoding, DataCollatorWithPadding, PretrainedConfig, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
 from layerstill.data.tasks import Split
 from layerstill.errors import UserError
@@ -190,34 +191,40 @@ def usable_length(
 class Collator:
     """Pads a batch to its longest example, on the right; the mask says which tokens are real.
 
-    Labels are padded as the head says; texts without labels need none.
+    Labels are padded as the head says; texts without labels need none. Rows have what `encode` gives.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, head: Head | None = None) -> None:
-        # Decoders' tokenizers may pad on the left, which would move the positions that their models count from 0.
-        tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.padding_side = "right"
-        self._pad = DataCollatorWithPadding(tokenizer)
+        # What each column is padded with. Tokenizers can pad rows, but take longer; and those of
+        # decoders may do it on the left, which would move the positions that their models count from 0.
+        self._fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id, "counted": 0}
         self._head = head
 
     def __call__(self, rows: list[dict]) -> dict:
-        rows = [{name: value for name, value in row.items() if name != "length"} for row in rows]
-        # Hashes and numbers stay those of Python: on a device, reading them would have to wait for it.
-        apart: dict[str, Any] = {
-            name: [row.pop(name) for row in rows]
-            for name in ("id", "content", "counted", "labels", "weights")
-            if name in rows[0]
-        }
-        batch: dict[str, Any] = dict(self._pad(rows))
-        tokens = batch["input_ids"].shape[1]
-        if "counted" in apart:
-            apart["counted"] = torch.tensor([[*row, *[0] * (tokens - len(row))] for row in apart["counted"]])
-        if "labels" in apart:
-            assert self._head is not None
-            apart["labels"] = self._head.pad_labels(apart["labels"], tokens)
-        if "weights" in apart:
-            apart["weights"] = torch.tensor(apart["weights"], dtype=torch.float32)
-        return batch | apart
+        lengths = [len(row["input_ids"]) for row in rows]
+        tokens = max(lengths)
+        batch: dict[str, Any] = {}
+        for name in rows[0]:
+            values = [row[name] for row in rows]
+            if name in self._fill:
+                batch[name] = _padded(values, tokens, self._fill[name])
+            elif name == "labels":
+                assert self._head is not None
+                batch[name] = self._head.pad_labels(values, tokens)
+            elif name == "weights":
+                batch[name] = torch.tensor(values, dtype=torch.float32)
+            elif name in ("id", "content"):
+                # Hashes and numbers stay those of Python: on a device, reading them would have to wait for it.
+                batch[name] = values
+            elif name not in ("length", "attention_mask"):
+                batch[name] = torch.tensor(values)
+        batch["attention_mask"] = _padded([[1] * length for length in lengths], tokens, 0)
+        return batch
+
+
+def _padded(rows: Sequence[list[int]], tokens: int, fill: int) -> Tensor:
+    """`(B, tokens)` int64: the rows, filled up on the right."""
+    return torch.tensor([[*row, *[fill] * (tokens - len(row))] for row in rows], dtype=torch.int64)
 
 
 def evenly(split: Split, sample: int = 1000) -> Split:

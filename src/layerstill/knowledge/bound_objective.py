@@ -17,7 +17,7 @@ from layerstill.knowledge.capture import Captured, CapturePlan, MapName
 from layerstill.knowledge.counting import Places, Reach
 from layerstill.knowledge.distances import Distance, SumCount
 from layerstill.knowledge.gathering import mean_of_processes
-from layerstill.knowledge.mappings import Group, MappingState, layer_name
+from layerstill.knowledge.mappings import Group, Mapping, MappingState, layer_name
 from layerstill.knowledge.meeting import Meeting, Target
 from layerstill.knowledge.memory import Examples, Memory, Numbered
 from layerstill.knowledge.objective import Objective
@@ -90,6 +90,8 @@ class BoundObjective(nn.Module):
         self.to_check = CHECKED_BATCHES
         """In how many more batches what the words say they count is compared with what the distance counts."""
         self._per_unit: float | None = None
+        self._groups: tuple[int, list[Group]] | None = None
+        """The groups of the last period that was asked for, and its number."""
         if self.source is None and not self.signal.gold:
             raise UserError(
                 f"objective {name!r} needs a teacher, and there is none; `finetune` is the recipe without one"
@@ -198,8 +200,15 @@ class BoundObjective(nn.Module):
         mapping = self.spec.mapping
         if mapping is None or self.source is None:
             return [Group((0,), (0,))]
-        rng = generator(self.seed, "mapping", self.name, mapping.period(epoch, step))
-        groups: list[Group] = mapping.groups(self.student.layers, self.source.layers, rng)
+        period = mapping.period(epoch, step)
+        if self._groups is None or self._groups[0] != period:
+            self._groups = period, self._drawn(mapping, self.source.layers, period)
+        return self._groups[1]
+
+    def _drawn(self, mapping: Mapping, layers: int, period: int) -> list[Group]:
+        """The groups of a period, with a target of so many layers; UserError if they cannot meet."""
+        rng = generator(self.seed, "mapping", self.name, period)
+        groups: list[Group] = mapping.groups(self.student.layers, layers, rng)
         if wrong := [group for group in groups if not group.fits]:
             raise UserError(f"objective {self.name!r}: its mapping gives {wrong[0]!r}; see Group for what may meet")
         if self.signal.maps and (joined := [group for group in groups if group.meet != "each"]):
@@ -237,7 +246,7 @@ class BoundObjective(nn.Module):
         """
         compared = self.compared(epoch, step)
         if self.spec.over_batch:
-            return torch.ones(len(places), len(compared), dtype=torch.float64)
+            return torch.ones(len(places), len(compared), dtype=torch.float64, device=places[0].tokens.device)
         rows = []
         for place in places:
             of_reaches: dict[object, Tensor] = {}

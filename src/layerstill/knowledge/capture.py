@@ -6,7 +6,7 @@ Hidden states come from hooks on planned layers only. Nothing stays on the model
 name of the attention function, which is never saved.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -230,8 +230,10 @@ class _Pass:
             self.numbers.setdefault(module, []).append(number)
         self.calls: dict[nn.Module, int] = dict.fromkeys(self.numbers, 0)
 
-    def watch(self, projections: Projections | None, undo: ExitStack) -> None:
-        """Put hooks on the layers that the plan needs, until `undo` is closed."""
+    def watch(
+        self, projections: Projections | None, inside: dict[nn.Module, tuple[nn.Module, ...]], undo: ExitStack
+    ) -> None:
+        """Put hooks on the layers that the plan needs, until `undo` is closed; `inside` keeps the modules of each."""
         wanted = {1, self.last} | self.plan.hidden | self.plan.attention
         for module, numbers in self.numbers.items():
             if not wanted.intersection(numbers):
@@ -243,9 +245,11 @@ class _Pass:
             if projections is not None:
                 projections.watch(module, self._keep_projected, undo)
                 continue
-            for inner in module.modules():
+            if module not in inside:
+                inside[module] = tuple(module.modules())
+            undo.callback(_forget, inside[module])
+            for inner in inside[module]:
                 inner.__dict__[_SLOT] = self
-                undo.callback(inner.__dict__.pop, _SLOT, None)
 
     def keep(self, record: AttentionRecord) -> None:
         """Called by the attention of a watched layer."""
@@ -279,6 +283,11 @@ class _Pass:
             raise _DeepEnough
 
 
+def _forget(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        module.__dict__.pop(_SLOT, None)
+
+
 class Recorder:
     """Runs a model and returns what a plan asks for.
 
@@ -307,6 +316,8 @@ class Recorder:
     ) -> None:
         self.model = model
         self.layers = list(layers)
+        # Of layers that were watched before: walking through them takes as long as some of their operations.
+        self._inside: dict[nn.Module, tuple[nn.Module, ...]] = {}
         self.projections = projections
         self.call = dict(call)
         self.scaled_query = scaled_query
@@ -359,7 +370,7 @@ class Recorder:
         running = _Pass(self.layers, plan, mask, edit_embeddings, self.scaled_query)
         captured = running.captured
         with ExitStack() as undo:
-            running.watch(self.projections, undo)
+            running.watch(self.projections, self._inside, undo)
             try:
                 given = {**self.inputs(inputs), **self.call, "attention_mask": mask.long()}
                 if positions is None or not plan.logits:

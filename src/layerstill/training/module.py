@@ -100,6 +100,9 @@ class DistillationModule(nn.Module):
         give_memories(bound, examples)
         self._recorder = recorder_of(student)
         self._teacher_recorder = recorder_of(teacher) if teacher is not None else None
+        self._inner = tuple(0 if model is None else shape_of(model.config).inner for model in (student, teacher))
+        # Walking through all modules at every step would take as long as some of their layers.
+        self._able_to_compute_again = tuple(m for m in student.modules() if hasattr(m, "gradient_checkpointing"))
         decays = {o.spec.target.average for o in self.terms_of_stage if o.spec.target.average is not None}
         if len(decays) > 1:
             raise ObjectiveError(
@@ -134,7 +137,12 @@ class DistillationModule(nn.Module):
         return self._teacher[0] if self._teacher else None
 
     def train(self, mode: bool = True) -> "DistillationModule":
-        """Training mode for student and objectives; a moving average stays in evaluation mode."""
+        """Training mode for student and objectives; a moving average stays in evaluation mode.
+
+        Nothing is done where all of them are in this mode already, because a Trainer asks for it at every step.
+        """
+        if all(module.training == mode for module in (self, self.student, self.objectives, *self.objectives)):
+            return self
         super().train(mode)
         if self.average is not None:
             self.average.eval()
@@ -182,7 +190,7 @@ class DistillationModule(nn.Module):
         """Parts of the student that the backward pass computes again (activation checkpointing)."""
         # By what is set on the module: the property that asks for it has another name in every other release of
         # transformers.
-        return [m for m in self.student.modules() if vars(m).get("gradient_checkpointing")]
+        return [m for m in self._able_to_compute_again if vars(m).get("gradient_checkpointing")]
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Compute the student's layers again in the backward pass, as `PreTrainedModel` does; the Trainer calls it."""
@@ -280,12 +288,11 @@ class DistillationModule(nn.Module):
         kind = torch.float64 if self._is_double() else torch.float32
         if units is None:
             return {name: torch.ones_like(count, dtype=kind) for name, count in counted.items()}
-        parts = units.split([count.numel() for count in counted.values()])
-        return {
-            # A step without any of a unit has nothing to divide.
-            name: (count / part.to(count).view_as(count).clamp(min=1e-12)).to(kind)
-            for (name, count), part in zip(counted.items(), parts, strict=True)
-        }
+        own = torch.cat([count.flatten() for count in counted.values()])
+        # A step without any of a unit has nothing to divide.
+        shares = (own / units.to(own).clamp(min=1e-12)).to(kind)
+        parts = shares.split([count.numel() for count in counted.values()])
+        return {name: part.view_as(counted[name]) for name, part in zip(counted, parts, strict=True)}
 
     def finish_step(self, epoch: int | None = None) -> None:
         """To be called after every optimiser step: moves the average, what objectives remember, and the clock."""
@@ -386,7 +393,8 @@ class DistillationModule(nn.Module):
     ) -> Captured:
         layers = recorder.layers[: plan.depth(len(recorder.layers))]
         passes = 3 if torch.is_grad_enabled() else 1  # a backward pass takes two forward passes' operations
-        self.flops += passes * forward_flops(layers, shape_of(recorder.model.config).inner, *mask.shape)
+        inner = self._inner[recorder is self._teacher_recorder]
+        self.flops += passes * forward_flops(layers, inner, *mask.shape)
         if mixing is not None:
             return recorder.run(plan, inputs, mixing.mask(mask), mixing.embeddings)
         captured = recorder.run(plan, inputs, mask, None, asked)

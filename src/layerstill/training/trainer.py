@@ -6,26 +6,30 @@ methods of the Trainer are overridden, and a test sees to it.
 """
 
 import logging
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from itertools import islice
+from contextlib import closing, contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from layerstill.atomic import read_json, write_json
 from layerstill.data.order import LengthBuckets
 from layerstill.errors import ObjectiveError, UserError
-from layerstill.progress import Task, showing
+from layerstill.knowledge.bound_objective import Term
+from layerstill.progress import showing
 from layerstill.randomness import generator, named_seed
 from layerstill.training.batches import MicroBatches, MicroBatchLoader, Order, lengths_of
+from layerstill.training.callbacks import Around, Shown
 from layerstill.training.checkpoint import (
     MODULE_FILE,
     STATE_FILE,
@@ -35,12 +39,8 @@ from layerstill.training.checkpoint import (
     is_complete,
     last_checkpoint,
     load_module,
-    load_optimizer,
-    load_random_state,
-    make_durable,
     random_tensors,
     refuse_pickles,
-    remove_old,
     save_module,
     save_optimizer,
     save_random_state,
@@ -49,86 +49,11 @@ from layerstill.training.compiling import compiled_layers
 from layerstill.training.loss_scale import LossScale, unfused
 from layerstill.training.module import DistillationModule
 from layerstill.training.objective_values import add_up_objectives, batches_by_length
+from layerstill.training.rows import rows_of
 
 log = logging.getLogger("layerstill")
 
 COST_FILE = "cost.json"
-
-
-class _Progress(TrainerCallback):
-    """Tells `progress` how far the steps are, and the epoch, the loss and the dev score as they become known."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._exits = ExitStack()
-        self._task: Task | None = None
-
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        self._task = self._exits.enter_context(Task(self._what, state.max_steps, state.global_step))
-
-    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._task is not None:
-            epochs = max(math.ceil(state.num_train_epochs), 1)
-            self._task.say(epoch=f"{min(int(state.epoch or 0) + 1, epochs)} of {epochs}")
-            self._task.advance()
-
-    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self._task is not None and "loss" in (logs or {}):
-            self._task.say(loss=f"{logs['loss']:.4g}")
-
-    def on_prediction_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._task is not None:
-            self._task.say(now="scoring dev")
-
-    def on_evaluate(self, args: TrainingArguments, state: Any, control: Any, metrics: Any = None, **kw: Any) -> None:
-        if self._task is None:
-            return
-        # The task's own come first, the main one before the others.
-        name, score = next(iter((metrics or {}).items()), ("", None))
-        shown = {} if score is None else {f"dev {name.removeprefix('eval_')}": f"{score:.4f}"}
-        self._task.say(now=None, **shown)
-
-    def close(self) -> None:
-        """No more of it, however it ended."""
-        self._exits.close()
-
-
-class _Around(TrainerCallback):
-    """What happens around the Trainer's steps: the module moves on, checkpoints are completed, read and thinned out."""
-
-    def __init__(self, module: DistillationModule, scale: LossScale, keep: int | None) -> None:
-        self.module = module
-        self.scale = scale
-        self.keep = keep
-        self.resumed: Path | None = None
-
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        # By its step, because another working folder, or a moved run, makes the path in the state wrong.
-        if best := best_checkpoint(Path(args.output_dir), state.best_global_step):
-            state.best_model_checkpoint = str(best)
-        if self.resumed is not None:
-            load_optimizer(kwargs["optimizer"], kwargs["lr_scheduler"], self.resumed)
-            self.scale.load(self.resumed)
-
-    def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.resumed is not None:
-            load_random_state(self.resumed, args.process_index)
-            self.resumed = None
-
-    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.scale.finish_step(state.global_step):
-            self.module.finish_step()
-        self.on_epoch_end(args, state, control)
-
-    def on_epoch_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        # A log comes before every checkpoint: what was added up since the last one is not saved.
-        control.should_log = control.should_log or control.should_save or control.should_evaluate
-
-    def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if args.should_save:  # older ones go when the new one is safe, and not before
-            folder = Path(args.output_dir)
-            make_durable(folder / f"checkpoint-{state.global_step}")
-            remove_old(folder, self.keep, state.best_model_checkpoint)
 
 
 class DistillationTrainer(Trainer):
@@ -163,20 +88,21 @@ class DistillationTrainer(Trainer):
         self.module = module
         self.compile_layers = compile_layers
         self.loss_is_scaled_for_ga = True
-        self._tokens_seen: Tensor | float = 0
+        self._tokens_seen = torch.zeros((), dtype=torch.float64)
         self._places_seen = 0
         self._cost_before = dict.fromkeys(("seconds", "tokens", "places", "flops", "teacher_seconds"), 0.0)
         self._started = time.perf_counter()
-        self._term_sums: dict[str, Tensor] = {}
-        self._sums_since = 0
+        self._term_sums: dict[tuple[str, ...], Tensor] = {}
+        """What was added up since the last log, by the names of the values in a tensor."""
+        self._sums_since = self._spreads_added = 0
         self._scale = LossScale(self.accelerator)
-        self._around = _Around(module, self._scale, args.save_total_limit)
+        self._around = Around(module, self._scale, args.save_total_limit)
         self.add_callback(self._around)
         args.save_total_limit = None  # the Trainer would remove older ones before the new one is on the disk
         args.save_only_model = True  # what else belongs to a checkpoint is written by `save_model`, without pickle
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)  # it prints every log on standard output
-        self._progress = _Progress(what)
+        self._progress = Shown(what)
         self.add_callback(self._progress)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
@@ -258,7 +184,7 @@ class DistillationTrainer(Trainer):
         # Whole optimiser steps are bucketed, so that the order does not depend on accumulation or processes.
         step = micro * args.gradient_accumulation_steps
         return MicroBatchLoader(
-            self.train_dataset,
+            rows_of(self.train_dataset),
             MicroBatches(self.order(step), micro, args.world_size, args.process_index),
             self.data_collator,
             num_workers=args.dataloader_num_workers,
@@ -269,19 +195,36 @@ class DistillationTrainer(Trainer):
         """The order of training examples, epoch by epoch; optimiser steps take so many."""
         return LengthBuckets(lengths_of(self.train_dataset), step, self.args.seed)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """The schedule of the learning rate, and the optimiser as torch made it wherever no loss is scaled.
+
+        Accelerate's around it decides at every step whether to take it, which the Trainer has decided, and looks on the
+        disk twice for the package of an optimiser that nobody has asked for: a fortieth of a small model's step.
+        """
+        prepared: Any = self.optimizer  # type: ignore[has-type]  # transformers leaves it untyped
+        if not self._scale.used and isinstance(prepared, AcceleratedOptimizer):
+            self.optimizer = prepared.optimizer
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | None]:
         """The micro-batches of one optimiser step, and the units of each objective in all of them."""
-        batches = [self._on_device(batch) for batch in islice(epoch_iterator, num_batches)]
+        batches = list(islice(epoch_iterator, num_batches))
         if not batches:
             return batches, None
         self._tell_time()
-        counts = [self.module.count_units(batch) for batch in batches]
-        for batch, count in zip(batches, counts, strict=True):
-            batch["own_units"] = count
-        # The gradients of processes are averaged, so each divides by the mean of their totals.
-        return batches, self.accelerator.reduce(torch.stack(counts).sum(0), reduction="mean")
+        # Counted before they are on the device, for which so many small sums would be as many launches.
+        for batch in batches:
+            batch["own_units"] = self.module.count_units(batch)
+            if not batch.get("idle"):
+                self._tokens_seen += batch["attention_mask"].sum()
+            self._places_seen += batch["attention_mask"].numel()
+        total = torch.stack([batch["own_units"] for batch in batches]).sum(0).to(self.args.device)
+        if self.accelerator.num_processes > 1:
+            # The gradients of processes are averaged, so each divides by the mean of their totals.
+            total = self.accelerator.reduce(total, reduction="mean")
+        return [self._on_device(batch) for batch in batches], total
 
     def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         # Pinned memory is not waited for; the Trainer, which would, finds everything there.
@@ -302,32 +245,34 @@ class DistillationTrainer(Trainer):
     ) -> Any:
         """The stage's loss on a micro-batch, as its share of the whole step."""
         self._tell_time()
-        idle = inputs.get("idle", False)
         outputs = model(units=num_items_in_batch, **inputs)
-        for name, term in outputs["terms"].items():
-            self._add_up(f"objective/{name}", term.value, 1)
-            if term.spread is not None:
-                self._add_up(f"teacher spread/{name}", term.spread, not idle)
-        self._tokens_seen = self._tokens_seen + inputs["attention_mask"].sum() * (not idle)
-        self._places_seen += inputs["attention_mask"].numel()
+        self._add_up(outputs["terms"], bool(inputs.get("idle")))
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def _add_up(self, name: str, value: Tensor, weight: int) -> None:
-        # Sums stay on the device; reading them here would wait for the GPU at every step.
+    def _add_up(self, terms: dict[str, Term], idle: bool) -> None:
+        # Sums stay on the device; reading them here would wait for the GPU at every step. All names go in one tensor,
+        # because one sum for each would be a dozen small operations a step.
         if not self._term_sums:
-            self._sums_since = self.state.global_step
-        pair = torch.stack([value.detach().float() * weight, torch.full_like(value, weight).float()])
-        self._term_sums[name] = self._term_sums[name] + pair if name in self._term_sums else pair
+            self._sums_since, self._spreads_added = self.state.global_step, 0
+        spreads = {name: term.spread.detach() for name, term in terms.items() if term.spread is not None}
+        names = (*(f"objective/{name}" for name in terms), *(f"teacher spread/{name}" for name in spreads))
+        values = torch.stack([*(term.value.detach() for term in terms.values()), *spreads.values()]).float()
+        if idle:
+            values[len(terms) :] = 0  # there is nothing whose spread it could be
+        self._spreads_added += not idle
+        self._term_sums[names] = self._term_sums[names] + values if names in self._term_sums else values
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; with the loss go the means of every objective since the last time."""
         logs = self._scale.told(logs)
         if "loss" in logs and self._term_sums:
             steps = max(self.state.global_step - self._sums_since, 1)
-            sums = self.accelerator.reduce(torch.stack(list(self._term_sums.values())), reduction="mean").tolist()
-            for name, (value, weight) in zip(self._term_sums, sums, strict=True):
+            added = next(iter(self._term_sums.values())).new_tensor([self._spreads_added])
+            sums = torch.cat([*self._term_sums.values(), added])
+            *values, spreads = self.accelerator.reduce(sums, reduction="mean").tolist()
+            for name, value in zip(chain(*self._term_sums), values, strict=True):
                 # An objective's micro-batches add up to its step; the spread of each is a figure of its own.
-                logs[name] = value / (steps if name.startswith("objective/") else weight)
+                logs[name] = value / (steps if name.startswith("objective/") else spreads)
             self._term_sums.clear()
             # Objectives come before their sum, so that the one at fault is named.
             for name, value in sorted(logs.items(), key=lambda entry: not entry[0].startswith("objective/")):
