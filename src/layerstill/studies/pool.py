@@ -14,6 +14,8 @@ import torch
 from layerstill.studies.job import Job
 
 LONGEST_LINE = 1 << 24
+MOST_JOBS = 50
+"""Jobs that a process does before another takes its place, so that nothing that a job leaves behind piles up."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ class Pool(Protocol):
 
 
 class Worker:
-    """One process of the module `program`, started for its first job, and anew after it has died.
+    """One process of the module `program`, started for its first job.
+
+    It is started anew after it has died, after `MOST_JOBS` jobs, and after a job that ended in an error that is not
+    layerstill's own word, because nobody knows what that left behind.
 
     It takes a job as a line of JSON and answers with `error`, `refused` and `seconds` as another.
     """
@@ -47,6 +52,7 @@ class Worker:
         self.program = program
         self.threads = threads
         self._process: asyncio.subprocess.Process | None = None
+        self._done = 0
 
     async def perform(self, job: Job) -> Reply:
         """Send a job and wait; a process that dies over it is a failed job."""
@@ -61,8 +67,12 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError):
             line = b""
         if line.endswith(b"\n"):
-            reply = json.loads(line)
-            return Reply(reply["error"], reply["refused"], reply["seconds"])
+            said = json.loads(line)
+            reply = Reply(said["error"], said["refused"], said["seconds"])
+            self._done += 1
+            if self._done == MOST_JOBS or (reply.error is not None and not reply.refused):
+                await self.close()
+            return reply
         seconds = asyncio.get_running_loop().time() - begun
         status = await process.wait()
         self._process = None
@@ -70,6 +80,7 @@ class Worker:
         return Reply(f"the worker process died ({how}); see {self.log}", False, seconds)
 
     async def _start(self) -> asyncio.subprocess.Process:
+        self._done = 0
         threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
