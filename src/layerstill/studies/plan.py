@@ -14,14 +14,17 @@ from layerstill.data.supplementary import read_supplementary
 from layerstill.data.tasks import GLUE, Task
 from layerstill.demo_model import find_base_model
 from layerstill.errors import UserError
+from layerstill.families import depth_of
 from layerstill.heads import HEADS, Head
 from layerstill.recipe import Recipe
 from layerstill.studies.expand import Planned, expand, find_recipe, tuned
 from layerstill.studies.file import Arm, Settings, Study, TaskSource
 from layerstill.studies.job import Job, out_of_domain
 from layerstill.studies.tasks import read_source, under_regime
+from layerstill.training.arguments import arithmetic_of
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.models import fingerprint, load_config, require_head
+from layerstill.training.plan import make_plan
 from layerstill.training.records import task_fingerprint
 
 FOLDERS = {"teacher": "teachers", "tuning": "tuning", "run": "runs"}
@@ -73,6 +76,38 @@ class StudyPlan:
     def _kind(run: Planned) -> str:
         s = run.settings
         return json.dumps([s.task, s.regime, s.recipe if isinstance(s.recipe, str) else s.recipe.name])
+
+    def memory_mb(self) -> float:
+        """Megabytes of the largest job: weights, gradients, Adam's moments, activations, as `layerstill plan` says."""
+        sizes: dict[tuple[Any, ...], float] = {}
+        for tried in (candidate for run in self.runs for candidate in self._tried(run)):
+            s = tried.settings
+            alike = tried.recipe.limited(None, None, 1.0).hash  # a rate takes no memory
+            key = (s.model, s.task, s.init_from, s.student_layers, s.max_length, s.precision, alike)
+            if key not in sizes:
+                sizes[key] = self._memory_mb(tried)
+        return max(sizes.values())
+
+    def _tried(self, run: Planned) -> list[Planned]:
+        """The run with everything that tuning may make of it and that could change its size."""
+        tune = self.study.tune
+        if tune is None or set(tune.fields) == {"learning_rate"}:
+            return [run]
+        return [tuned(self.study, self.file_folder, run, values) for values in tune.candidates()]
+
+    def _memory_mb(self, run: Planned) -> float:
+        s, t = run.settings, run.teacher
+        head, own, start = self._task(s.task)[1].head, self._own_teacher(s), self._start(s)
+        config = self._model(own or s.model, head)[2]
+        source = config if start is None else start[2]
+        arithmetic = arithmetic_of(s.precision)
+        models = config, source, s.student_layers, head, s.seed, s.max_length
+        found = make_plan(run.recipe, *models, arithmetic=arithmetic).memory_mb
+        if own is not None:
+            return found
+        recipe = find_recipe(t.recipe, t.set, self.file_folder, "teacher").limited(None, t.batch_size, None)
+        whole = config, config, depth_of(config), head, t.seed, s.max_length
+        return max(found, make_plan(recipe, *whole, arithmetic=arithmetic).memory_mb)
 
     def check(self) -> None:
         """UserError for a run that could not be started, as far as that can be known ahead."""

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from layerstill.studies.job import Job
 
 LONGEST_LINE = 1 << 24
@@ -103,10 +101,9 @@ class Worker:
 
 
 class LocalPool:
-    """`count` workers on this machine, which share evenly the threads that torch would take."""
+    """`count` workers on this machine, each with so many threads."""
 
-    def __init__(self, count: int, logs: Path, program: str) -> None:
-        threads = max(1, torch.get_num_threads() // count)
+    def __init__(self, count: int, logs: Path, program: str, threads: int = 1) -> None:
         self.workers = [Worker(logs / f"worker-{i}.log", threads, program) for i in range(1, count + 1)]
         self._free: asyncio.Queue[Worker] = asyncio.Queue()
         for worker in self.workers:

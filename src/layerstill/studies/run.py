@@ -216,6 +216,15 @@ class StudyRun:
                 found.append((run, str(job["hash"]), "failed" if failed else "to do"))
         return found
 
+    def jobs(self) -> Counter[str]:
+        """How many jobs of each kind the study has, done or not."""
+        teachers = {job["hash"] for run in self.plan.runs if (job := self.plan.teacher_job(run)) is not None}
+        found = Counter(teacher=len(teachers), run=len({key for _, key, _ in self.states()}))
+        if tune := self.plan.study.tune:
+            groups = {run.group(tune.per) for run in self.plan.runs}
+            found["tuning"] = len(groups) * jobs_in(len(tune.candidates()), len(tune.rungs), tune.seeds)
+        return found
+
     def left(self) -> Counter[str]:
         """How many jobs of each kind are still to be done."""
         jobs = {job["hash"]: job for run in self.plan.runs if (job := self.plan.teacher_job(run)) is not None}
