@@ -26,6 +26,7 @@ from layerstill.studies.job import Job, out_of_domain, scores_on, supplementary_
 from layerstill.studies.plan import StudyPlan
 from layerstill.studies.pool import LocalPool, Pool
 from layerstill.studies.run import Listener, StudyRun
+from layerstill.studies.stage_split import stage_split
 from layerstill.studies.tasks import task_of
 from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
@@ -75,6 +76,11 @@ class Prepared:
     folder: StudyFolder
     run: StudyRun
     quick: bool
+
+    def notes(self) -> list[str]:
+        """Lines that a user should see with the runs: how stages share their updates, choices at the edge of a grid."""
+        split = stage_split(self.run.plan)
+        return [*([split] if split else []), *self.run.tuning_notes()]
 
     def at_once(self, jobs: Jobs = 1, ray: str | None = None) -> AtOnce:
         """How many runs at a time; UserError for what is no number, and for `auto` with Ray, whose machines are others

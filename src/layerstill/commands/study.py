@@ -56,7 +56,7 @@ def study(
     at_once = ready.at_once(jobs, ray)
     time = spoken(expected(left, ready.folder.typical_seconds(), at_once.count))
     summary = f"{len(states)} runs, {done} finished; left: {_counted(left)}, {time}"
-    summary = "\n".join([summary, *filter(None, [at_once.why])])
+    summary = "\n".join([summary, *filter(None, [at_once.why]), *ready.notes()])
     if dry_run:
         rows = [(planned.coordinates, key, state) for planned, key, state in states]
         if json_:
@@ -72,6 +72,8 @@ def study(
         print(json.dumps(rows_, indent=2))
     else:
         print_cells(rows_, title)
+        for note in [] if quiet else ready.run.tuning_notes():
+            print(note, file=sys.stderr)
     if failed := [record for record in records if record["status"] == "failed"]:
         _complain(failed, len(records))
         raise typer.Exit(FAILED)

@@ -19,9 +19,10 @@ from layerstill.heads import HEADS, Head
 from layerstill.recipe import Recipe
 from layerstill.studies.expand import Planned, expand, find_recipe, tuned
 from layerstill.studies.file import Arm, Settings, Study, TaskSource
-from layerstill.studies.job import Job, out_of_domain
+from layerstill.studies.job import Job, divided, out_of_domain
 from layerstill.studies.tasks import read_source, under_regime
 from layerstill.training.arguments import arithmetic_of
+from layerstill.training.length import epochs_of
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.models import fingerprint, load_config, require_head
 from layerstill.training.plan import make_plan
@@ -59,6 +60,7 @@ class StudyPlan:
     _models: dict[tuple[str, Head | None], tuple[str, str, PretrainedConfig]] = field(default_factory=dict, repr=False)
     _jobs: dict[int, tuple[Planned, Job]] = field(default_factory=dict, repr=False)
     _data: dict[str, tuple[str, Task]] = field(default_factory=dict, repr=False)
+    _sizes: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
     _ood: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
     _supplementary: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict, repr=False)
 
@@ -76,6 +78,25 @@ class StudyPlan:
     def _kind(run: Planned) -> str:
         s = run.settings
         return json.dumps([s.task, s.regime, s.recipe if isinstance(s.recipe, str) else s.recipe.name])
+
+    def stage_steps(self, run: Planned) -> list[int]:
+        """Optimiser steps of each stage of a run with `total_steps`; empty for a run without."""
+        s = run.settings
+        if s.total_steps is None:
+            return []
+        sizes = self._sizes_of(self.run_job(run))
+        return divided(s.total_steps, [epochs_of(stage, sizes[stage.data]) for stage in run.recipe.stages])
+
+    def _sizes_of(self, job: Job) -> dict[str, int]:
+        """How many examples and supplementary texts a job trains on, as `with_steps` takes them."""
+        name, regime, seed = job["source"]["name"], job["regime"], job["regime_seed"]
+        key = json.dumps([name, regime, seed, job.get("supplementary"), job.get("supplementary_columns")])
+        if key not in self._sizes:
+            self._sizes[key] = {"task": len(under_regime(self._task(name)[1], regime, seed).splits["train"])}
+            if "supplementary" in job:
+                texts = read_supplementary(job["supplementary"], tuple(job["supplementary_columns"]))
+                self._sizes[key]["supplementary"] = len(texts.texts)
+        return self._sizes[key]
 
     def memory_mb(self) -> float:
         """Megabytes of the largest job: weights, gradients, Adam's moments, activations, as `layerstill plan` says."""
