@@ -80,10 +80,10 @@ def test_teachers_are_made_side_by_side_and_a_run_waits_for_its_own_only(place, 
             teachers = [one for one in self.jobs if one["kind"] == "teacher"]
             if job["kind"] == "teacher" and teachers:
                 self.both_begun.set()
-                await asyncio.wait_for(self.run_done.wait(), 60)
+                await asyncio.wait_for(self.run_done.wait(), 30)
             elif job["kind"] == "teacher":
                 self.jobs.append(job)
-                await asyncio.wait_for(self.both_begun.wait(), 60)
+                await asyncio.wait_for(self.both_begun.wait(), 30)
                 self.jobs.remove(job)
             reply = await super().perform(job)
             if job["kind"] == "run":
