@@ -46,7 +46,8 @@ def test_what_wins_inside_is_left_and_so_is_an_edge_that_beats_what_is_beyond():
     found, _ = searched([1, 2, 4], lambda rate: {4: 2.0}.get(rate, 1.0))
     assert (found.chosen, found.widened, edges(found)) == ({"rate": 4}, [{"rate": 8, "score": 1.0}], {})
     # As good is not better, and what cannot be trained is not either.
-    assert searched([1, 2], lambda rate: 0.5)[0].chosen == {"rate": 1}
+    found, _ = searched([1.0, 2.0], lambda rate: 0.5)
+    assert (found.chosen, found.widened) == ({"rate": 1.0}, [{"rate": 0.5, "score": 0.5}])
     assert searched([2.0, 1.0][::-1], lambda rate: rate if rate <= 2 else None)[0].chosen == {"rate": 2.0}
 
 
