@@ -6,8 +6,11 @@ import shutil
 import pytest
 
 from layerstill.errors import UserError
+from layerstill.recipe import Recipe
 from layerstill.studies.folder import StudyFolder
-from layerstill.studies.job import out_of_domain
+from layerstill.studies.job import out_of_domain, with_steps
+from layerstill.studies.stage_split import stage_split
+from layerstill.training.length import steps_of
 from tests.studies.small import make_place, plan_of, write_study
 
 ONE = {"axes": {"recipe": ["kd"], "seed": [0]}}
@@ -205,6 +208,29 @@ def test_what_cannot_be_run_is_refused_before_anything_starts(sections, message,
     plan = plan_of(write_study(place, **{**ONE, **sections}), place / "out")
     with pytest.raises(UserError, match=message):
         plan.check()
+
+
+def test_a_dry_run_says_how_the_stages_share_the_updates(place, tmp_path, call):
+    (place / "forty.txt").write_text("some film\n" * 40, "utf-8")
+    arms = ["kd", "cr-ild", {"name": "short", "recipe": "cr-ild", "set": {"stages.0.epochs": 4}}]
+    arms += [TEXTS | {"supplementary": "forty.txt", "set": {"stages.0.epochs": 6, "stages.1.epochs": 2}}]
+    file = write_study(place, axes={"recipe": arms, "seed": [0, 1]}, base={"total_steps": 240})
+    plan = plan_of(file, tmp_path / "out")
+    line = stage_split(plan)
+    assert line == "updates of each stage: cr-ild 200 + 40, short 120 + 120, texts 180 + 60"
+    # It is what runs do.
+    job = plan.run_job(plan.runs[2])
+    recipe = with_steps(Recipe.from_data(job["recipe"], "recipe"), {"task": 48}, 240, None, 1)
+    assert [steps_of(stage, 48, None) for stage in recipe.stages] == [200, 40]
+    status, printed, err = call(f"study {file} --output {tmp_path}/out --dry-run")
+    assert status == 0, err
+    assert line in printed
+    assert (
+        "updates of each stage" not in call(f"study {write_study(place, **ONE)} --output {tmp_path}/out --dry-run")[1]
+    )
+    # One recipe, divided in two ways.
+    file = write_study(place, axes={"recipe": ["cr-ild"], "stages.0.epochs": [20, 4]}, base={"total_steps": 240})
+    assert stage_split(plan_of(file, tmp_path / "out")) == "updates of each stage: cr-ild 200 + 40 or 120 + 120"
 
 
 def test_a_job_knows_how_many_runs_ask_its_teacher_for_the_same(place):

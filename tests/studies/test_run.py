@@ -68,6 +68,34 @@ def test_teachers_come_once_and_first_and_what_is_finished_is_skipped(place, tmp
     assert list((tmp_path / "out" / "teachers").rglob("model.safetensors"))
 
 
+def test_teachers_are_made_side_by_side_and_a_run_waits_for_its_own_only(place, tmp_path):
+    """The first teacher is not done before the second has begun, and that one not before a run of the first is."""
+
+    class Rendezvous(Here):
+        def __init__(self):
+            super().__init__()
+            self.both_begun, self.run_done = asyncio.Event(), asyncio.Event()
+
+        async def perform(self, job):
+            teachers = [one for one in self.jobs if one["kind"] == "teacher"]
+            if job["kind"] == "teacher" and teachers:
+                self.both_begun.set()
+                await asyncio.wait_for(self.run_done.wait(), 30)
+            elif job["kind"] == "teacher":
+                self.jobs.append(job)
+                await asyncio.wait_for(self.both_begun.wait(), 30)
+                self.jobs.remove(job)
+            reply = await super().perform(job)
+            if job["kind"] == "run":
+                self.run_done.set()
+            return reply
+
+    axes = {"teacher.learning_rate": [1e-3, 2e-3], "seed": [0]}
+    records, pool = run_here(write_study(place, axes=axes), tmp_path / "out", Rendezvous())
+    assert [r["status"] for r in records] == ["finished", "finished"]
+    assert [job["kind"] for job in pool.jobs] == ["teacher", "run", "teacher", "run"]
+
+
 def test_two_names_for_the_same_run_are_one_job(place, tmp_path):
     axes = {"recipe": ["kd", {"name": "kd again", "recipe": "kd"}]}
     records, pool = run_here(write_study(place, axes=axes), tmp_path / "out")
@@ -180,12 +208,11 @@ def test_a_dead_worker_is_a_failed_job_and_is_replaced(tmp_path):
             asking = asyncio.ensure_future(pool.perform({"hash": "x"}))
             while worker._process is None:
                 await asyncio.sleep(0.01)
-            os.kill(worker._process.pid, signal.SIGKILL)
-            first, second = await asking, await pool.perform({"hash": "x"})
             process = worker._process
+            os.kill(process.pid, signal.SIGKILL)
+            return await asking, await pool.perform({"hash": "x"}), process.returncode
         finally:
             await pool.close()
-        return first, second, process.returncode
 
     first, second, returncode = asyncio.run(story())
     assert first.error.startswith("the worker process died (killed by SIGKILL); see ")

@@ -19,12 +19,14 @@ from layerstill.acts.finetune import finetune
 from layerstill.atomic import write_json
 from layerstill.errors import UserError
 from layerstill.recipe import Recipe
+from layerstill.studies.capacity import AtOnce, Jobs, Machine, given, jobs_of, most_at_once
 from layerstill.studies.file import Study, load_study
 from layerstill.studies.folder import StudyFolder
 from layerstill.studies.job import Job, out_of_domain, scores_on, supplementary_of, with_steps
 from layerstill.studies.plan import StudyPlan
 from layerstill.studies.pool import LocalPool, Pool
 from layerstill.studies.run import Listener, StudyRun
+from layerstill.studies.stage_split import stage_split
 from layerstill.studies.tasks import task_of
 from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
@@ -39,7 +41,7 @@ def study(
     output: str | Path,
     data: str | Path | None = None,
     ood_data: str | Path | None = None,
-    jobs: int = 1,
+    jobs: Jobs = 1,
     quick: bool = False,
     ray: str | None = None,
     teachers: str | Path | None = None,
@@ -53,7 +55,7 @@ def study(
         output: the study's folder.
         data: a folder in the GLUE layout.
         ood_data: the folder that out-of-domain sets are in.
-        jobs: runs at a time.
+        jobs: runs at a time; `auto` for as many as give the most steps a second on this machine.
         quick: the small version that the file's section `quick` says.
         ray: the address of a Ray cluster, or `local`; without it the jobs run in worker processes of this machine.
         teachers: a folder of teachers that several studies share.
@@ -62,7 +64,8 @@ def study(
 
     UserError for a study that cannot be started; runs that fail are records.
     """
-    return prepare(file, output, data, ood_data, quick, teachers, cache_budget, keep_cache).carry_out(jobs, ray)
+    ready = prepare(file, output, data, ood_data, quick, teachers, cache_budget, keep_cache)
+    return ready.carry_out(ready.at_once(jobs, ray), ray)
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,34 @@ class Prepared:
     run: StudyRun
     quick: bool
 
+    def notes(self) -> list[str]:
+        """Lines that a user should see with the runs: how stages share their updates, choices at the edge of a grid."""
+        split = stage_split(self.run.plan)
+        return [*([split] if split else []), *self.run.tuning_notes()]
+
+    def at_once(self, jobs: Jobs = 1, ray: str | None = None) -> AtOnce:
+        """How many runs at a time; UserError for what is no number, and for `auto` with Ray, whose machines are others
+        than this."""
+        wanted = jobs_of(str(jobs))
+        if wanted != "auto":
+            return given(wanted)
+        if ray is not None:
+            raise UserError(f"--jobs auto looks at this machine only; with --ray {ray} give a number")
+        every, left = (sum(counted.values()) for counted in (self.run.jobs(), self.run.left()))
+        return most_at_once(Machine.here(), self.run.plan.memory_mb, every, left)
+
     def carry_out(
-        self, jobs: int = 1, ray: str | None = None, listener: Listener = lambda job, reply: None
+        self, at_once: AtOnce, ray: str | None = None, listener: Listener = lambda job, reply: None
     ) -> list[dict[str, Any]]:
-        """Do what is missing, `jobs` at a time; `listener` is told every job that was done."""
+        """Do what is missing, so many jobs at a time; `listener` is told every job that was done."""
         self.run.listener = listener
 
         def pool() -> Pool:
             if ray is None:
-                return LocalPool(jobs, self.folder.path / "logs", WORKER)
+                return LocalPool(at_once.count, self.folder.path / "logs", WORKER, at_once.threads)
             from layerstill.studies.ray import RayPool  # only who asks for Ray imports it
 
-            return RayPool(ray, jobs, answer_quietly)
+            return RayPool(ray, at_once.count, answer_quietly)
 
         with self.folder.open(self.study, self.quick):
             return _until_terminated(self.run, pool)

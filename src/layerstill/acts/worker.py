@@ -1,7 +1,8 @@
 """A worker process: `python -m layerstill.acts.worker`. One JSON line a job in, one JSON line back.
 
-It lives as long as the study, because importing torch takes seconds. When the study's process is gone, however it went,
-standard input ends and the worker leaves at once, in the middle of a job: what it had saved is gone on with later.
+It does many jobs, because importing torch takes seconds, and keeps the data that they share. When the study's process
+is gone, however it went, standard input ends and the worker leaves at once, in the middle of a job: what it had saved
+is gone on with later.
 """
 
 import json
@@ -24,10 +25,12 @@ def main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     from layerstill.acts.study import answer, quieten  # only now, for it takes seconds
+    from layerstill.data.kept import Kept, keeping
 
     quieten()
-    while True:
-        print(json.dumps(answer(json.loads(jobs.get()))), file=replies, flush=True)
+    with keeping(Kept()):
+        while True:
+            print(json.dumps(answer(json.loads(jobs.get()))), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,13 @@ def study(
     output: Annotated[Path, typer.Option(help="Folder of the study: its runs, teachers and records.jsonl.")],
     data: Annotated[Optional[Path], typer.Option(help="A folder in the official GLUE layout.")] = None,
     ood_data: Annotated[Optional[Path], typer.Option(help="Folder that the tasks' `ood` sets are found in.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="How many runs at a time; they share the cores evenly.")] = 1,
+    jobs: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="How many runs at a time; they share the cores evenly. auto: as many as give the most steps a second.",
+        ),
+    ] = "1",
     quick: Annotated[bool, typer.Option("--quick", help="Run the small version, from the file's section `quick`.")] = (
         False
     ),
@@ -48,8 +54,10 @@ def study(
     title = ready.study.question or ready.study.name
     left, states = ready.run.left(), ready.run.states()
     done = sum(state == "finished" for _, _, state in states)
-    time = spoken(expected(left, ready.folder.typical_seconds(), jobs))
+    at_once = ready.at_once(jobs, ray)
+    time = spoken(expected(left, ready.folder.typical_seconds(), at_once.count))
     summary = f"{len(states)} runs, {done} finished; left: {_counted(left)}, {time}"
+    summary = "\n".join([summary, *filter(None, [at_once.why]), *ready.notes()])
     if dry_run:
         rows = [(planned.coordinates, key, state) for planned, key, state in states]
         if json_:
@@ -60,13 +68,15 @@ def study(
             if seen := what_it_can_see(ready.run):
                 print(seen)
         return
-    records = _carry_out(ready, jobs, ray, not (quiet or json_), summary)
+    records = _carry_out(ready, at_once, ray, not (quiet or json_), summary)
     compare = ready.study.compare
     rows_ = cells(records, compare.metric if compare else None)
     if json_:
         print(json.dumps(rows_, indent=2))
     else:
         print_cells(rows_, title)
+        for note in [] if quiet else ready.run.tuning_notes():
+            print(note, file=sys.stderr)
     if failed := [record for record in records if record["status"] == "failed"]:
         _complain(failed, len(records))
         raise typer.Exit(FAILED)
@@ -77,7 +87,7 @@ def _counted(left: Any) -> str:
     return ", ".join(f"{left[kind]} {word}" for kind, word in words.items() if left[kind]) or "nothing"
 
 
-def _carry_out(ready: Any, jobs: int, ray: str | None, show: bool, summary: str) -> list[dict[str, Any]]:
+def _carry_out(ready: Any, at_once: Any, ray: str | None, show: bool, summary: str) -> list[dict[str, Any]]:
     from layerstill.reporting.study import StudyProgress
 
     if show:
@@ -91,7 +101,7 @@ def _carry_out(ready: Any, jobs: int, ray: str | None, show: bool, summary: str)
                 what = ", ".join(f"{k} {v:.4f}" for k, v in result.scores.items()) + f" ({reply.seconds:.0f} s)"
             progress.done(job["label"], what)
 
-        return ready.carry_out(jobs, ray, tell)
+        return ready.carry_out(at_once, ray, tell)
 
 
 def _complain(failed: list[dict[str, Any]], count: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
+from layerstill.data.kept import encoded_once
 from layerstill.data.tasks import Split
 from layerstill.errors import UserError
 from layerstill.families import family_of
@@ -70,6 +71,11 @@ class Encoded:
 
 def encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, head: Head) -> Encoded:
     """Tokenise a split without padding; texts longer than `max_length` tokens are cut and counted."""
+    rest = tokenizer, max_length, head
+    return encoded_once(split, tokenizer, max_length, head.per_token, lambda: _encode(split, *rest))
+
+
+def _encode(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int, head: Head) -> Encoded:
     if head.per_token:
         return _encode_words(split, tokenizer, max_length)
     columns = list(map(list, zip(*split.texts, strict=True)))

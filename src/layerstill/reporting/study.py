@@ -134,5 +134,6 @@ class StudyProgress:
     def done(self, label: str, what: str) -> None:
         """One job more."""
         self._done += 1
-        self._progress.advance(self._bar)
+        self._jobs = max(self._jobs, self._done)  # a grid that widens has more than were counted
+        self._progress.update(self._bar, advance=1, total=self._jobs)
         self._progress.console.print(f"{label}: {what}", markup=False, highlight=False, soft_wrap=True)

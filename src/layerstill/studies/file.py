@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from layerstill.errors import UserError, nearest
 from layerstill.recipe import validated
 from layerstill.schema import Number, Positive, Spec
+from layerstill.studies.widening import is_grid
 from layerstill.yaml_files import read_yaml_file
 
 Task = Annotated[str, Field(min_length=1)]
@@ -124,6 +125,8 @@ class Tune(Spec):
     """Share of train that scores the candidates."""
     rungs: list[Annotated[Number, Field(gt=0, le=1)]] = Field(default=["1/3", 1.0], min_length=1, validate_default=True)
     """Shares of a run's updates; after each the better half goes on."""
+    widen: Annotated[int, Field(ge=0, le=10)] = 0
+    """How many values beyond the grid may be tried where the best one is at its edge."""
 
     @model_validator(mode="before")
     @classmethod
@@ -139,6 +142,15 @@ class Tune(Spec):
         if sorted(set(value)) != value:
             raise ValueError("shares must rise from rung to rung")
         return value
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> "Tune":
+        if self.widen and not (len(self.fields) == 1 and is_grid(*self.fields.values())):
+            raise ValueError(
+                "widen goes on with the ratio of the last two values: it takes one tuned axis, of two or more positive "
+                "numbers from the smallest to the largest"
+            )
+        return self
 
     def candidates(self) -> list[dict[str, Any]]:
         """Every combination of the values, in the file's order."""

@@ -14,14 +14,18 @@ from layerstill.data.supplementary import read_supplementary
 from layerstill.data.tasks import GLUE, Task
 from layerstill.demo_model import find_base_model
 from layerstill.errors import UserError
+from layerstill.families import depth_of
 from layerstill.heads import HEADS, Head
 from layerstill.recipe import Recipe
 from layerstill.studies.expand import Planned, expand, find_recipe, tuned
 from layerstill.studies.file import Arm, Settings, Study, TaskSource
-from layerstill.studies.job import Job, out_of_domain
+from layerstill.studies.job import Job, divided, out_of_domain
 from layerstill.studies.tasks import read_source, under_regime
+from layerstill.training.arguments import arithmetic_of
+from layerstill.training.length import epochs_of
 from layerstill.training.misfits import refuse_misfits
 from layerstill.training.models import fingerprint, load_config, require_head
+from layerstill.training.plan import make_plan
 from layerstill.training.records import task_fingerprint
 
 FOLDERS = {"teacher": "teachers", "tuning": "tuning", "run": "runs"}
@@ -56,6 +60,7 @@ class StudyPlan:
     _models: dict[tuple[str, Head | None], tuple[str, str, PretrainedConfig]] = field(default_factory=dict, repr=False)
     _jobs: dict[int, tuple[Planned, Job]] = field(default_factory=dict, repr=False)
     _data: dict[str, tuple[str, Task]] = field(default_factory=dict, repr=False)
+    _sizes: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
     _ood: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
     _supplementary: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict, repr=False)
 
@@ -73,6 +78,57 @@ class StudyPlan:
     def _kind(run: Planned) -> str:
         s = run.settings
         return json.dumps([s.task, s.regime, s.recipe if isinstance(s.recipe, str) else s.recipe.name])
+
+    def stage_steps(self, run: Planned) -> list[int]:
+        """Optimiser steps of each stage of a run with `total_steps`; empty for a run without."""
+        s = run.settings
+        if s.total_steps is None:
+            return []
+        sizes = self._sizes_of(self.run_job(run))
+        return divided(s.total_steps, [epochs_of(stage, sizes[stage.data]) for stage in run.recipe.stages])
+
+    def _sizes_of(self, job: Job) -> dict[str, int]:
+        """How many examples and supplementary texts a job trains on, as `with_steps` takes them."""
+        name, regime, seed = job["source"]["name"], job["regime"], job["regime_seed"]
+        key = json.dumps([name, regime, seed, job.get("supplementary"), job.get("supplementary_columns")])
+        if key not in self._sizes:
+            self._sizes[key] = {"task": len(under_regime(self._task(name)[1], regime, seed).splits["train"])}
+            if "supplementary" in job:
+                texts = read_supplementary(job["supplementary"], tuple(job["supplementary_columns"]))
+                self._sizes[key]["supplementary"] = len(texts.texts)
+        return self._sizes[key]
+
+    def memory_mb(self) -> float:
+        """Megabytes of the largest job: weights, gradients, Adam's moments, activations, as `layerstill plan` says."""
+        sizes: dict[tuple[Any, ...], float] = {}
+        for tried in (candidate for run in self.runs for candidate in self._tried(run)):
+            s = tried.settings
+            alike = tried.recipe.limited(None, None, 1.0).hash  # a rate takes no memory
+            key = (s.model, s.task, s.init_from, s.student_layers, s.max_length, s.precision, alike)
+            if key not in sizes:
+                sizes[key] = self._memory_mb(tried)
+        return max(sizes.values())
+
+    def _tried(self, run: Planned) -> list[Planned]:
+        """The run with everything that tuning may make of it and that could change its size."""
+        tune = self.study.tune
+        if tune is None or set(tune.fields) == {"learning_rate"}:
+            return [run]
+        return [tuned(self.study, self.file_folder, run, values) for values in tune.candidates()]
+
+    def _memory_mb(self, run: Planned) -> float:
+        s, t = run.settings, run.teacher
+        head, own, start = self._task(s.task)[1].head, self._own_teacher(s), self._start(s)
+        config = self._model(own or s.model, head)[2]
+        source = config if start is None else start[2]
+        arithmetic = arithmetic_of(s.precision)
+        models = config, source, s.student_layers, head, s.seed, s.max_length
+        found = make_plan(run.recipe, *models, arithmetic=arithmetic).memory_mb
+        if own is not None:
+            return found
+        recipe = find_recipe(t.recipe, t.set, self.file_folder, "teacher").limited(None, t.batch_size, None)
+        whole = config, config, depth_of(config), head, t.seed, s.max_length
+        return max(found, make_plan(recipe, *whole, arithmetic=arithmetic).memory_mb)
 
     def check(self) -> None:
         """UserError for a run that could not be started, as far as that can be known ahead."""

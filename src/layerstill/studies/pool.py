@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from layerstill.studies.job import Job
 
 LONGEST_LINE = 1 << 24
+MOST_JOBS = 50
+"""Jobs that a process does before another takes its place, so that nothing that a job leaves behind piles up."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ class Pool(Protocol):
 
 
 class Worker:
-    """One process of the module `program`, started for its first job, and anew after it has died.
+    """One process of the module `program`, started for its first job.
+
+    It is started anew after it has died, after `MOST_JOBS` jobs, and after a job that ended in an error that is not
+    layerstill's own word, because nobody knows what that left behind.
 
     It takes a job as a line of JSON and answers with `error`, `refused` and `seconds` as another.
     """
@@ -47,6 +50,7 @@ class Worker:
         self.program = program
         self.threads = threads
         self._process: asyncio.subprocess.Process | None = None
+        self._done = 0
 
     async def perform(self, job: Job) -> Reply:
         """Send a job and wait; a process that dies over it is a failed job."""
@@ -61,8 +65,12 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError):
             line = b""
         if line.endswith(b"\n"):
-            reply = json.loads(line)
-            return Reply(reply["error"], reply["refused"], reply["seconds"])
+            said = json.loads(line)
+            reply = Reply(said["error"], said["refused"], said["seconds"])
+            self._done += 1
+            if self._done == MOST_JOBS or (reply.error is not None and not reply.refused):
+                await self.close()
+            return reply
         seconds = asyncio.get_running_loop().time() - begun
         status = await process.wait()
         self._process = None
@@ -70,6 +78,7 @@ class Worker:
         return Reply(f"the worker process died ({how}); see {self.log}", False, seconds)
 
     async def _start(self) -> asyncio.subprocess.Process:
+        self._done = 0
         threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -92,10 +101,9 @@ class Worker:
 
 
 class LocalPool:
-    """`count` workers on this machine, which share evenly the threads that torch would take."""
+    """`count` workers on this machine, each with so many threads."""
 
-    def __init__(self, count: int, logs: Path, program: str) -> None:
-        threads = max(1, torch.get_num_threads() // count)
+    def __init__(self, count: int, logs: Path, program: str, threads: int = 1) -> None:
         self.workers = [Worker(logs / f"worker-{i}.log", threads, program) for i in range(1, count + 1)]
         self._free: asyncio.Queue[Worker] = asyncio.Queue()
         for worker in self.workers:

@@ -14,7 +14,8 @@ from layerstill.studies.folder import StudyFolder
 from layerstill.studies.job import Job, forget_cache, forget_model
 from layerstill.studies.plan import StudyPlan
 from layerstill.studies.pool import Pool, Reply
-from layerstill.studies.tuning import Halving, halve, jobs_in
+from layerstill.studies.tuning import Halving, Score, halve, jobs_in
+from layerstill.studies.widening import edge_notes, edges, widened
 
 Listener = Callable[[Job, Reply], None]
 
@@ -100,10 +101,16 @@ class StudyRun:
         assert tune is not None
         found = self._halvings.get(group)
         if found is None:
-            found = await halve(tune.candidates(), tune.rungs, self._scorer(group, self._trained))
+            found = await self._search(self._scorer(group, self._trained))
         self._halvings[group] = found
         self.folder.write_tuning(self._tuning_record())
         return found
+
+    async def _search(self, score: Score) -> Halving:
+        tune = self.plan.study.tune
+        assert tune is not None
+        found = await halve(tune.candidates(), tune.rungs, score)
+        return await widened(found, tune.widen, score) if tune.widen else found
 
     def _scorer(self, group: tuple[Any, ...], score: Callable[[Job, str], Awaitable[float | None]]) -> Any:
         """A candidate's mean score over the first seeds; `score` gives that of one job by the name of its metric."""
@@ -199,7 +206,7 @@ class StudyRun:
                 return result.scores[metric]
 
             try:
-                self._halvings[group] = asyncio.run(halve(tune.candidates(), tune.rungs, self._scorer(group, score)))
+                self._halvings[group] = asyncio.run(self._search(self._scorer(group, score)))
             except (JobError, UserError):
                 continue
 
@@ -214,6 +221,15 @@ class StudyRun:
             else:
                 failed = self.folder.failure(self._key(run)) is not None
                 found.append((run, str(job["hash"]), "failed" if failed else "to do"))
+        return found
+
+    def jobs(self) -> Counter[str]:
+        """How many jobs of each kind the study has, done or not."""
+        teachers = {job["hash"] for run in self.plan.runs if (job := self.plan.teacher_job(run)) is not None}
+        found = Counter(teacher=len(teachers), run=len({key for _, key, _ in self.states()}))
+        if tune := self.plan.study.tune:
+            groups = {run.group(tune.per) for run in self.plan.runs}
+            found["tuning"] = len(groups) * jobs_in(len(tune.candidates()), len(tune.rungs), tune.seeds)
         return found
 
     def left(self) -> Counter[str]:
@@ -250,9 +266,16 @@ class StudyRun:
         groups = {run.group(tune.per): None for run in self.plan.runs}
         return [
             {"group": dict(zip(tune.per, group, strict=True)), "chosen": found.chosen, "rungs": found.rungs}
+            | ({"widened": found.widened} if found.widened else {})
+            | ({"edge": at} if (at := edges(found)) else {})
             for group in groups
             if (found := self._halvings.get(group)) is not None
         ]
+
+    def tuning_notes(self) -> list[str]:
+        """Lines about choices that a wider grid might have made better."""
+        tune = self.plan.study.tune
+        return edge_notes(self._tuning_record(), tune.widen) if tune else []
 
     def _write(self) -> None:
         self.folder.write_records(self.records())

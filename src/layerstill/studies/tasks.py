@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layerstill.data.kept import task_once
 from layerstill.data.regimes import Regime
 from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
@@ -88,6 +89,11 @@ def hold_out(task: Task, share: float) -> Task:
 
 def task_of(job: dict[str, Any]) -> Task:
     """What a job trains on; UserError if the data are no longer what the study was planned with."""
+    said = {key: job[key] for key in (*JobData.model_fields, "data")}
+    return task_once(said, lambda: _read(job))
+
+
+def _read(job: dict[str, Any]) -> Task:
     task = read_source(job["source"])
     if task_fingerprint(task) != job["data"]:
         raise UserError(f"task {task.name}: its data have changed since the study began; start the study again")

@@ -22,6 +22,8 @@ class Halving:
     chosen: dict[str, Any]
     rungs: list[dict[str, Any]] = field(default_factory=list)
     """Each with its share, and the candidates with their scores."""
+    widened: list[dict[str, Any]] = field(default_factory=list)
+    """Values beyond the grid that were tried after it, with their scores."""
 
 
 async def halve(candidates: list[dict[str, Any]], rungs: list[float], score: Score) -> Halving:
