@@ -122,4 +122,3 @@ def values(
         module.finish_step()
         found.append({name: term.value.item() for name, term in out["terms"].items()})
     return found
-

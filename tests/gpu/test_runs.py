@@ -37,7 +37,9 @@ def place(tmp_path_factory):
 
 
 def words(place, output, recipe: str, *more: str, teacher: str = "steady") -> list[str]:
-    line = f"distill {place}/{teacher} --task classification --data {place}/data --recipe {recipe} --student-layers 2 -q"
+    line = (
+        f"distill {place}/{teacher} --task classification --data {place}/data --recipe {recipe} --student-layers 2 -q"
+    )
     line += f" --max-length 32 --batch-size 8 --epochs 2 --output {output}"
     return [*line.split(), *more]
 

@@ -62,9 +62,7 @@ def cached(recipe: str, stage: int, data, folder, device):
 
 
 @pytest.mark.parametrize(("recipe", "stage"), CACHED)
-def test_a_cache_filled_and_read_on_the_device_teaches_what_a_live_teacher_does(
-    recipe, stage, data, tmp_path, device
-):
+def test_a_cache_filled_and_read_on_the_device_teaches_what_a_live_teacher_does(recipe, stage, data, tmp_path, device):
     module, live, batches = cached(recipe, stage, data, tmp_path / "cache", device)
     module.ask_teacher = None  # it is not asked
     for ours, theirs in zip(values(module, batches, device), values(live, batches, device), strict=True):
