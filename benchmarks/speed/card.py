@@ -6,11 +6,11 @@ BERT-base shape with random weights, 12 layers to 6, hidden states and attention
 labels. With `--data` and `--model` the pairs are RTE's, cut by that model's tokenizer; else random tokens of RTE's
 lengths. Every arm is a process of its own and they take turns, so ratios are formed within a round; rounds go on until
 `--seconds` are over. The record is written after every arm; an arm that fails is in it with its error, and the others
-go on. Figures are of the second half of a training (layerstill, whose first epoch is not timed) or come after a warm-up;
-the clock is read twice, each time when the GPU has done everything.
+go on. Of layerstill's arms the second of two epochs is timed, of the others what follows a warm-up; the clock is read
+twice, each time when the GPU has done everything.
 
-Bars: `live` 3 times TextBrewer in TF32 at batches of 32 and 5 times at 128, `cached` 0.9 of `alone`, and `alone` 40 % of
-the matmul peak at 256. `plain` is a second yardstick, without a bar.
+Bars: `live` 3 times TextBrewer in TF32 at batches of 32 and 5 times at 128, `cached` 0.9 of `alone`, and `alone` 40 %
+of the matmul peak at 256. `plain` is a second yardstick, without a bar.
 
 `--quick` measures a tiny model for a round, which says that everything runs.
 """

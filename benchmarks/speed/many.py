@@ -124,11 +124,12 @@ def write_study(place: Path, runs: int, job: dict[str, Any]) -> Path:
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate([*special, *WORDS])}, unk_token="[UNK]"))
+    numbers = {word: number for number, word in enumerate([*special, *WORDS])}
+    backend = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     ends = [("[CLS]", 2), ("[SEP]", 3)]
     backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    named = {name: token for name, token in zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True)}
+    named = dict(zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True))
     names = {f"{name}_token": token for name, token in named.items()}
     PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **names).save_pretrained(place / "model")
     torch.manual_seed(0)
@@ -185,12 +186,8 @@ def main() -> None:
     parser.add_argument("--study", action="store_true")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    layers, width = (4, 32) if args.quick else (6, 384)
-    shape = {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": width // 16 if args.quick else 12,
-    }
+    layers, width, heads = (4, 32, 2) if args.quick else (6, 384, 12)
+    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
     job: dict[str, Any] = {
         "shape": shape | {"intermediate_size": 4 * width, "vocab_size": 1000 if args.quick else 30522},
         "batch_size": 8 if args.quick else 32,

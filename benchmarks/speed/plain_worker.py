@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 
 def loss_of(student: PreTrainedModel, teacher: PreTrainedModel | None, batch: dict[str, Tensor]) -> Tensor:
-    """Labels, soft targets at temperature 2, and MSE of hidden states and of attention maps, layer k with layer k T/S."""
+    """Labels, soft targets at temperature 2, and MSE of states and maps, layer k of S with layer k T/S of T."""
     labels = batch["labels"]
     inputs = {name: values for name, values in batch.items() if name != "labels"}
     if teacher is None:

@@ -34,8 +34,8 @@ def forward_flops(layers: list[nn.Module], inner: int, rows: int, tokens: float)
 def matmul_peak(device: torch.device, dtype: torch.dtype, size: int | None = None, rounds: int = 5) -> float:
     """Floating-point operations per second of the best of some square matrix products of this process.
 
-    Without a `size`, one that takes long enough to be measured: 1024 on CPUs, 8192 on GPUs. The numbers are random: with
-    all alike a GPU's bits hardly change, so that it takes less power and is faster than it is with any real weights.
+    Without a `size`, one that takes long enough to be measured: 1024 on CPUs, 8192 on GPUs. The numbers are random,
+    because where all are alike a GPU takes less power and is faster than with any real weights.
     """
     size = size or (8192 if device.type == "cuda" else 1024)
     rng = torch.Generator(device).manual_seed(0)
