@@ -1,18 +1,16 @@
 """Whole runs through the command line, where the Trainer chooses the device: a GPU if torch sees one."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from layerstill.recipe import Recipe
+from tests.gpu.process import started
 from tests.tiny import save_tiny, write_csv
-from tests.training.forks import ROOT, record
+from tests.training.forks import record
 from tests.training.pair import follow
 
 SHARED = ("kd", "rail-kd-l", "cr-ild", "rkd")
@@ -48,20 +46,6 @@ def logged(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-def start(orders: list[dict], file, **environment: str) -> subprocess.Popen:
-    """A process that follows orders on the device that this one has."""
-    file.write_text(json.dumps(orders), "utf-8")
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.gpu.worker", file],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(place, device, tmp_path):
     """With dropout, whose draws on the device go on where they were; two stages, the kill in the first."""
 
@@ -69,9 +53,9 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(place, device,
         return words(place, output, "tinybert", "--precision", "fp32", teacher="teacher")
 
     assert follow([{"words": line(tmp_path / "whole")}]) == [0]
-    killed = start([{"words": line(tmp_path / "s"), "kill_at": 5}], tmp_path / "orders.json")
-    _, err = killed.communicate(timeout=120)
-    assert killed.returncode == -signal.SIGKILL, err
+    killed = started([{"words": line(tmp_path / "s"), "kill_at": 5}], device)
+    killed.join(120)
+    assert killed.exitcode == -signal.SIGKILL
     assert not (tmp_path / "s" / "result.json").exists()
     assert follow([{"words": line(tmp_path / "s")}]) == [0]
     assert record(tmp_path / "s") == record(tmp_path / "whole")
@@ -85,10 +69,11 @@ def test_two_processes_that_share_the_device_learn_what_one_learns(place, device
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
-    pair = [start(orders("two"), tmp_path / f"orders-{rank}.json", RANK=str(rank), **group) for rank in (0, 1)]
+    pair = [started(orders("two"), device, RANK=str(rank), **group) for rank in (0, 1)]
     assert follow(orders("one")) == [0] * len(SHARED)
-    said = [process.communicate(timeout=240)[1] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], said
+    for process in pair:
+        process.join(240)
+    assert [process.exitcode for process in pair] == [0, 0]
     for name in SHARED:
         ours, theirs = logged(tmp_path / "two" / name), logged(tmp_path / "one" / name)
         assert len(ours) == len(theirs) > 1

@@ -103,6 +103,10 @@ def test_a_step_reads_nothing_from_the_device_but_what_transformers_asks_of_a_ma
             module(**one)["loss"].backward()
             module.finish_step()
     looks = len(batches) * (1 if read else 2)
+    if (
+        read and device.type == "cpu"
+    ):  # where texts are padded on the right is seen by looking, which costs nothing there
+        looks += len(batches) * sum(map(module.cache.contents.ragged, module.cache.contents.names()))
     assert set(host.reads) <= {"_local_scalar_dense"}, host.reads
     assert host.reads["_local_scalar_dense"] <= looks
 

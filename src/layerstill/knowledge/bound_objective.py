@@ -279,7 +279,7 @@ class BoundObjective(nn.Module):
         """
         compared = self.compared(epoch, step)
         if self.spec.over_batch:
-            return torch.ones(len(places), len(compared), dtype=torch.float64)
+            return torch.ones(len(places), len(compared), dtype=torch.float64, device=places[0].tokens.device)
         rows = []
         for place in places:
             of_reaches: dict[object, Tensor] = {}

@@ -1,0 +1,64 @@
+"""Steps on a GPU that is not there: tensors that say they lie on one and have no content.
+
+Two tensors on different devices cannot meet in an operation, and nothing can be read of one without content. So a step
+that gets through keeps everything on its device, and the host waits for nothing.
+"""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
+
+from layerstill.recipe import Recipe
+from tests.gpu.cases import CASES, batch_of, module_of
+from tests.tiny import task_recipes
+
+STAGES = [("classification", name, i) for name in task_recipes() for i in range(len(Recipe.load(name).stages))]
+READS = {"bert-emd"}
+"""Recipes with a solver on the host: optimal transport."""
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **settings) -> Tensor:
+    """What the kernels compute, which a torch without CUDA does not have."""
+    scores = query @ key.transpose(-1, -2)
+    if settings.get("enable_gqa") or scores.shape[1] != value.shape[1]:
+        raise NotImplementedError
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -1e9) if attn_mask.dtype == torch.bool else scores + attn_mask
+    return scores.softmax(-1) @ value
+
+
+def empty(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+
+
+def emptied(module: nn.Module) -> None:
+    """Give a module weights without content."""
+    for part in module.modules():
+        for name, weight in part._parameters.items():
+            if weight is not None:
+                part._parameters[name] = nn.Parameter(empty(weight), requires_grad=weight.requires_grad)
+        for name, kept in part._buffers.items():
+            if kept is not None:
+                part._buffers[name] = empty(kept)
+
+
+def step(head: str, recipe: str, number: int) -> dict[str, Tensor]:
+    """The values of all terms, and the loss."""
+    module = module_of(head, recipe, number)
+    for objective in module.terms_of_stage:
+        objective.to_check = 0  # what the first batches are checked for is read
+    data = batch_of(head, 1)
+    with FakeTensorMode():
+        emptied(module)
+        emptied(module.teacher)
+        there = {name: empty(values) for name, values in data.items()}
+        out = module(units=module.count_units(there), **there)
+    return {"loss": out["loss"]} | {name: term.value for name, term in out["terms"].items()}
+
+
+@pytest.mark.parametrize(("head", "recipe", "number"), sorted({*CASES, *STAGES}))
+def test_a_step_keeps_everything_on_its_device_and_reads_nothing(head, recipe, number, monkeypatch):
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
+    assert {value.device.type for value in step(head, recipe, number).values()} == {"cuda"}
