@@ -99,7 +99,7 @@ if [ "$run" = first ]; then
   # Without a GPU the CPU's half of some of them, since those of a GPU are skipped.
   if [ ${#quick[@]} -gt 0 ]; then tests+=(-k "cache or steps"); else tests+=(-m gpu); fi
   part tests 240 "$python" -m pytest "${tests[@]}"
-  part kernels 60 "$python" benchmarks/kernels.py $(found kernels) "${quick[@]}"
+  part kernels 60 "$python" benchmarks/gpu_launches.py $(found kernels) "${quick[@]}"
   part speed 280 "$python" benchmarks/speed/card.py $(found speed) --seconds 200 \
     --textbrewer "${TEXTBREWER:-$python}" "${data[@]}" "${quick[@]}"
 else

@@ -29,7 +29,6 @@ from layerstill.atomic import write_json
 PATIENCE = 300.0
 """Seconds that a worker waits for the others."""
 WANTED = 600.0
-WORDS = [f"w{i}" for i in range(400)]
 
 
 def train(number: int, job: dict[str, Any], start: Any, report: Any) -> None:
@@ -124,7 +123,8 @@ def write_study(place: Path, runs: int, job: dict[str, Any]) -> Path:
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    numbers = {word: number for number, word in enumerate([*special, *WORDS])}
+    words = [f"w{i}" for i in range(job["shape"]["vocab_size"] - len(special))]
+    numbers = {word: number for number, word in enumerate([*special, *words])}
     backend = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     ends = [("[CLS]", 2), ("[SEP]", 3)]
@@ -140,8 +140,8 @@ def write_study(place: Path, runs: int, job: dict[str, Any]) -> Path:
         lines = []
         for number in range(rows):
             length = int(torch.randint(12, 60, (1,), generator=rng))
-            drawn = torch.randint(2, len(WORDS), (length,), generator=rng).tolist()
-            lines.append({"text": " ".join(WORDS[i] for i in [number % 2, *drawn]), "label": "ab"[number % 2]})
+            drawn = torch.randint(2, len(words), (length,), generator=rng).tolist()
+            lines.append({"text": " ".join(words[i] for i in [number % 2, *drawn]), "label": "ab"[number % 2]})
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (place / "data" / f"{split}.jsonl").write_text(text, "utf-8")
     study = {

@@ -50,7 +50,7 @@ def step(head: str, recipe: str, number: int) -> dict[str, Tensor]:
     for objective in module.terms_of_stage:
         objective.to_check = 0  # what the first batches are checked for is read
     data = batch_of(head, 1)
-    with FakeTensorMode():
+    with FakeTensorMode(), torch.no_grad():  # a torch without CUDA has no streams, which gradients are told of
         emptied(module)
         emptied(module.teacher)
         there = {name: empty(values) for name, values in data.items()}

@@ -13,7 +13,7 @@ PARTS = f"""#!/bin/sh
 case "$1 $2" in
   "- "*) exec {sys.executable} "$@" ;;
   "-m pytest") echo 3 passed ;;
-  benchmarks/kernels.py*) echo '{{"launches": 7}}' >"$3"; echo no such kernel >&2; exit 3 ;;
+  benchmarks/gpu_launches.py*) echo '{{"launches": 7}}' >"$3"; echo no such kernel >&2; exit 3 ;;
   *) exit 9 ;;
 esac
 """

@@ -1,6 +1,6 @@
 """Kernel launches of a training step on a GPU, and how much of the step the GPU is busy: torch's profiler on BERT-base.
 
-    python benchmarks/kernels.py [--record FILE] [--quick]
+    python benchmarks/gpu_launches.py [--record FILE] [--quick]
 
 12 to 6 layers with random weights, batch 32, 80 tokens, bf16, the recipe of launches.py; the plain loop beside it is
 launches.py's, too. `busy` is the sum of all kernels' times over the time of a step without the profiler. Where there is
