@@ -78,6 +78,7 @@ P
 
 # With an MPS server of its own, which ends with the part.
 with_mps() {
+  [ -z "$only" ] || [ "$only" = many-mps ] || return 0
   command -v nvidia-cuda-mps-control >/dev/null || { echo "   many-mps is left out: there is no MPS here"; return 0; }
   CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
   export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
@@ -93,22 +94,21 @@ with_mps() {
 
 data=()
 [ -z "${GLUE:-}" ] || [ -z "${MODEL:-}" ] || data=(--data "$GLUE" --model "$MODEL")
-found() { echo --record "$output/$1.found.json"; }
 if [ "$run" = first ]; then
   tests=(tests/gpu -q -p no:cacheprovider)
   # Without a GPU the CPU's half of some of them, since those of a GPU are skipped.
   if [ ${#quick[@]} -gt 0 ]; then tests+=(-k "cache or steps"); else tests+=(-m gpu); fi
-  part tests 240 "$python" -m pytest "${tests[@]}"
-  part kernels 60 "$python" benchmarks/gpu_launches.py $(found kernels) "${quick[@]}"
-  part speed 280 "$python" benchmarks/speed/card.py $(found speed) --seconds 200 \
+  part tests 220 "$python" -m pytest "${tests[@]}"
+  part kernels 60 "$python" benchmarks/gpu_launches.py --record "$output/kernels.found.json" "${quick[@]}"
+  part speed 270 "$python" benchmarks/speed/card.py --record "$output/speed.found.json" --seconds 180 \
     --textbrewer "${TEXTBREWER:-$python}" "${data[@]}" "${quick[@]}"
 else
   some=(--workers 1 4 8 16); studies=(--workers 12)
   [ ${#quick[@]} -eq 0 ] || { some=(--workers 1 2); studies=(--workers 1); }
-  part many 150 "$python" benchmarks/speed/many.py $(found many) "${some[@]}" "${quick[@]}"
-  with_mps part many-mps 120 "$python" benchmarks/speed/many.py $(found many-mps) "${some[@]}" "${quick[@]}"
-  part study 180 "$python" benchmarks/speed/many.py --study $(found study) "${studies[@]}" "${quick[@]}"
+  part many 150 "$python" benchmarks/speed/many.py --record "$output/many.found.json" "${some[@]}" "${quick[@]}"
+  with_mps part many-mps 120 "$python" benchmarks/speed/many.py --record "$output/many-mps.found.json" "${some[@]}" "${quick[@]}"
+  part study 180 "$python" benchmarks/speed/many.py --study --record "$output/study.found.json" "${studies[@]}" "${quick[@]}"
   counted=(); [ ${#quick[@]} -eq 0 ] || counted=(--only time --rounds 1 --steps 4)
-  part launches 100 env CUDA_VISIBLE_DEVICES= "$python" benchmarks/launches.py $(found launches) "${counted[@]}"
+  part launches 100 env CUDA_VISIBLE_DEVICES= "$python" benchmarks/launches.py --record "$output/launches.found.json" "${counted[@]}"
 fi
 exit $failed

@@ -49,9 +49,9 @@ from layerstill.training.arguments import dtype_of
 
 WORKLOAD = "hidden+attention"
 ARMS = {
-    32: ["textbrewer dynamic tf32", "textbrewer dynamic", "plain", "live", "cached", "alone", "plain alone"],
+    32: ["textbrewer dynamic tf32", "plain", "live", "cached", "alone", "plain alone"],
     128: ["textbrewer dynamic tf32", "plain", "live", "cached", "alone"],
-    256: ["alone", "live"],
+    256: ["alone"],
 }
 """By batch size."""
 QUICK_ARMS = {8: ["textbrewer dynamic tf32", "plain", "live", "cached", "alone"], 16: ["alone"]}

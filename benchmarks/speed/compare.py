@@ -82,7 +82,8 @@ def run(place: Path, workload: str, arm: str, seed: int, args: argparse.Namespac
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run([python, worker, json.dumps(job)], capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise SystemExit(f"{workload}, {arm}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        raise SystemExit(f"{workload}, {arm}: {said[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from layerstill.recipe import Recipe
 from tests.gpu.cases import CASES, batch_of, module_of
@@ -44,8 +46,23 @@ def emptied(module: nn.Module) -> None:
                 part._buffers[name] = empty(kept)
 
 
-def step(head: str, recipe: str, number: int) -> dict[str, Tensor]:
-    """The values of all terms, and the loss."""
+class Elsewhere(TorchDispatchMode):
+    """Notes operations that take or make a tensor of the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, made)) if isinstance(x, Tensor)]
+        if any(x.device.type == "cpu" for x in tensors):
+            self.found.append(str(function))
+        return made
+
+
+def step(head: str, recipe: str, number: int) -> tuple[dict[str, Tensor], list[str]]:
+    """The values of all terms and the loss, and the operations that had to do with the host."""
     module = module_of(head, recipe, number)
     for objective in module.terms_of_stage:
         objective.to_check = 0  # what the first batches are checked for is read
@@ -54,11 +71,16 @@ def step(head: str, recipe: str, number: int) -> dict[str, Tensor]:
         emptied(module)
         emptied(module.teacher)
         there = {name: empty(values) for name, values in data.items()}
-        out = module(units=module.count_units(there), **there)
-    return {"loss": out["loss"]} | {name: term.value for name, term in out["terms"].items()}
+        units = module.count_units(there)
+        with Elsewhere() as elsewhere:
+            out = module(units=units, **there)
+    values = {"loss": out["loss"]} | {name: term.value for name, term in out["terms"].items()}
+    return values, elsewhere.found
 
 
 @pytest.mark.parametrize(("head", "recipe", "number"), sorted({*CASES, *STAGES}))
 def test_a_step_keeps_everything_on_its_device_and_reads_nothing(head, recipe, number, monkeypatch):
     monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
-    assert {value.device.type for value in step(head, recipe, number).values()} == {"cuda"}
+    values, elsewhere = step(head, recipe, number)
+    assert {value.device.type for value in values.values()} == {"cuda"}
+    assert not elsewhere

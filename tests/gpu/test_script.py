@@ -65,4 +65,4 @@ def test_the_two_runs_fit_into_ten_minutes_each():
     for run_ in (first, second):
         limits = [int(line.split("part ")[1].split()[1]) for line in run_.splitlines() if "part " in line]
         assert len(limits) >= 3
-        assert sum(limits) <= 590
+        assert sum(limits) <= 560, "unpacking takes some, too"

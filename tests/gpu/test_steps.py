@@ -23,7 +23,9 @@ READS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select
 @pytest.mark.parametrize(("head", "recipe", "stage"), CASES)
 def test_losses_of_some_steps_are_those_of_exact_arithmetic(head, recipe, stage, device):
     """Each within half a thousandth, so that any two devices are within a thousandth of each other."""
-    exact = values(module_of(head, recipe, stage).double(), batches_of(head), torch.device("cpu"), torch.float64)
+    exact = values(
+        module_of(head, recipe, stage, torch.float64).double(), batches_of(head), torch.device("cpu"), torch.float64
+    )
     found = values(module_of(head, recipe, stage), batches_of(head), device)
     assert len(found) == len(exact) > 1
     assert exact[0] != exact[-1], "it has moved"
