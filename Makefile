@@ -13,8 +13,10 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/layerstill demo --output runs/demo
 
+# Tests that compare bits do so on the CPU, so no GPU is seen but by those marked gpu.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile tests
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile tests
+	@if [ -e /dev/nvidiactl ] || command -v nvidia-smi >/dev/null; then set -x; $(BIN)/python -m pytest -m gpu tests/gpu; fi
 
 # The tests on the oldest versions that pyproject.toml allows and on the newest that the index offers (docs/reliability.md
 # says which those were). A folder or file of them: make test-versions TESTS=tests/knowledge

@@ -60,14 +60,14 @@ def prepare(place: Path, glue: Path) -> None:
     (place / "rows.json").write_text(json.dumps(rows), "utf-8")
 
 
-def run(place: Path, workload: str, arm: str, seed: int, args: argparse.Namespace) -> dict:
-    """One timed training in a process of its own."""
+def run(place: Path, workload: str, arm: str, seed: int, args: argparse.Namespace, batch_size: int = 32) -> dict:
+    """One timed training in a process of its own; SystemExit with the last line of its error if it fails."""
     job = {
         "workload": workload,
         "arm": arm,
         "seed": seed,
         "steps": args.steps,
-        "batch_size": 32,
+        "batch_size": batch_size,
         "warmup": args.warmup,
         "max_length": 128,
         "rows": str(place / "rows.json"),
@@ -77,11 +77,13 @@ def run(place: Path, workload: str, arm: str, seed: int, args: argparse.Namespac
     }
     peer = arm.startswith("textbrewer")
     python = args.textbrewer if peer else sys.executable
-    worker = HERE / ("textbrewer_worker.py" if peer else "layerstill_worker.py")
+    kind = arm.split()[0]
+    worker = HERE / f"{kind if kind in ('textbrewer', 'plain') else 'layerstill'}_worker.py"
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run([python, worker, json.dumps(job)], capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise SystemExit(f"{workload}, {arm}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        raise SystemExit(f"{workload}, {arm}: {said[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

@@ -6,7 +6,6 @@ Two epochs over the same examples; the second is timed, so that every batch is t
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import datasets
 import torch
+from pairs import device, peak_mb, wait
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from layerstill.data.encode import Collator, content_hashes
@@ -55,14 +55,17 @@ RECIPES = {
 
 
 class Clock(TrainerCallback):
-    """Notes time and operations at the end of every step."""
+    """Notes time and operations at the end of every `steps` steps."""
 
-    def __init__(self, module: DistillationModule) -> None:
+    def __init__(self, module: DistillationModule, steps: int) -> None:
         self.module = module
+        self.steps = steps
         self.ends: list[tuple[float, float]] = []
 
-    def on_step_end(self, *args, **kwargs) -> None:
-        self.ends.append((time.perf_counter(), self.module.flops))
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step % self.steps == 0:
+            wait()
+            self.ends.append((time.perf_counter(), self.module.flops))
 
 
 def main() -> None:
@@ -91,7 +94,7 @@ def main() -> None:
         student.base_model.embeddings.requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(job["teacher"])
     module = DistillationModule(student, teacher, stage, job["seed"], Classes())
-    clock = Clock(module)
+    clock = Clock(module, job["steps"])
     filled = 0.0
     with tempfile.TemporaryDirectory() as folder:
         if job["arm"] == "cached":
@@ -99,7 +102,8 @@ def main() -> None:
             bound = bind_objectives(stage, student.config, teacher.config, Classes(), 0)
             cache = TeacherCache(Path(job["cache"]), "benchmark", Contents.of(bound), arithmetic)
             start = time.perf_counter()
-            cache.fill(data, module.ask_teacher, Collator(tokenizer, Classes()), torch.device("cpu"))
+            where = torch.device(device())
+            cache.fill(data, module.to(where).ask_teacher, Collator(tokenizer, Classes()), where)
             filled = time.perf_counter() - start
             module.cache = cache
             module.flops = 0.0  # filling is not in the seconds either
@@ -114,12 +118,16 @@ def main() -> None:
         )
         trainer.args.save_strategy = "no"
         trainer.train()
-    (begun, before), (ended, after) = clock.ends[job["steps"] - 1], clock.ends[-1]
+    (begun, before), (ended, after) = clock.ends
     seconds = ended - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     flops = (after - before) / len(rows)  # of an example
     best = matmul_peak(trainer.args.device, dtype)
-    figures = {"examples_per_second": len(rows) / seconds, "seconds": seconds, "peak_mb": peak, "fill_seconds": filled}
+    figures = {
+        "examples_per_second": len(rows) / seconds,
+        "seconds": seconds,
+        "peak_mb": peak_mb(),
+        "fill_seconds": filled,
+    }
     figures |= {"gflop_per_example": flops / 1e9, "matmul_peak_gflops": best / 1e9, "floor": best / flops}
     print(json.dumps(figures | {"share_of_peak": flops * len(rows) / seconds / best}))
 

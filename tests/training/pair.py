@@ -1,6 +1,7 @@
 """What each process of a pair does: command lines, one after the other, with the gradients of their steps written down.
 
-Started by torchrun with a file of orders: `words` of a command line, a file for `gradients`, a step to `stop_at`.
+Started by torchrun with a file of orders: `words` of a command line, a file for `gradients`, a step to `stop_at` or to
+`kill_at`.
 Then they train sharded, in a loop of their own. In the last order the second process dies.
 """
 
@@ -46,6 +47,8 @@ class Notebook(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.order.get("lose_at") == state.global_step and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.order.get("kill_at") == state.global_step:
             os.kill(os.getpid(), signal.SIGKILL)
         if state.global_step == self.order.get("stop_at"):
             raise KeyboardInterrupt

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from layerstill.heads import Head
 from layerstill.knowledge.capture import Captured
+from layerstill.training.moving import to_device
 
 
 class ReadyLogits:
@@ -33,5 +34,5 @@ class ReadyLogits:
     def read(self, content: Sequence[int], mask: Tensor) -> Captured:
         """The logits of the examples with these hashes, beside `mask` `(B, N)`."""
         captured = Captured(mask)
-        captured.logits = self._logits[[self._places[key] for key in content]].to(mask.device)
+        captured.logits = to_device(self._logits[[self._places[key] for key in content]], mask.device)
         return captured

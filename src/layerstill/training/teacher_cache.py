@@ -30,6 +30,7 @@ from layerstill.knowledge.bound_objective import BoundObjective
 from layerstill.knowledge.capture import VECTORS, AttentionRecord, Captured, CapturePlan, Kept
 from layerstill.knowledge.signals import pool_tokens
 from layerstill.progress import Task
+from layerstill.training.moving import to_device
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Arithmetic, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -299,7 +300,7 @@ class TeacherCache:
         tokens, device = mask.shape[1], mask.device
 
         def rows(name: str) -> Tensor:
-            return torch.stack([self.shards[s].tensors[name][r] for s, r in places]).to(device)
+            return to_device(torch.stack([self.shards[s].tensors[name][r] for s, r in places]), device)
 
         def ragged(name: str) -> Tensor:
             parts = []
@@ -308,7 +309,7 @@ class TeacherCache:
                 parts.append(shard.tensors[name][shard.offsets[r] : shard.offsets[r + 1]])
             padded = pad_sequence(parts, batch_first=True)
             # Numbers stay as small as they are kept; signals widen what they compare.
-            return _at_tokens(F.pad(padded, (0, 0, 0, tokens - padded.shape[1])).to(device), mask)
+            return _at_tokens(to_device(F.pad(padded, (0, 0, 0, tokens - padded.shape[1])), device), mask)
 
         captured.hidden = {k: ragged(f"hidden.{k}") for k in self.contents.plan.hidden}
         captured.pooled = {(k, pool): rows(f"pooled.{k}.{pool}") for k, pool in self.contents.pooled}
