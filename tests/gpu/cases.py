@@ -14,7 +14,7 @@ from layerstill.students.build import build_student
 from layerstill.training.clock import Clock
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
-from tests.tiny import batch, no_dropout, tiny_model
+from tests.tiny import EXAMPLES, batch, no_dropout, tiny_model
 
 STEPS = 4
 RATE = 1e-4
@@ -58,7 +58,7 @@ def module_of(head: str, recipe: str = "kd", number: int = 0, kind: torch.dtype 
         for parameter in student.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     stage = stage_of(head, recipe, number)
-    module = DistillationModule(student, with_weights_in(teacher, kind), stage, 0, HEADS[head])
+    module = DistillationModule(student, with_weights_in(teacher, kind), stage, 0, HEADS[head], examples=EXAMPLES)
     module.clock = Clock(epochs=2, steps=STEPS)
     return module.train()
 

@@ -18,10 +18,10 @@ from tests.gpu.cases import CASES, HEADS, batch_of, module_of
 from tests.tiny import task_recipes
 
 META = torch.device("meta")
-READING = {"bert-emd"}
-"""Recipes with a solver on the host: optimal transport."""
+ON_THE_HOST = {("bert-emd", 0), ("hid-cls-contrast", 0)}
+"""Stages with work on the host: optimal transport is solved there, and negatives of a memory are drawn there."""
 STAGES = [("classification", name, i) for name in task_recipes() for i in range(len(Recipe.load(name).stages))]
-STAGES = [stage for stage in STAGES if stage[1] not in READING]
+STAGES = [stage for stage in STAGES if stage[1:] not in ON_THE_HOST]
 # Language models look up where words are asked for, to compute no other logits.
 OTHERS = [case for case in CASES if case not in STAGES and not HEADS[case[0]].speaks]
 
