@@ -42,6 +42,7 @@ VIEWS = {
     *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "narrow", "diagonal"),
 }
 """Operations that start no work: another look at memory, or memory without content."""
+FEWEST = 24
 READ = "_local_scalar_dense"
 TURN = 4
 """Steps that one loop takes before it is another's turn."""
@@ -252,6 +253,8 @@ def main() -> None:
     parser.add_argument("--only", choices=["count", "time"])
     parser.add_argument("--record", type=Path)
     args = parser.parse_args()
+    if args.steps < FEWEST:
+        parser.error(f"--steps {args.steps}: the first turns are left out, so at least {FEWEST}")
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -82,10 +82,13 @@ with_mps() {
   command -v nvidia-cuda-mps-control >/dev/null || { echo "   many-mps is left out: there is no MPS here"; return 0; }
   CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
   export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+  trap 'echo quit | nvidia-cuda-mps-control' EXIT  # also when the run is interrupted
   if nvidia-cuda-mps-control -d; then
     "$@"
     echo quit | nvidia-cuda-mps-control
+    trap - EXIT
   else
+    trap - EXIT
     echo "   many-mps is left out: its server does not start"
   fi
   rm -rf "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
@@ -108,7 +111,7 @@ else
   part many 150 "$python" benchmarks/speed/many.py --record "$output/many.found.json" "${some[@]}" "${quick[@]}"
   with_mps part many-mps 120 "$python" benchmarks/speed/many.py --record "$output/many-mps.found.json" "${some[@]}" "${quick[@]}"
   part study 180 "$python" benchmarks/speed/many.py --study --record "$output/study.found.json" "${studies[@]}" "${quick[@]}"
-  counted=(); [ ${#quick[@]} -eq 0 ] || counted=(--only time --rounds 1 --steps 4)
+  counted=(); [ ${#quick[@]} -eq 0 ] || counted=(--only time --steps 24)
   part launches 100 env CUDA_VISIBLE_DEVICES= "$python" benchmarks/launches.py --record "$output/launches.found.json" "${counted[@]}"
 fi
 exit $failed

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from layerstill.atomic import write_json
+from layerstill.atomic import read_json, write_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "more_texts.json"
 TASKS = {"trec": ("3", "2e-4"), "sst2": ("3", "1e-4"), "banking": ("20", "2e-4")}
@@ -84,7 +84,7 @@ def _call(*words: Any) -> None:
 
 def table(args: argparse.Namespace) -> None:
     """Scores of teachers and students."""
-    records: dict[str, Any] = {}
+    records: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
     for task in args.tasks:
         for arm in ARMS:
             record = json.loads((args.output / task / arm / "result.json").read_text("utf-8"))

@@ -75,6 +75,11 @@ def test_every_example_comes_once_an_epoch_with_neighbours_of_its_length():
     assert early == pytest.approx(sum(lengths) / 1003, rel=0.2), "lengths drift over the epoch"
 
 
+def test_a_mask_that_rows_bring_along_is_kept():
+    rows = [{"input_ids": [2, 5, 0], "attention_mask": [1, 1, 0]}, {"input_ids": [2], "attention_mask": [1]}]
+    assert Collator(tiny_tokenizer())(rows)["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
+
+
 def test_padding_goes_to_the_right_whatever_the_tokenizer_does_by_itself():
     tokenizer = tiny_tokenizer()
     tokenizer.padding_side = "left"

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from layerstill.errors import UserError
-from layerstill.evaluation.estimate import Estimate, components, estimate
+from layerstill.evaluation.estimate import Estimate, components, estimate, mean_squares
 from layerstill.evaluation.statistics import sign_flip_test
 
 DRAWS = 1500
@@ -46,7 +46,11 @@ def test_components_by_hand():
     assert found.example == pytest.approx((20.25 - 0.25) / 2)
     made = estimate([table])
     assert made.error == pytest.approx(np.sqrt(3 / 2 + 10 / 2 + 0.25 / 4))
-    assert made.freedom == pytest.approx((6.25 + 20.25 - 0.25) ** 2 / (6.25**2 + 20.25**2 + 0.25**2))
+    assert made.freedom == 1.0  # of two seeds
+    four = np.vstack([table, table + np.array([[1, 0], [3, -1]])])
+    of_seeds, of_examples, rest = mean_squares(four)
+    freedom = (of_seeds + of_examples - rest) ** 2 / (of_seeds**2 / 3 + of_examples**2 / 1 + rest**2 / 3)
+    assert estimate([four]).freedom == pytest.approx(freedom)
     assert (made.mean, made.over, made.pairs) == (3.25, "seeds and examples", 2)
 
 
@@ -67,7 +71,8 @@ def test_a_component_below_nothing_is_none():
     made = estimate([table])
     assert made.error**2 == pytest.approx(found.example / 5 + found.rest / 10)
     assert made.error == pytest.approx(stats.sem(np.mean(table, 0)))
-    assert made.freedom == pytest.approx(4)
+    assert made.freedom == 1  # of two seeds, which cannot show that they do not vary
+    assert estimate([np.vstack([table, table])]).freedom == pytest.approx(4)
 
 
 def test_without_examples_it_is_students_test():
@@ -104,6 +109,19 @@ def test_two_equal_arms_are_told_apart_as_rarely_as_the_level_says(world, tasks)
     rng = np.random.default_rng([tasks, len(world)])
     found = [estimate([drawn(rng, world, 300)[0] for _ in range(tasks)]).test().p < 0.05 for _ in range(DRAWS)]
     assert (0.015 if world == "neither" else 0.025) <= np.mean(found) <= 0.065
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("spread", [0.0, 0.05, 0.15, 0.3])
+def test_few_seeds_do_not_tell_equal_arms_apart(seeds, spread):
+    """Where their own part is found to be 0, which with so few says nothing; at 5 % and at the 1 % that a family asks."""
+    rng = np.random.default_rng([seeds, int(100 * spread)])
+    found = []
+    for _ in range(DRAWS):
+        right = [spread * rng.normal(size=(seeds, 1)) + rng.normal(size=(seeds, 300)) > -0.8 for _ in range(2)]
+        found.append(estimate([right[0].astype(float) - right[1]]).test().p)
+    assert np.mean(np.array(found) < 0.05) <= 0.065
+    assert np.mean(np.array(found) < 0.01) <= 0.02
 
 
 def test_signs_of_seeds_know_nothing_of_examples():

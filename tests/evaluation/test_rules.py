@@ -45,6 +45,7 @@ def given(low, high, p=0.01, smallest=0.0, family=1, **by_task):
         (given(0.01, 0.03), "equal", "not supported"),
         (given(-0.03, -0.01), "equal", "not supported"),
         (given(-0.004, 0.004, mrpc=(0.01, 0.02), rte=(-0.02, 0.0)), "equal", "undecided"),
+        (given(-0.004, 0.004, mrpc=(0.01, 0.02), rte=(-0.02, -0.01)), "higher", "undecided"),
         (given(-0.004, 0.03), "not lower", "supported"),
         (given(-0.006, 0.03), "not lower", "undecided"),
         (given(-0.03, -0.01), "not lower", "not supported"),

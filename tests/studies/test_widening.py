@@ -51,6 +51,17 @@ def test_what_wins_inside_is_left_and_so_is_an_edge_that_beats_what_is_beyond():
     assert searched([2.0, 1.0][::-1], lambda rate: rate if rate <= 2 else None)[0].chosen == {"rate": 2.0}
 
 
+def test_a_value_that_no_recipe_takes_is_where_the_grid_ends():
+    async def score(candidate, share):
+        if candidate["warmup"] > 1:
+            raise UserError("warmup: at most 1")
+        return candidate["warmup"]
+
+    found = asyncio.run(halve([{"warmup": 0.1}, {"warmup": 0.5}], [1.0], score))
+    after = asyncio.run(widened(found, 2, score))
+    assert (after.chosen, after.widened) == ({"warmup": 0.5}, [])
+
+
 def test_whole_numbers_stay_whole_and_end_at_one():
     found, _ = searched([2, 4, 8], lambda rate: -rate)
     assert [one["rate"] for one in found.widened] == [1]  # a half is no whole number

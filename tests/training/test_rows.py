@@ -1,11 +1,13 @@
 """Rows of a data set are the library's, whatever its columns are."""
 
+import pickle
 import random
 
 import datasets
 import pytest
 import torch
 
+from layerstill.training import rows
 from layerstill.training.rows import Rows, rows_of
 
 COLUMNS = {
@@ -41,12 +43,12 @@ def same(found, expected) -> bool:
     ids=["whole", "chosen", "slice", "joined", "sorted"],
 )
 def test_rows_are_those_of_the_library(data):
-    rows = rows_of(data)
-    assert isinstance(rows, Rows)
-    assert len(rows) == len(data)
+    found = rows_of(data)
+    assert isinstance(found, Rows)
+    assert len(found) == len(data)
     places = random.Random(0).choices(range(len(data)), k=12)
-    assert same(rows.__getitems__(places), data.__getitems__(places))
-    assert same([rows[i] for i in places], [data[i] for i in places])
+    assert same(found.__getitems__(places), data.__getitems__(places))
+    assert same([found[i] for i in places], [data[i] for i in places])
 
 
 def test_a_loader_asks_for_batches_and_a_slice_of_a_file_is_read_right(tmp_path):
@@ -54,6 +56,22 @@ def test_a_loader_asks_for_batches_and_a_slice_of_a_file_is_read_right(tmp_path)
     data = datasets.load_from_disk(tmp_path / "table").select(range(2, 5))
     loader = torch.utils.data.DataLoader(rows_of(data), batch_size=2, collate_fn=list)
     assert same(list(loader), [data.__getitems__([0, 1]), data.__getitems__([2])])
+
+
+def test_a_large_table_may_be_larger_than_memory_and_is_left_on_the_disk(monkeypatch):
+    monkeypatch.setattr(rows, "LARGEST", TABLE.data.nbytes - 1)
+    assert rows_of(TABLE) is TABLE
+
+
+@pytest.mark.parametrize("row", [-1, 5])
+def test_a_row_that_is_not_there_is_no_other_row(row):
+    with pytest.raises(IndexError, match="numbered from 0 to 4"):
+        rows_of(TABLE)[row]
+
+
+def test_rows_can_be_sent_to_a_worker():
+    there = pickle.loads(pickle.dumps(rows_of(TABLE)))
+    assert same(there.__getitems__([3, 0]), TABLE.__getitems__([3, 0]))
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def report(
     milliseconds, how = known_latency(folder, runs, teachers)
     models = models_of(found, Looks(found), read_forms(folder, runs), milliseconds)
     findings, models, rivals = one_family(findings, models, rivals_of(models))
-    cards = cards_of(models, rivals)
+    cards = cards_of(models, rivals, findings.margin)
     if output is not None:
         write_text(output, report_page(folder.resolve().name, runs, found, findings, milliseconds, how, models, cards))
     return Report(runs, found, findings, models, cards)

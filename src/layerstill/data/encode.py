@@ -222,9 +222,12 @@ class Collator:
             elif name in ("id", "content"):
                 # Hashes and numbers stay those of Python: on a device, reading them would have to wait for it.
                 batch[name] = values
-            elif name not in ("length", "attention_mask"):
+            elif name == "attention_mask":
+                batch[name] = _padded(values, tokens, 0)
+            elif name != "length":
                 batch[name] = torch.tensor(values)
-        batch["attention_mask"] = _padded([[1] * length for length in lengths], tokens, 0)
+        if "attention_mask" not in batch:
+            batch["attention_mask"] = _padded([[1] * length for length in lengths], tokens, 0)
         return batch
 
 

@@ -91,6 +91,7 @@ def estimate(groups: Sequence[np.ndarray | Sequence[float]]) -> Estimate:
     A group (a task) is an array `(S,)` of differences by seed, or `(S, N)` by seed and example. Of the second the
     variance of the mean is seed / S + example / N + rest / (S N), components below 0 being set to 0; degrees of freedom
     are Satterthwaite's (1946, doi 10.2307/3002019) for the mean squares that it is made of, over all groups together.
+    Two or three seeds cannot show that they do not vary, so with so few there are no more degrees than theirs.
     UserError for a group of one seed.
     """
     if not groups:
@@ -102,6 +103,8 @@ def estimate(groups: Sequence[np.ndarray | Sequence[float]]) -> Estimate:
     # Each group's mean has the weight 1 / groups, and so its variance that of 1 / groups squared.
     error = float(np.sqrt(max(variance, 0.0))) / len(arrays)
     freedom = variance**2 / spread if spread > 0 else float(sum(len(array) - 1 for array in arrays))
+    if min(len(array) for array in arrays) < FEWEST_SEEDS:
+        freedom = min(freedom, float(sum(len(array) - 1 for array in arrays)))
     over = {1: "seeds", 2: "seeds and examples"}.get(sum({a.ndim for a in arrays}), "seeds and, where kept, examples")
     if error < _NOTHING:
         error = 0.0
@@ -109,6 +112,8 @@ def estimate(groups: Sequence[np.ndarray | Sequence[float]]) -> Estimate:
     return Estimate(mean, error, float(freedom), over, sum(len(array) for array in arrays))
 
 
+FEWEST_SEEDS = 4
+"""With fewer, a component of seeds that is found to be 0 says nothing."""
 _NOTHING = 1e-12
 """A standard error below this is rounding."""
 

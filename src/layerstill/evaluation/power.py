@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
+from layerstill.evaluation.estimate import FEWEST_SEEDS
 from layerstill.evaluation.rules import ALPHA
 from layerstill.evaluation.statistics import EXACT_PAIRS, LEVEL
 
@@ -55,6 +56,8 @@ class Design:
                 parts.append((self.over_examples**2 / examples, examples - 1))
         variance = sum(part for part, _ in parts)
         freedom = variance**2 / sum(part**2 / of for part, of in parts)
+        if min(self.seeds) < FEWEST_SEEDS:
+            freedom = min(freedom, sum(seeds - 1 for seeds in self.seeds))
         return float(np.sqrt(variance)) / len(self.seeds), float(freedom)
 
     def smallest_difference(self) -> float:

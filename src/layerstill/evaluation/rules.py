@@ -86,6 +86,8 @@ def verdict(comparison: Comparison, margin: float = MARGIN, claimed: Claimed = "
     if direction and _lies(c.interval, region("equal", margin)):
         p = _strict(c, region("equal", margin))
         said = f"the interval lies inside {_points(margin)}"
+        if astray := _astray(c, region("equal", margin)):
+            return Verdict("undecided", f"{said}, but {', '.join(astray)} lies outside")
         return (
             Verdict("not supported", said) if p < ALPHA else Verdict("undecided", f"{said}, but {p_words(p)}{_of(c)}")
         )
@@ -94,7 +96,7 @@ def verdict(comparison: Comparison, margin: float = MARGIN, claimed: Claimed = "
         if there is None or not _lies(c.interval, there):
             continue
         where = _place(claimed, margin, word == "supported")
-        if astray := [task for task, i in c.by_task.items() if not i.empty and _outside(i, there)]:
+        if astray := _astray(c, there):
             return Verdict("undecided", f"the interval {where}, but {', '.join(astray)} goes the other way")
         p = c.p_holm if direction or word == "supported" else _strict(c, there)
         if p < ALPHA:
@@ -118,6 +120,11 @@ def limits(comparison: Comparison) -> list[str]:
 
 def _lies(interval: Interval, there: tuple[float, float]) -> bool:
     return there[0] < interval.low and interval.high < there[1]
+
+
+def _astray(c: Comparison, there: tuple[float, float]) -> list[str]:
+    """The tasks whose own interval lies wholly outside a region."""
+    return [task for task, i in c.by_task.items() if not i.empty and _outside(i, there)]
 
 
 def _outside(interval: Interval, there: tuple[float, float]) -> bool:

@@ -42,10 +42,11 @@ class Card:
         return [f"{self.title}: {named}", *(f"  {line}" for line in (*facts, *self.sentences, *place))]
 
 
-def cards_of(models: Sequence[Model], rivals: Mapping[str, Comparison]) -> list[Card]:
-    """A card for each task that has a student, or a teacher at least; `rivals` are those of `rivals_of`."""
+def cards_of(models: Sequence[Model], rivals: Mapping[str, Comparison], margin: float) -> list[Card]:
+    """A card for each task that has a student, or a teacher at least; `rivals` are those of `rivals_of`, judged
+    with the page's margin."""
     tasks = _by_task(models)
-    return [card for task, of in tasks.items() if (card := _card(task, of, rivals.get(task))) is not None]
+    return [card for task, of in tasks.items() if (card := _card(task, of, rivals.get(task), margin)) is not None]
 
 
 def rivals_of(models: Sequence[Model]) -> dict[str, Comparison]:
@@ -72,7 +73,7 @@ def _best(models: Sequence[Model]) -> tuple[Model, tuple[str, ...]] | None:
     return (shipped[0], shipped[0].verdict) if len(shipped) == 1 else _choice(students)
 
 
-def _card(task: str, models: Sequence[Model], rival: Comparison | None) -> Card | None:
+def _card(task: str, models: Sequence[Model], rival: Comparison | None, margin: float) -> Card | None:
     students = [model for model in models if model.student]
     chosen = _best(models)
     if chosen is None:
@@ -82,7 +83,7 @@ def _card(task: str, models: Sequence[Model], rival: Comparison | None) -> Card 
     facts = (_score_fact(best), _lost_fact(best), *_gains(best, teacher))
     sentences = [*why]
     if best.student:
-        sentences += [f"{words(rival)}."] if rival is not None else []
+        sentences += [f"{words(rival, margin=margin)}."] if rival is not None else []
         sentences += [*_quantised(models), *_caution(best, len(students))]
     if best.teaches and students:
         sentences += [_best_student(students)]

@@ -46,7 +46,7 @@ def report_page(
     if models is None or cards is None:
         models = models_of(found, looks, (), latency)
         findings, models, rivals = one_family(findings, models, rivals_of(models))
-        cards = cards_of(models, rivals)
+        cards = cards_of(models, rivals, findings.margin)
     students = [c for c in found if not c.is_teacher]
     cost = quality_and_cost(models, looks)
     cost.intro += latency_note

@@ -72,7 +72,7 @@ def most_at_once(machine: Machine, run_mb: Callable[[], float], jobs: int, left:
 
     One core a run: several runs side by side never wait for each other, while the threads of one run do at every
     product, and on a card a run keeps a core busy with launching kernels. The threads follow from the whole study,
-    not from what is left of it, because results depend a little on them.
+    not from what is left of it, because results depend a little on them; less free memory than before changes them.
     """
     cores = machine.cores
     limits = [(cores, f"{cores} cores, one for each run" if cores > 1 else "there is one core")]

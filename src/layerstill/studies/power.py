@@ -45,18 +45,19 @@ def what_it_can_see(run: StudyRun) -> str:
         few = "nothing that is compared has two seeds in common" if pairs else "nothing is compared"
         return f"No difference between methods can be seen: {few}."
     spread = _measured(run, compare, pairs)
-    designs = [_design(run, compare, tasks, len(pairs), spread) for tasks in shared]
+    tests = len(pairs) + _other_tests(run)
+    designs = [_design(run, compare, tasks, tests, spread) for tasks in shared]
     if blind := next((d for d in designs if not d.reaches), None):
         return (
             f"No difference can be seen: {sum(blind.seeds)} pairs cannot give a p below {blind.smallest_p:.2g}, and "
-            f"the first of {len(pairs)} comparisons needs {ALPHA / len(pairs):.2g} after Holm; give it more seeds."
+            f"the first of {tests} tests of its report needs {ALPHA / tests:.2g} after Holm; give it more seeds."
         )
     hardest = max(designs, key=lambda d: d.smallest_difference())
-    family = f" after Holm for {len(pairs)} comparisons" if len(pairs) > 1 else ""
     varies = f"{_points(spread.over_seeds)} over seeds"
     varies += f" and by {100 * spread.over_examples:.0f} over examples" if hardest.by_example else ""
     seen = (
-        f"With 80 % power{family} it can see a difference of {_points(hardest.smallest_difference())} "
+        f"With 80 % power after Holm for the {tests} tests of its report it can see a difference of "
+        f"{'' if hardest.by_example else 'at least '}{_points(hardest.smallest_difference())} "
         f"({_sizes(hardest)}), if paired differences vary by {varies} ({spread.how})."
     )
     least, margin = hardest.smallest_margin(), MARGIN if compare.margin is None else compare.margin / 100
@@ -80,6 +81,13 @@ def _pairs(run: StudyRun, compare: Compare) -> Iterator[tuple[Arm, Arm]]:
             yield from ((arm, arms[control]) for name, arm in arms.items() if name not in there[: number + 1])
         if not there and compare.against is None and len(arms) <= 4:
             yield from itertools.combinations(arms.values(), 2)
+
+
+def _other_tests(run: StudyRun) -> int:
+    """What else a report tests: each student against its teacher, and a task's best against the next."""
+    apart = [{axis: value for axis, value in one.coordinates.items() if axis != "seed"} for one in run.plan.runs]
+    tasks = [one.settings.task for one in run.plan.runs]
+    return len({(task, *place.items()) for task, place in zip(tasks, apart, strict=True)}) + len(set(tasks))
 
 
 def _design(run: StudyRun, compare: Compare, tasks: dict[str, list[int]], count: int, spread: Spread) -> Design:
@@ -108,7 +116,8 @@ def _measured(run: StudyRun, compare: Compare, pairs: Sequence[tuple[Arm, Arm]])
                 of_examples.append(components(np.stack([one - other for one, other in known])).example)
     seeds, examples = (float(np.sqrt(np.mean(v))) if v and np.mean(v) > 0 else None for v in (of_seeds, of_examples))
     if seeds is None:
-        return Spread(OVER_SEEDS, OVER_EXAMPLES, "assumed, for want of finished runs")
+        why = "for want of finished runs" if not of_seeds else "since those of the finished runs do not vary"
+        return Spread(OVER_SEEDS, OVER_EXAMPLES, f"assumed, {why}")
     how = f"measured on {len(of_seeds)} finished pairs of arms"
     if examples is None:
         return Spread(seeds, OVER_EXAMPLES, f"{how}; over examples assumed")

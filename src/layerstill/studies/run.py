@@ -14,14 +14,10 @@ from layerstill.studies.folder import StudyFolder
 from layerstill.studies.job import Job, forget_cache, forget_model
 from layerstill.studies.plan import StudyPlan
 from layerstill.studies.pool import Pool, Reply
-from layerstill.studies.tuning import Halving, Score, halve, jobs_in
+from layerstill.studies.tuning import Halving, JobError, Score, halve, jobs_in
 from layerstill.studies.widening import edge_notes, edges, widened
 
 Listener = Callable[[Job, Reply], None]
-
-
-class JobError(UserError):
-    """A job that others wait for has failed."""
 
 
 @dataclass

@@ -11,6 +11,11 @@ from typing import Any
 
 from layerstill.errors import UserError
 
+
+class JobError(UserError):
+    """A job that others wait for has failed, or is not finished."""
+
+
 Score = Callable[[dict[str, Any], float], Awaitable[float | None]]
 """The score of a candidate trained for a share of a run; None if it cannot be trained."""
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from layerstill.studies.tuning import Halving, Score
+from layerstill.errors import UserError
+from layerstill.studies.tuning import Halving, JobError, Score
 
 DIGITS = 3
 MOST_NOTES = 10
@@ -21,8 +22,8 @@ def is_grid(values: Sequence[Any]) -> bool:
 async def widened(found: Halving, most: int, score: Score) -> Halving:
     """The same halving after at most `most` values beyond an edge that won, each the last ratio further.
 
-    They are trained as the last rung trains. It ends with the first value that is not better than the one before.
-    There is one tuned axis, and its values are as `is_grid` says.
+    They are trained as the last rung trains. It ends with the first value that is not better than the one before, or
+    that no recipe takes. There is one tuned axis, and its values are as `is_grid` says.
     """
     last = found.rungs[-1]
     ((axis, value),) = found.chosen.items()
@@ -31,7 +32,13 @@ async def widened(found: Halving, most: int, score: Score) -> Halving:
     tried: list[dict[str, Any]] = []
     while len(tried) < most and (further := _beyond(values, value)) is not None:
         values.append(further)
-        tried.append({axis: further, "score": await score({axis: further}, last["share"])})
+        try:
+            reached = await score({axis: further}, last["share"])
+        except JobError:
+            raise
+        except UserError:  # no recipe takes such a value, so the grid ends where it did
+            break
+        tried.append({axis: further, "score": reached})
         if tried[-1]["score"] is None or tried[-1]["score"] <= best:
             break
         value, best = further, tried[-1]["score"]
@@ -69,7 +76,7 @@ def edge_notes(groups: list[dict[str, Any]], widen: int) -> list[str]:
     at = [group for group in groups if group.get("edge")]
     if not at:
         return []
-    way = f"widen: {widen} tried what it may" if widen else "tune: {widen: 2} tries values there"
+    way = f"widen: {widen} is used up" if widen else "tune: {widen: 2} tries values there"
     lines = [
         f"{len(at)} of {len(groups)} tuned groups chose an edge of the grid, a better value may lie beyond; {way}:"
     ]

@@ -139,7 +139,8 @@ class DistillationModule(nn.Module):
     def train(self, mode: bool = True) -> "DistillationModule":
         """Training mode for student and objectives; a moving average stays in evaluation mode.
 
-        Nothing is done where all of them are in this mode already, because a Trainer asks for it at every step.
+        Nothing is done where all of them are in this mode already, because a Trainer asks for it at every step; a layer
+        that was put in another mode by itself then stays in it.
         """
         if all(module.training == mode for module in (self, self.student, self.objectives, *self.objectives)):
             return self

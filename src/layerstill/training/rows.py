@@ -7,6 +7,8 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+LARGEST = 2**30
+"""Bytes of a table that may be copied into memory."""
 Read = Callable[[Sequence[int]], Sequence[Any]]
 
 
@@ -29,7 +31,9 @@ class Rows:
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Several at once; a data loader asks in this way."""
+        """Several at once; a data loader asks in this way. IndexError for a number that no row has."""
+        if min(rows, default=0) < 0 or max(rows, default=-1) >= self._count:
+            raise IndexError(f"rows are numbered from 0 to {self._count - 1}, got {min(rows)} to {max(rows)}")
         columns = [read(rows) for read in self._columns.values()]
         return [dict(zip(self._columns, values, strict=True)) for values in zip(*columns, strict=True)]
 
@@ -37,12 +41,14 @@ class Rows:
 def rows_of(dataset: Any) -> Any:
     """The `Rows` of a data set that is a table of numbers, texts and lists of them, given as they are.
 
-    Anything else stays what it is: another kind of data set, one with a format or a transformation, or one with columns
-    that the library decodes.
+    Anything else stays what it is: another kind of data set, a large one, which may be larger than memory, one with a
+    format or a transformation, or one with columns that the library decodes.
     """
     if not isinstance(dataset, datasets.Dataset) or dataset.format["type"] is not None:
         return dataset
     if set(dataset.format["columns"]) != set(dataset.column_names):
+        return dataset
+    if dataset.data.nbytes > LARGEST:
         return dataset
     table = dataset.with_format("arrow")[:]
     return Rows(table) if all(_is_plain(kind) for kind in table.schema.types) else dataset
@@ -57,7 +63,7 @@ def _reader(column: pa.ChunkedArray) -> Read:
         lists = isinstance(whole, pa.ListArray | pa.LargeListArray) and _is_numeric(whole.values.type)
         if lists and not whole.values.null_count:
             return _Lists(whole.offsets.to_numpy(), whole.values.to_numpy())
-    return lambda rows: column.take(pa.array(rows)).to_pylist()
+    return _Others(column)
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -70,6 +76,17 @@ def _is_plain(kind: pa.DataType) -> bool:
 def _is_numeric(kind: pa.DataType) -> bool:
     # Truth values are single bits in a table, and numbers of half width have no array without a copy.
     return pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind)
+
+
+class _Others:
+    """Values of any kind, asked for as they are."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __call__(self, rows: Sequence[int]) -> list[Any]:
+        found: list[Any] = self._column.take(pa.array(rows)).to_pylist()
+        return found
 
 
 class _Numbers:

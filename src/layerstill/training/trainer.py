@@ -218,7 +218,7 @@ class DistillationTrainer(Trainer):
         for batch in batches:
             batch["own_units"] = self.module.count_units(batch)
             if not batch.get("idle"):
-                self._tokens_seen += batch["attention_mask"].sum()
+                self._tokens_seen += batch["attention_mask"].sum().cpu()  # a collator may put it elsewhere
             self._places_seen += batch["attention_mask"].numel()
         total = torch.stack([batch["own_units"] for batch in batches]).sum(0).to(self.args.device)
         if self.accelerator.num_processes > 1:
