@@ -102,7 +102,8 @@ class DistillationModule(nn.Module):
         self._teacher_recorder = recorder_of(teacher) if teacher is not None else None
         self._inner = tuple(0 if model is None else shape_of(model.config).inner for model in (student, teacher))
         # Walking through all modules at every step would take as long as some of their layers.
-        self._able_to_compute_again = tuple(m for m in student.modules() if hasattr(m, "gradient_checkpointing"))
+        able = (m for m in student.modules() if getattr(m, "gradient_checkpointing", None) is not None)
+        self._able_to_compute_again = tuple(able)
         decays = {o.spec.target.average for o in self.terms_of_stage if o.spec.target.average is not None}
         if len(decays) > 1:
             raise ObjectiveError(

@@ -39,7 +39,7 @@ def by_block(batches) -> dict[int, tuple]:
     """What was read and asked for in each block, without padding."""
     found = {}
     for batch in batches:
-        for i, number in enumerate(batch["id"].tolist()):
+        for i, number in enumerate(batch["id"]):
             real = batch["attention_mask"][i].bool()
             found[number] = batch["input_ids"][i][real].tolist(), batch["labels"][i][real].tolist()
             assert (batch["labels"][i][~real] == -100).all(), "padding is never asked for"

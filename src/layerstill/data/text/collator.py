@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from layerstill.data.encode import Collator
@@ -36,7 +37,7 @@ class TextCollator:
         batch = self._pad(rows)
         hidden = None
         if self._hiding is not None:
-            which = batch["id"], batch["epoch"]
+            which = torch.tensor(batch["id"]), batch["epoch"]
             batch["input_ids"], hidden = self._hiding(batch["input_ids"], batch["attention_mask"], *which)
         labels = self._head.asked(batch, hidden)
         return batch if labels is None else batch | {"labels": labels}
