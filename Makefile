@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-versions bench kills fuzz audit lint format docs clean
+.PHONY: demo test test-slow test-versions bench kills fuzz audit lint format docs clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -15,8 +15,12 @@ demo: .venv/ready
 
 # Tests that compare bits do so on the CPU, so no GPU is seen but by those marked gpu.
 test: .venv/ready
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile tests
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow" tests
 	@if [ -e /dev/nvidiactl ] || command -v nvidia-smi >/dev/null; then set -x; $(BIN)/python -m pytest -m gpu tests/gpu; fi
+
+# Those that make test leaves out because they take long.
+test-slow: .venv/ready
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests
 
 # The tests on the oldest versions that pyproject.toml allows and on the newest that the index offers (docs/reliability.md
 # says which those were). A folder or file of them: make test-versions TESTS=tests/knowledge

@@ -52,6 +52,7 @@ def test_the_walk_from_a_csv_of_reviews_ends_with_labels_from_an_onnx_file(model
     assert "lamp" in text
 
 
+@pytest.mark.slow
 def test_the_walk_from_conll_ends_with_a_tag_for_every_word(model, tmp_path):
     home = tmp_path / "walk"
     said = run(EXAMPLES / "ner_conll.py", str(model), "--output", str(home), "--max-steps", str(STEPS))

@@ -172,7 +172,10 @@ NAMES_ONLY = {
 }
 
 
-@pytest.mark.parametrize("kind", NAMES_ONLY)
+ALIKE = ("a broken record", "another export")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in ALIKE)) for k in NAMES_ONLY])
 def test_a_repository_is_ours_by_what_its_files_say_and_not_by_their_names(kind, place, hub):
     hub.private, hub.files = True, dict(NAMES_ONLY[kind])
     done = command(f"export {place}/student --max-drop 100 --push-to-hub me/small", hub)

@@ -129,6 +129,7 @@ def test_what_another_run_found_is_not_taken_over(tmp_path):
         assert folder.kept("tuning") is None
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_tunes_goes_on_to_the_same_end(place, tmp_path):
     forks = Forks()
     try:

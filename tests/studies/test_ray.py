@@ -16,6 +16,7 @@ def test_without_ray_the_way_out_is_said(monkeypatch):
         import layerstill.studies.ray  # noqa: F401
 
 
+@pytest.mark.slow
 def test_ray_gives_the_records_that_workers_give(tmp_path):
     pytest.importorskip("ray", reason="ray is not installed: pip install 'layerstill[ray]'")
     from tests.studies.test_run import read_records

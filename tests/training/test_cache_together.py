@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import save
 
-from layerstill import atomic
 from layerstill.data.encode import Collator, encode
 from layerstill.data.tasks import Task
 from layerstill.heads import Classes
@@ -123,7 +123,7 @@ def together(*targets: tuple[Callable, tuple]) -> None:
 
 def test_two_writers_and_three_readers_share_a_cache(data, tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_cache, "SHARD_EXAMPLES", SHARD)
-    monkeypatch.setattr(atomic, "save_file", save_slowly)
+    monkeypatch.setattr(safetensors.torch, "save_file", save_slowly)
     module, collator = module_for("tinybert"), Collator(tiny_tokenizer(), Classes())
     contents = Contents.of(module.objectives)
     alone = TeacherCache(tmp_path / "alone", "t", contents)

@@ -25,7 +25,9 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.c
 
 
 @needs_compiler
-@pytest.mark.parametrize(("family", "recipe"), [("bert", "tinybert"), ("llama", "att-kl")])
+@pytest.mark.parametrize(
+    ("family", "recipe"), [("bert", "tinybert"), pytest.param("llama", "att-kl", marks=pytest.mark.slow)]
+)
 def test_a_compiled_run_learns_what_a_plain_one_does(family, recipe, tmp_path):
     """Both stages of two-stage recipes, every length of batch, recorded attention and hidden states."""
     for split, rows in (("train", 16), ("dev", 6)):
