@@ -183,6 +183,7 @@ def test_the_verdicts_are_those_of_the_records():
     } | {"C12": {"undecided"}}
 
 
+@pytest.mark.slow
 def test_the_replaced_rules_call_noise_supported_and_those_in_their_place_do_not():
     """What docs/evidence.md says of them, to the letter."""
     assert noise.share(noise.c16_said, 0, draws=200) > 0.7

@@ -146,6 +146,7 @@ def test_a_dry_run_says_what_it_will_do_and_writes_nothing(home, tmp_path, call)
     assert "--output DIR" in err
 
 
+@pytest.mark.slow
 def test_trials_choose_how_all_students_are_trained(home, tmp_path):
     task = Task.from_files("classification", home / "data")
     found = layerstill.compress(

@@ -117,6 +117,7 @@ def test_what_plan_foresees_is_that_of_its_record():
         assert 0.5 <= row["taken"] / row["foreseen"] <= 2, row["job"]
 
 
+@pytest.mark.slow
 def test_a_job_is_planned_and_run(tmp_path, capsys, monkeypatch):
     save_tiny(tmp_path / "m", layers=2)
     (tmp_path / "d").mkdir()
@@ -152,7 +153,7 @@ def test_the_readmes_first_table_is_a_row_of_the_record():
     assert len(lines) >= 6
     for cells in lines:
         name, score, kept, ms, mb = (cell.strip() for cell in cells)
-        model, form = name.split(", ")
+        model, form = name.rsplit(", ", 1)
         assert any(
             (row["model"], row["form"]) == (model, form)
             and f"{100 * row['score']:.1f}" == score

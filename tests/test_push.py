@@ -185,6 +185,7 @@ def test_a_repository_is_ours_by_what_its_files_say_and_not_by_their_names(kind,
     assert hub.files == NAMES_ONLY[kind]
 
 
+@pytest.mark.slow
 def test_a_card_that_a_person_wrote_stays(place, hub):
     words = f"export {place}/student --max-drop 100 --push-to-hub me/small"
     assert command(words, hub).returncode == 0

@@ -125,6 +125,7 @@ def test_foreign_maps_are_compared_in_parts_where_they_are_large(place, monkeypa
         torch.testing.assert_close(other, gradient)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(place, whole):
     assert in_processes(place, place / "two", processes=2) == 0
     ours, theirs = lines(place / "two"), lines(whole)
@@ -137,6 +138,7 @@ def test_two_processes_equal_one(place, whole):
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(place):
     assert in_processes(place, place / "straight") == 0
     assert in_processes(place, place / "killed", 5) == -signal.SIGKILL

@@ -86,7 +86,7 @@ def table(args: argparse.Namespace) -> None:
     """Scores of teachers and students."""
     records: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
     for task in args.tasks:
-        for arm in ARMS:
+        for arm in (arm for arm in ARMS if (args.output / task / arm / "result.json").exists()):
             record = json.loads((args.output / task / arm / "result.json").read_text("utf-8"))
             records.setdefault(task, {})[arm] = {
                 key: record[key]
@@ -97,8 +97,8 @@ def table(args: argparse.Namespace) -> None:
     print("|---|---|" + "---|" * len(ARMS))
     for task, arms in records.items():
         teacher = arms["quarter"]["teacher_metrics"]["accuracy"]
-        scores = [100 * arms[arm]["metrics"]["accuracy"] for arm in ARMS]
-        print(f"| {task} | {100 * teacher:.1f} | {' | '.join(f'{score:.1f}' for score in scores)} |")
+        cells = [f"{100 * arms[arm]['metrics']['accuracy']:.1f}" if arm in arms else "" for arm in ARMS]
+        print(f"| {task} | {100 * teacher:.1f} | {' | '.join(cells)} |")
 
 
 def main() -> None:

@@ -57,6 +57,7 @@ def words(place, output, rate="auto", **more) -> str:
     )
 
 
+@pytest.mark.slow
 def test_the_run_is_what_the_chosen_rate_gives_and_the_choice_is_recorded(call, place, tmp_path):
     status, _, said = call(words(place, tmp_path / "auto"))
     assert status == 0

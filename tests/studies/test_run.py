@@ -247,6 +247,7 @@ def run_until(file, output, events: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 def test_a_study_killed_again_and_again_ends_with_the_same_records_and_models(place, tmp_path):
     tune = {"learning_rate": [1e-3, 1e-2], "per": ["recipe"], "held_out": 0.25, "rungs": [1]}
     file = write_study(place, "killed", tune=tune, base={"precision": "fp32"}, axes={"recipe": ["att-kl"]})

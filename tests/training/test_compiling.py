@@ -47,7 +47,9 @@ def test_a_compiled_run_learns_what_a_plain_one_does(family, recipe, tmp_path):
 
 
 @needs_compiler
-@pytest.mark.parametrize(("family", "recipe"), [("bert", "att-kl"), ("llama", "att-kl")])
+@pytest.mark.parametrize(
+    ("family", "recipe"), [("bert", "att-kl"), pytest.param("llama", "att-kl", marks=pytest.mark.slow)]
+)
 def test_what_no_objective_reaches_is_frozen_when_compiled_too(family, recipe, tmp_path):
     for split, rows in (("train", 8), ("dev", 6)):
         write_csv(tmp_path / f"{split}.csv", rows=rows)

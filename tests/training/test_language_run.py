@@ -164,6 +164,7 @@ def test_the_second_pass_hides_other_words_than_the_first(place, call, tmp_path,
     assert len(passes[0]) == result["blocks"] + result["held_out_blocks"]
 
 
+@pytest.mark.slow
 def test_two_processes_and_accumulation_learn_what_one_process_learns(place, tmp_path):
     sets = "--epochs 1 --set stages.0.optimiser.warmup=0 --set stages.0.optimiser.schedule=constant".split()
     found = []

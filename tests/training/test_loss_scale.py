@@ -144,6 +144,7 @@ def test_a_resumed_training_has_the_scale_and_the_steps_left_out(tmp_path):
         assert torch.equal(ours, theirs), name
 
 
+@pytest.mark.slow
 def test_a_run_in_fp16_that_is_killed_ends_as_if_nothing_had_happened(tmp_path):
     save_tiny(tmp_path / "teacher")
     (tmp_path / "data").mkdir()

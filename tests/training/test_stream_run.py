@@ -52,6 +52,7 @@ def test_a_run_that_is_killed_inside_a_stream_ends_as_if_nothing_had_happened(pl
     assert expected["result.json"]["text"]["documents"] < 1500
 
 
+@pytest.mark.slow
 def test_standard_input_is_distilled_from_a_pipe(place, tmp_path):
     line = words(place, "-", "--max-tokens", "3000", "--output", str(tmp_path / "s"))
     with (place / "texts.txt").open("rb") as file:

@@ -90,6 +90,7 @@ def test_a_smaller_number_cuts_words_into_kept_pieces_for_both_models(place, cal
     assert tokenizer.unk_token not in tokenizer.tokenize(seen[0])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_counts_the_same_tokens_again(place, forks, tmp_path):
     more = "--epochs", "1", "--student-layers", "2"
     done = forks(words(place, tmp_path / "whole", *more), folder=tmp_path / "whole")
