@@ -10,6 +10,7 @@ from benchmarks.bars import __main__ as bars
 from benchmarks.best import __main__ as best
 from benchmarks.claims.records import Records
 from benchmarks.claims.tables import against
+from benchmarks.more_texts import __main__ as more
 from benchmarks.speed import compare
 
 from layerstill.evaluation.comparison import as_family
@@ -98,7 +99,7 @@ def test_the_speed_tables_are_those_of_the_records(capsys):
 
 def test_the_tables_of_the_default_recipe_and_of_compress_are_those_of_their_records():
     text = (ROOT / "docs" / "evidence.md").read_text("utf-8")
-    for name, lines_of in (("best", best.lines_of), ("bars", bars.lines_of)):
+    for name, lines_of in (("best", best.lines_of), ("bars", bars.lines_of), ("more_texts", more.lines_of)):
         records = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
         assert "\n".join(lines_of(records)) in text
 

@@ -88,17 +88,21 @@ def table(args: argparse.Namespace) -> None:
     for task in args.tasks:
         for arm in (arm for arm in ARMS if (args.output / task / arm / "result.json").exists()):
             record = json.loads((args.output / task / arm / "result.json").read_text("utf-8"))
-            records.setdefault(task, {})[arm] = {
-                key: record[key]
-                for key in ("metrics", "teacher_metrics", "unlabelled", "augmented", "teacher_probabilities")
-            }
+            joined = {key: record[key]["examples"] for key in ("unlabelled", "augmented") if record[key]}
+            scores = {key: record[key] for key in ("metrics", "teacher_metrics")}
+            records.setdefault(task, {})[arm] = scores | {"texts that join": joined}
     write_json(RESULTS, records)
-    print(f"| task | teacher | {' | '.join(ARMS)} |")
-    print("|---|---|" + "---|" * len(ARMS))
+    print("\n".join(lines_of(records)))
+
+
+def lines_of(records: dict[str, Any]) -> list[str]:
+    """The table in Markdown."""
+    lines = [f"| task | teacher | {' | '.join(ARMS)} |", "|---|---|" + "---|" * len(ARMS)]
     for task, arms in records.items():
         teacher = arms["quarter"]["teacher_metrics"]["accuracy"]
         cells = [f"{100 * arms[arm]['metrics']['accuracy']:.1f}" if arm in arms else "" for arm in ARMS]
-        print(f"| {task} | {100 * teacher:.1f} | {' | '.join(cells)} |")
+        lines.append(f"| {task} | {100 * teacher:.1f} | {' | '.join(cells)} |")
+    return lines
 
 
 def main() -> None:
