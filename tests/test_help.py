@@ -13,7 +13,7 @@ import typer
 
 from layerstill.cli import START, app
 from layerstill.commands.recipes import recipes_app
-from layerstill.data.tasks import GLUE
+from layerstill.data.glue import GLUE
 from layerstill.heads import HEADS
 from layerstill.names import DEMO_TASK, ELSEWHERE, NOT_HERE, OWN_TASKS, TEXT_TASK, task_names
 from tests.test_lazy import HEAVY, python

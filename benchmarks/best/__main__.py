@@ -21,7 +21,8 @@ from benchmarks.best.candidates import CANDIDATES, PUBLISHED, published
 def run(args: argparse.Namespace) -> None:
     """Every candidate at every budget and seed, the cheapest budget first."""
     from layerstill import acts
-    from layerstill.data.tasks import GLUE, Task
+    from layerstill.data.glue import GLUE
+    from layerstill.data.tasks import Task
     from layerstill.training.arguments import Options
     from layerstill.training.cache_choice import CacheOptions
 

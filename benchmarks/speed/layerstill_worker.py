@@ -103,9 +103,9 @@ def main() -> None:
             cache = TeacherCache(Path(job["cache"]), "benchmark", Contents.of(bound), arithmetic)
             start = time.perf_counter()
             where = torch.device(device())
-            cache.fill(data, module.to(where).ask_teacher, Collator(tokenizer, Classes()), where)
+            cache.fill(data, module.to(where).source.ask, Collator(tokenizer, Classes()), where)
             filled = time.perf_counter() - start
-            module.cache = cache
+            module.source.cache = cache
             module.flops = 0.0  # filling is not in the seconds either
         if job["arm"] == "slow":
             LengthBuckets.__init__.__defaults__ = (1,)  # stretches of one batch: no neighbours of similar length

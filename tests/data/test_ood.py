@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from layerstill.data.glue import GLUE
 from layerstill.data.ood import KNOWN, OodSet, label_maps, layout_of, read_ood, split_spec
-from layerstill.data.tasks import GLUE, Split, Task
+from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
 
 PAIRS = Split([("a man sleeps", "a man rests")], [0])

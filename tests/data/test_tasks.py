@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from layerstill.data.tasks import GLUE, Task
+from layerstill.data.glue import GLUE
+from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import Classes, Scores
 

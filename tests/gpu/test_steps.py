@@ -58,15 +58,15 @@ def cached(recipe: str, stage: int, data, folder, device):
     collator = Collator(tiny_tokenizer(), Classes())
     contents = Contents.of(module.objectives)
     filled = TeacherCache(folder, "t", contents)
-    assert filled.fill(data, module.to(device).ask_teacher, collator, device) == len(set(data["content"]))
-    module.cache = TeacherCache(folder, "t", contents)
+    assert filled.fill(data, module.to(device).source.ask, collator, device) == len(set(data["content"]))
+    module.source.cache = TeacherCache(folder, "t", contents)
     return module, live, [collator([data[i] for i in rows]) for rows in ((0, 3, 11, 7), (1, 5, 2, 20), (6, 4, 9, 8))]
 
 
 @pytest.mark.parametrize(("recipe", "stage"), CACHED)
 def test_a_cache_filled_and_read_on_the_device_teaches_what_a_live_teacher_does(recipe, stage, data, tmp_path, device):
     module, live, batches = cached(recipe, stage, data, tmp_path / "cache", device)
-    module.ask_teacher = None  # it is not asked
+    module.source.ask = None  # it is not asked
     for ours, theirs in zip(values(module, batches, device), values(live, batches, device), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-4, abs=2e-6)
 
@@ -108,7 +108,7 @@ def test_a_step_reads_nothing_from_the_device_but_what_transformers_asks_of_a_ma
     if (
         read and device.type == "cpu"
     ):  # where texts are padded on the right is seen by looking, which costs nothing there
-        looks += len(batches) * sum(map(module.cache.contents.ragged, module.cache.contents.names()))
+        looks += len(batches) * sum(map(module.source.cache.contents.ragged, module.source.cache.contents.names()))
     assert set(host.reads) <= {"_local_scalar_dense"}, host.reads
     assert host.reads["_local_scalar_dense"] <= looks
 

@@ -136,7 +136,7 @@ def test_what_the_head_does_not_count_enters_no_term(recipe):
     module, data = module_for(recipe), tagged()
     uncounted = ~data["counted"].bool()
     before = loss_and_gradients(module, data)
-    read = module._teacher_recorder.run
+    read = module.source.passes.recorder.run
 
     def spoilt(*args, **settings):
         captured = read(*args, **settings)
@@ -149,7 +149,7 @@ def test_what_the_head_does_not_count_enters_no_term(recipe):
             captured.logits[uncounted] += 3.0
         return captured
 
-    module._teacher_recorder.run = spoilt
+    module.source.passes.recorder.run = spoilt
     assert_same(before, loss_and_gradients(module, data))
 
 
@@ -166,8 +166,8 @@ def test_a_cached_teacher_is_the_live_one(recipe, tmp_path):
         ids = [row["input_ids"] + [0] * (longest - len(row["input_ids"])) for row in some]
         return {"input_ids": torch.tensor(ids), "attention_mask": (torch.tensor(ids) > 0).long()}
 
-    cache.fill(datasets.Dataset.from_list(rows), module.ask_teacher, collate, torch.device("cpu"))
+    cache.fill(datasets.Dataset.from_list(rows), module.source.ask, collate, torch.device("cpu"))
     live = loss_and_gradients(module, data)
-    module.cache = cache
+    module.source.cache = cache
     cached = loss_and_gradients(module, data | {"content": [1, 2, 3, 4]})
     torch.testing.assert_close(cached[0], live[0], rtol=1e-5, atol=1e-6)

@@ -69,7 +69,7 @@ def write(folder: Path, data, portions: list[list[int]], start) -> None:
 
     def teacher(plan, inputs, mask):
         time.sleep(0.01)
-        return module.ask_teacher(plan, inputs, mask)
+        return module.source.ask(plan, inputs, mask)
 
     cache = TeacherCache(folder, "t", Contents.of(module.objectives))
     start.wait()
@@ -127,7 +127,7 @@ def test_two_writers_and_three_readers_share_a_cache(data, tmp_path, monkeypatch
     module, collator = module_for("tinybert"), Collator(tiny_tokenizer(), Classes())
     contents = Contents.of(module.objectives)
     alone = TeacherCache(tmp_path / "alone", "t", contents)
-    alone.fill(data, module.ask_teacher, collator, CPU)
+    alone.fill(data, module.source.ask, collator, CPU)
     expected = {row["content"]: read_all(alone, collator([row])) for row in data}
 
     # Each writer fills two thirds, so that the middle one is wanted by both, from opposite ends.

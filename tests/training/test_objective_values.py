@@ -106,7 +106,7 @@ def test_the_value_does_not_depend_on_batches_and_the_cache_is_not_asked(task):
         def read(self, content, mask):
             raise AssertionError("the cache knows training examples only")
 
-    module.cache = NoCache()
+    module.source.cache = NoCache()
     module.train()
     values = []
     for size in (3, 10):
@@ -115,8 +115,8 @@ def test_the_value_does_not_depend_on_batches_and_the_cache_is_not_asked(task):
         values.append(amounts / units)
     torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=0)
     assert module.training
-    assert isinstance(module.cache, NoCache)
-    module.cache = None
+    assert isinstance(module.source.cache, NoCache)
+    module.source.cache = None
     everything, _ = module.eval().terms(collate([data[i] for i in range(10)]))
     for value, term in zip(values[1], everything.values(), strict=True):
         assert value.item() == pytest.approx(term.value.item(), rel=1e-10)

@@ -23,6 +23,7 @@ from layerstill.training.cache_choice import CacheOptions
 from layerstill.training.models import with_weights_in
 from layerstill.training.module import DistillationModule
 from layerstill.training.teacher_cache import Contents, TeacherCache
+from layerstill.training.teacher_source import TeacherSource
 from tests.command import status_of
 from tests.tiny import EXAMPLES, no_dropout, save_tiny, task_recipes, tiny_model, tiny_tokenizer, write_csv
 
@@ -66,12 +67,12 @@ def test_a_cached_teacher_teaches_what_a_live_one_does(recipe, stage, family, da
     module = module_for(recipe, stage, family)
     contents = Contents.of(module.objectives)
     cache = TeacherCache(tmp_path / "cache", "teacher", contents)
-    assert cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU) == len(set(data["content"]))
+    assert cache.fill(data, module.source.ask, Collator(tiny_tokenizer(), Classes()), CPU) == len(set(data["content"]))
     reopened = TeacherCache(tmp_path / "cache", "teacher", contents)
     batch = Collator(tiny_tokenizer(), Classes())([data[i] for i in (3, 0, 11, 7)])
     results = []
     for used in (None, cache, reopened):
-        module.cache = used
+        module.source.cache = used
         module.zero_grad()
         out = module(**batch)
         out["loss"].backward()
@@ -90,7 +91,7 @@ def test_what_was_cached_is_found_in_a_batch_that_is_padded_on_the_left(family, 
     module = module_for("att-kl+hid-seq", 0, family)
     collate = Collator(tiny_tokenizer(), Classes())
     cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
-    cache.fill(data, module.ask_teacher, collate, CPU)
+    cache.fill(data, module.source.ask, collate, CPU)
     batch = collate([data[i] for i in (3, 0, 11, 7)])
     lengths = batch["attention_mask"].sum(1).tolist()
     assert len(set(lengths)) > 1
@@ -99,7 +100,7 @@ def test_what_was_cached_is_found_in_a_batch_that_is_padded_on_the_left(family, 
             moved = [row.roll(len(row) - n) for row, n in zip(value, lengths, strict=True)]
             batch[name] = F.pad(torch.stack(moved), (2, 0))
     live = module(**batch)["terms"]
-    module.cache = cache
+    module.source.cache = cache
     cached = module(**batch)["terms"]
     for name, term in live.items():
         torch.testing.assert_close(cached[name].value, term.value, rtol=2e-5, atol=1e-6)
@@ -113,15 +114,15 @@ def test_a_teacher_cached_in_bf16_is_the_live_one_of_a_training_in_bf16(data, tm
     exact, cache = TeacherCache(tmp_path, "t", contents), TeacherCache(tmp_path, "t", contents, "bf16")
     assert cache.folder != exact.folder
     few = data.select([3, 0, 11, 7])
-    exact.fill(few, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+    exact.fill(few, module.source.ask, Collator(tiny_tokenizer(), Classes()), CPU)
     with_weights_in(module.teacher, torch.bfloat16)
-    cache.fill(few, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+    cache.fill(few, module.source.ask, Collator(tiny_tokenizer(), Classes()), CPU)
     batch = Collator(tiny_tokenizer(), Classes())(
         [few[i] for i in sorted(range(4), key=lambda i: -len(few[i]["input_ids"]))]
     )
     terms = {}
     for name, used in (("live", None), ("bf16", cache), ("fp32", exact)):
-        module.cache = used
+        module.source.cache = used
         with torch.autocast("cpu", torch.bfloat16):
             terms[name] = {n: t.value.item() for n, t in module(**batch)["terms"].items()}
     assert terms["bf16"] == terms["live"]
@@ -135,8 +136,8 @@ def test_relations_in_parts_need_only_the_vectors_that_a_cache_holds(of, distanc
     recipe = Recipe.from_data({"stages": [{"epochs": 1, "learning_rate": 1, "objectives": {"relations": objective}}]})
     monkeypatch.setattr(Recipe, "load", lambda name: recipe)
     module = module_for("relations", 0)
-    module.cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
-    module.cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+    module.source.cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
+    module.source.cache.fill(data, module.source.ask, Collator(tiny_tokenizer(), Classes()), CPU)
     batch = Collator(tiny_tokenizer(), Classes())([data[i] for i in (3, 0, 11, 7)])
     whole = module(**batch)["loss"]
     monkeypatch.setattr(meeting, "MAP_ELEMENTS", 0)
@@ -148,7 +149,7 @@ def test_of_attention_only_what_is_read_is_stored(data, tmp_path):
     for recipe, names in (("att-kl", {"query", "key"}), ("att-kl+val-kl", {"query", "key", "value"})):
         module = module_for(recipe, 0)
         cache = TeacherCache(tmp_path, recipe, Contents.of(module.objectives))
-        cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+        cache.fill(data, module.source.ask, Collator(tiny_tokenizer(), Classes()), CPU)
         stored = load_file(next(cache.folder.glob("shard-*.safetensors")))
         assert {n.split(".")[0] for n in stored} - {"lengths", "content", "checksum", "logits"} == names
 
@@ -156,12 +157,12 @@ def test_of_attention_only_what_is_read_is_stored(data, tmp_path):
 def test_padding_is_not_stored_and_pooled_states_are_small(data, tmp_path):
     module = module_for("rail-kd-l", 0)
     cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
-    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+    cache.fill(data, module.source.ask, Collator(tiny_tokenizer(), Classes()), CPU)
     stored = load_file(next(cache.folder.glob("shard-*.safetensors")))
     assert {n.split(".")[0] for n in stored} == {"pooled", "logits", "lengths", "content", "checksum"}
     module = module_for("hid-seq", 0)
     cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
-    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+    cache.fill(data, module.source.ask, Collator(tiny_tokenizer(), Classes()), CPU)
     stored = load_file(next(cache.folder.glob("shard-*.safetensors")))
     assert stored["hidden.2"].shape == (int(stored["lengths"].sum()), 48)
 
@@ -175,14 +176,14 @@ def test_a_filling_that_was_stopped_goes_on_and_runs_share_what_is_there(data, t
         if len(asked) == 3:
             raise KeyboardInterrupt
         asked.append(len(mask))
-        return module.ask_teacher(plan, inputs, mask)
+        return module.source.ask(plan, inputs, mask)
 
     contents, collator = Contents.of(module.objectives), Collator(tiny_tokenizer(), Classes())
     with pytest.raises(KeyboardInterrupt):
         TeacherCache(tmp_path, "t", contents).fill(data, teacher, collator, CPU)
     cache = TeacherCache(tmp_path, "t", contents)
     assert len(cache.places) == 12
-    assert cache.fill(data, module.ask_teacher, collator, CPU) == len(set(data["content"])) - 12
+    assert cache.fill(data, module.source.ask, collator, CPU) == len(set(data["content"])) - 12
     assert TeacherCache(tmp_path, "t", contents).fill(data, teacher, collator, CPU) == 0
     assert TeacherCache(tmp_path, "another", contents).missing(data["content"])
 
@@ -191,7 +192,7 @@ def test_what_is_missing_foreign_or_damaged_is_refused(data, tmp_path):
     module = module_for("kd", 0)
     contents, collator = Contents.of(module.objectives), Collator(tiny_tokenizer(), Classes())
     cache = TeacherCache(tmp_path, "t", contents)
-    cache.fill(data.select(range(3)), module.ask_teacher, collator, CPU)
+    cache.fill(data.select(range(3)), module.source.ask, collator, CPU)
     batch = collator([data[i] for i in (0, 9)])
     with pytest.raises(UserError, match="an example of this batch is not in the teacher cache"):
         cache.read(batch["content"], batch["attention_mask"].bool())
@@ -293,7 +294,7 @@ def test_a_cache_filled_ahead_is_what_a_run_then_reads(recipe, more, stages, tas
     def never(self, *args):
         raise AssertionError("the teacher ran")
 
-    monkeypatch.setattr(DistillationModule, "ask_teacher", never)
+    monkeypatch.setattr(TeacherSource, "ask", never)
     assert status_of("distill", *line.split(), "--epochs", "1", "--output", str(tmp_path / "s")) == 0
 
 
@@ -344,7 +345,7 @@ def test_what_fp16_would_not_hold_is_kept(data, tmp_path):
     with torch.no_grad():
         module.teacher.bert.encoder.layer[1].output.LayerNorm.weight[0] = 9e4
     cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives), "bf16")
-    cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+    cache.fill(data, module.source.ask, Collator(tiny_tokenizer(), Classes()), CPU)
     batch = Collator(tiny_tokenizer(), Classes())([data[0], data[1]])
     read = cache.read(batch["content"], batch["attention_mask"].bool())
     assert 65504 < read.hidden[2].abs().max() < float("inf")
@@ -357,7 +358,7 @@ def test_a_teacher_that_is_not_finite_is_not_kept(data, tmp_path):
         module.teacher.bert.encoder.layer[1].output.LayerNorm.weight[0] = float("nan")
     cache = TeacherCache(tmp_path, "t", Contents.of(module.objectives))
     with pytest.raises(UserError, match="the teacher's hidden.2 is not finite on some of the examples"):
-        cache.fill(data, module.ask_teacher, Collator(tiny_tokenizer(), Classes()), CPU)
+        cache.fill(data, module.source.ask, Collator(tiny_tokenizer(), Classes()), CPU)
     assert not list(cache.folder.glob("shard-*"))
 
 

@@ -143,9 +143,9 @@ def test_a_cached_teacher_teaches_what_a_live_one_does(recipe, head, sets, tmp_p
     module, encoded = module_for(recipe, head, sets=sets), APART.encode(split_of(head), 40, head)
     batch = APART.collator(head)(list(encoded.dataset))
     live = values(module, [batch])
-    module.cache = TeacherCache(tmp_path, "teacher", Contents.of(module.objectives))
-    new = module.cache.fill(
-        encoded.for_teacher.dataset, module.ask_teacher, APART.teacher_collator(head), torch.device("cpu")
+    module.source.cache = TeacherCache(tmp_path, "teacher", Contents.of(module.objectives))
+    new = module.source.cache.fill(
+        encoded.for_teacher.dataset, module.source.ask, APART.teacher_collator(head), torch.device("cpu")
     )
     assert new == 5
     assert_same(live, values(module, [batch]), rtol=1e-4, atol=2e-5)  # the cache has 32 bits, and PKD's T^2 is 100

@@ -286,7 +286,7 @@ def test_what_takes_whole_steps_is_refused_with_accumulation(what):
 @pytest.mark.parametrize("name", ["hid-seq", "rail-kd-l", "att-kl", "att-mse", "minilmv2", "cr-ild"])
 def test_padding_takes_no_part_whatever_the_teacher_has_there(name, family, monkeypatch):
     module, data = module_of(family, Recipe.load(name, HEADS.get(name, ()))), five_rows()
-    clean, read = Values(module, [data]), module._teacher_recorder.run
+    clean, read = Values(module, [data]), module.source.passes.recorder.run
 
     def spoilt(*args):
         captured = read(*args)
@@ -297,7 +297,7 @@ def test_padding_takes_no_part_whatever_the_teacher_has_there(name, family, monk
                 vectors.masked_fill_(~captured.mask[:, None, :, None], float("nan"))
         return captured
 
-    monkeypatch.setattr(module._teacher_recorder, "run", spoilt)
+    monkeypatch.setattr(module.source.passes.recorder, "run", spoilt)
     Values(module, [data]).assert_equals(clean, 1e-12)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from layerstill.acts.inputs import read_task, task_named
 from layerstill.acts.remembered import Remembered
+from layerstill.data.glue import GLUE
 from layerstill.data.label_map import with_label_map
 from layerstill.data.objects import has_columns
-from layerstill.data.tasks import GLUE, Task
+from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import HEADS, head_named, head_of
 from layerstill.training.models import load_config

@@ -9,11 +9,12 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from layerstill.atomic import read_json
 from layerstill.data.encode import allowed_length, usable_length
+from layerstill.data.glue import GLUE
 from layerstill.data.label_agreement import agree_on_labels
 from layerstill.data.label_map import with_label_map
 from layerstill.data.regimes import Regime
 from layerstill.data.source import TaskSource
-from layerstill.data.tasks import GLUE, Task
+from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.heads import HEADS, Head, head_named, head_said
 from layerstill.recipe import validated

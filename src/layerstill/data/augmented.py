@@ -9,7 +9,7 @@ from layerstill.data.augmentation import Augmentation, Proposer, augmented_rows
 from layerstill.data.columns import guess_texts, texts_of
 from layerstill.data.files import Table, read_table, read_unquoted
 from layerstill.data.folders import find_files
-from layerstill.data.tasks import GLUE, glue_files
+from layerstill.data.glue import GLUE, glue_files
 from layerstill.data.writing import WRITTEN, TableWriter, appears_whole, refuse_existing
 from layerstill.errors import UserError, nearest
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from layerstill.data.class_names import names_of_classes
 from layerstill.data.columns import scores_of, short, texts_of
 from layerstill.data.files import Table, is_table_file, read_json, read_table, read_text, read_unquoted, suffix_of
-from layerstill.data.tasks import GLUE, Task
+from layerstill.data.glue import GLUE
+from layerstill.data.tasks import Task
 from layerstill.errors import UserError, nearest
 from layerstill.randomness import generator
 

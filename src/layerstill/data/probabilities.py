@@ -13,7 +13,8 @@ import numpy as np
 from layerstill.data.columns import guess_texts, short, texts_of
 from layerstill.data.files import Table, read_table, read_unquoted
 from layerstill.data.folders import find_files
-from layerstill.data.tasks import GLUE, Split, Task, glue_files
+from layerstill.data.glue import GLUE, glue_files
+from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError
 
 OPTION = "--teacher-probabilities"

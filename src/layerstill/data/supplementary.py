@@ -9,7 +9,8 @@ from typing import Any, ClassVar, TypeVar
 from layerstill.data import conll
 from layerstill.data.columns import guess_texts, texts_of
 from layerstill.data.files import SUFFIXES, read_lines, read_table, suffix_of
-from layerstill.data.tasks import GLUE, Split, Task
+from layerstill.data.glue import GLUE
+from layerstill.data.tasks import Split, Task
 from layerstill.errors import UserError, nearest
 
 

@@ -1,6 +1,5 @@
 """Tasks: texts with labels in splits, from GLUE folders, own files, the hub or the demo that comes along."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -10,16 +9,18 @@ from typing import Any
 import torch
 
 from layerstill.data import conll
-from layerstill.data.columns import USUAL_LABEL, guess_texts, in_any_case, scores_of, texts_of
-from layerstill.data.files import Table, read_table, read_unquoted, refuse_copies
+from layerstill.data.columns import USUAL_LABEL, guess_texts, in_any_case, texts_of
+from layerstill.data.files import Table, read_table, refuse_copies
 from layerstill.data.folders import find_files
+from layerstill.data.glue import GLUE, splits_from_folder, splits_from_hub
+from layerstill.data.held_out import hold_a_tenth_out
 from layerstill.data.labels import READERS, Written
 from layerstill.data.objects import as_list, tables_of
 from layerstill.data.source import Place, TaskSource
 from layerstill.data.split import Split
 from layerstill.data.weight_column import weights_of
 from layerstill.errors import UserError
-from layerstill.heads import Classes, Head, Scores, head_named
+from layerstill.heads import Head, head_named
 from layerstill.names import nearest_task
 
 
@@ -63,9 +64,10 @@ class Task:
         """One of the nine GLUE tasks from a folder in the official layout, or from the hub without a path."""
         if name not in GLUE:
             raise UserError(f"unknown task {name!r}: {nearest_task(name, GLUE)}")
-        task = _glue_from_hub(name) if path is None else _glue_from_folder(name, Path(path))
-        place = None if path is None else Place.of(path)
-        return replace(task, source=TaskSource(kind=name, data=place, text_columns=list(GLUE[name].texts)))
+        spec, place = GLUE[name], None if path is None else Place.of(path)
+        splits = splits_from_hub(name) if path is None else splits_from_folder(name, Path(path))
+        source = TaskSource(kind=name, data=place, text_columns=list(spec.texts))
+        return cls(name, spec.head, splits, tuple(spec.labels.values()), spec.metrics, spec.positive, source=source)
 
     @classmethod
     def from_files(
@@ -170,7 +172,7 @@ class Task:
             return self
         if self.regime:
             raise UserError(f"task {self.name}: split dev is missing; give it one before its regime is applied")
-        splits, notice = _hold_out(self.splits, self.head)
+        splits, notice = hold_a_tenth_out(self.splits, self.head)
         return replace(self, splits=splits, notices=(*self.notices, notice))
 
     def gold(self, split: str) -> Any:
@@ -209,128 +211,11 @@ class Task:
         return replace(self, splits=splits, source=source)
 
 
-@dataclass(frozen=True)
-class GlueTask:
-    """How the official files of a GLUE task are laid out."""
-
-    folder: str
-    texts: tuple[str, ...]
-    label: str
-    labels: dict[str, str]
-    """Label as written in the file: name of the class, in class order; empty for regression."""
-    metrics: tuple[str, ...] = ("accuracy",)
-    positive: str | None = None
-    dev: str = "dev"
-    header: tuple[str, ...] | None = None
-
-    @property
-    def head(self) -> Head:
-        """Classes, or scores where there are no names."""
-        return Classes() if self.labels else Scores()
-
-
 def _refuse_unequal(where: str, split: Split) -> None:
     """UserError for a sentence that has not as many tags as words."""
     for i, (words, tags) in enumerate(zip(split.texts, split.labels, strict=False), 1):
         if len(words) != len(tags):
             raise UserError(f"{where}, sentence {i}: {len(words)} words and {len(tags)} tags; each word needs one")
-
-
-def _named(*names: str) -> dict[str, str]:
-    return {name: name for name in names}
-
-
-GLUE: dict[str, GlueTask] = {
-    "cola": GlueTask(
-        "CoLA",
-        ("sentence",),
-        "label",
-        {"0": "unacceptable", "1": "acceptable"},
-        ("matthews_correlation", "accuracy"),
-        header=("source", "label", "mark", "sentence"),
-    ),
-    "sst2": GlueTask("SST-2", ("sentence",), "label", {"0": "negative", "1": "positive"}),
-    "mrpc": GlueTask(
-        "MRPC",
-        ("#1 String", "#2 String"),
-        "Quality",
-        {"0": "not_equivalent", "1": "equivalent"},
-        ("accuracy", "f1"),
-        positive="equivalent",
-    ),
-    "stsb": GlueTask("STS-B", ("sentence1", "sentence2"), "score", {}, ("pearson", "spearman")),
-    "rte": GlueTask("RTE", ("sentence1", "sentence2"), "label", _named("entailment", "not_entailment")),
-    "wnli": GlueTask("WNLI", ("sentence1", "sentence2"), "label", {"0": "not_entailment", "1": "entailment"}),
-    "qnli": GlueTask("QNLI", ("question", "sentence"), "label", _named("entailment", "not_entailment")),
-    "qqp": GlueTask(
-        "QQP",
-        ("question1", "question2"),
-        "is_duplicate",
-        {"0": "not_duplicate", "1": "duplicate"},
-        ("accuracy", "f1"),
-        positive="duplicate",
-    ),
-    "mnli": GlueTask(
-        "MNLI",
-        ("sentence1", "sentence2"),
-        "gold_label",
-        _named("entailment", "neutral", "contradiction"),
-        dev="dev_matched",
-    ),
-}
-
-
-def glue_files(name: str, path: Path, option: str = "--data") -> dict[str, Path]:
-    """The files of a GLUE task's splits in a folder in the official layout; UserError for what is missing."""
-    spec = GLUE[name]
-    if not path.is_dir():
-        what = "a file, and a GLUE task is read from a folder" if path.is_file() else "no such folder"
-        raise UserError(f"{option} {path}: {what}")
-    folder = path / spec.folder if (path / spec.folder).is_dir() else path
-    files = {"train": folder / "train.tsv", "dev": folder / f"{spec.dev}.tsv"}
-    for split, file in files.items():
-        if not file.is_file():
-            raise UserError(f"task {name}: split {split} is missing, looked for {file} (and for {path / spec.folder})")
-    if name == "mnli" and (folder / "dev_mismatched.tsv").is_file():
-        files["dev_mismatched"] = folder / "dev_mismatched.tsv"
-    return files
-
-
-def _glue_from_folder(name: str, path: Path) -> Task:
-    spec = GLUE[name]
-    splits = {}
-    for split, file in glue_files(name, path).items():
-        table = read_unquoted(file, spec.header, skip_ragged=name == "qqp")
-        texts = texts_of(table, spec.texts, f"task {name}")
-        written = table.column(spec.label, f"task {name}")
-        splits[split] = Split(texts, scores_of(table, written) if not spec.labels else _numbers(table, written, spec))
-    return Task(name, spec.head, splits, tuple(spec.labels.values()), spec.metrics, spec.positive)
-
-
-def _numbers(table: Table, written: list, spec: GlueTask) -> list[int]:
-    number = {label: i for i, label in enumerate(spec.labels)}
-    for line, label in zip(table.lines, written, strict=True):
-        if label not in number:
-            raise UserError(f"{table.path} line {line}: label {label!r} is not one of {', '.join(number)}")
-    return [number[label] for label in written]
-
-
-def _glue_from_hub(name: str) -> Task:
-    import datasets
-
-    spec = GLUE[name]
-    try:
-        data = datasets.load_dataset("nyu-mll/glue", name)
-    except Exception as error:  # datasets raises many kinds for "no network"; all mean the same to the user
-        raise UserError(
-            f"task {name}: could not be loaded from the hub ({type(error).__name__}); give --data FOLDER"
-        ) from None
-    columns = {"mrpc": ("sentence1", "sentence2")}.get(name, spec.texts)
-    splits = {}
-    for split, there in {"train": "train", "dev": "validation_matched" if name == "mnli" else "validation"}.items():
-        rows = data[there]
-        splits[split] = Split(list(zip(*(rows[c] for c in columns), strict=True)), list(rows["label"]))
-    return Task(name, spec.head, splits, tuple(spec.labels.values()), spec.metrics, spec.positive)
 
 
 @dataclass(frozen=True)
@@ -373,7 +258,7 @@ def _from_tables(head: Head, tables: dict[str, Table], columns: Columns, hold_ou
         raise UserError(f"{path}: a correlation needs at least {head.fewest} rows, the dev split has {rows}")
     if "dev" not in splits and hold_out:
         refuse_copies(tables["train"])
-        splits, notice = _hold_out(splits, head)
+        splits, notice = hold_a_tenth_out(splits, head)
         notices.append(notice)
     source = columns.source(head)
     return Task(head.word, head, splits, labels.names, head.metrics, notices=tuple(notices), source=source)
@@ -416,38 +301,3 @@ def _of_tagged(head: Head, read: conll.TaggedSplits, columns: Columns) -> Task:
     splits["train"] = replace(splits["train"], weights=read.weights)
     metrics = head.metrics_of(read.names)
     return Task(head.word, head, splits, read.names, metrics, notices=tuple(read.notices), source=columns.source(head))
-
-
-def _without_last_ones(labels: list[Any], keep: list[int], held: list[int]) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows held out, where no class has all of its examples among these."""
-    there, back = {labels[i] for i in keep}, set()
-    for i in sorted(held):
-        if labels[i] not in there:
-            there.add(labels[i])
-            back.add(i)
-    return [*keep, *back], [i for i in held if i not in back]
-
-
-def _hold_out(splits: dict[str, Split], head: Head) -> tuple[dict[str, Split], str]:
-    from sklearn.model_selection import train_test_split
-
-    train = splits["train"]
-    if len(train) < 10 * head.fewest:
-        raise UserError(
-            f"split dev is missing, and {len(train)} training rows are too few to hold a tenth out; give --dev"
-        )
-    classes = None
-    if head.single:
-        rarest = min(Counter(train.labels).values())
-        classes = train.labels if rarest >= 2 and len(train) >= 20 * len(set(train.labels)) else None
-    keep, held = train_test_split(range(len(train)), test_size=0.1, random_state=0, stratify=classes)
-    if head.single:
-        keep, held = _without_last_ones(train.labels, keep, held)
-    if not held:
-        raise UserError(
-            f"split dev is missing, and the {len(train)} training rows have too few examples of each class to hold "
-            "some out; give --dev"
-        )
-    parts = {"train": train.take(sorted(keep)), "dev": train.take(sorted(held)).unweighted()}
-    notice = f"no dev split given: held out {len(held)} of {len(train)} training rows (the same every time)"
-    return {**splits, **parts}, notice

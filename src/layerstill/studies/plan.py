@@ -10,8 +10,9 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from layerstill.data.glue import GLUE
 from layerstill.data.supplementary import read_supplementary
-from layerstill.data.tasks import GLUE, Task
+from layerstill.data.tasks import Task
 from layerstill.demo_model import find_base_model
 from layerstill.errors import UserError
 from layerstill.families import depth_of

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from layerstill.errors import ObjectiveError, UserError
-from layerstill.families import recorder_of, shape_of
+from layerstill.families import shape_of
 from layerstill.heads import Head
 from layerstill.knowledge.alignment import Aligner
 from layerstill.knowledge.bound_objective import BoundObjective, Term, shared_maps
-from layerstill.knowledge.capture import Captured, CapturePlan, Recorder
+from layerstill.knowledge.capture import Captured, CapturePlan
 from layerstill.knowledge.mappings import layer_name
 from layerstill.knowledge.meeting import Target
 from layerstill.knowledge.memory import Examples
@@ -32,14 +32,15 @@ from layerstill.knowledge.objective import Whom
 from layerstill.knowledge.views import Mixing, View
 from layerstill.randomness import generator
 from layerstill.recipe import Stage
-from layerstill.training.accounting import forward_flops
 from layerstill.training.clock import Clock, Stopwatch
+from layerstill.training.counted_passes import CountedPasses, Flops
 from layerstill.training.dropout import CheapDropout
 from layerstill.training.gold import Gold
 from layerstill.training.memories import give_memories, numbered
 from layerstill.training.ready_logits import ReadyLogits
 from layerstill.training.sides import Side, Sides, refuse_token_terms, sides_of
-from layerstill.training.teacher_cache import TeacherCache
+from layerstill.training.teacher_source import TeacherSource
+from layerstill.training.units import Units
 from layerstill.training.word_terms import over_words, places_of_words
 
 
@@ -83,14 +84,9 @@ class DistillationModule(nn.Module):
         self.seed = seed
         self.head = head
         self.clock = Clock()
-        self.teacher_time = Stopwatch()
-        self.flops = 0.0
-        """Floating-point operations so far, of training passes and the teacher's."""
-        self.cache: TeacherCache | ReadyLogits | None = ready if teacher is None else None
-        self._ready = ready if teacher is not None else None
-        self.teacher_tokens = nn.Buffer(torch.tensor(teacher_tokens), persistent=False) if teacher_tokens else None
-        # In a tuple, so that torch neither registers nor saves it.
-        self._teacher = (teacher.eval().requires_grad_(False),) if teacher is not None else ()
+        self._flops = Flops()
+        self.source = TeacherSource(teacher, ready, teacher_tokens, self._flops)
+        """Where the teacher's tensors come from; no part of this module's state."""
         teacher_config = teacher.config if teacher is not None else None
         if ready is not None and teacher is None:
             teacher_config = student.config  # of which no more is read than that the logits are those of the same head
@@ -98,9 +94,8 @@ class DistillationModule(nn.Module):
         self.objectives = nn.ModuleList([objective.build() for objective in bound])
         self._refuse_maps_of_other_layers()
         give_memories(bound, examples)
-        self._recorder = recorder_of(student)
-        self._teacher_recorder = recorder_of(teacher) if teacher is not None else None
-        self._inner = tuple(0 if model is None else shape_of(model.config).inner for model in (student, teacher))
+        self._units = Units(self.terms_of_stage, head)
+        self._passes = CountedPasses(student, self._flops)
         # Walking through all modules at every step would take as long as some of their layers.
         able = (m for m in student.modules() if getattr(m, "gradient_checkpointing", None) is not None)
         self._able_to_compute_again = tuple(able)
@@ -111,11 +106,14 @@ class DistillationModule(nn.Module):
             )
         self.decay = next(iter(decays), None)
         self.average: nn.ModuleDict | None = None
+        self._passes_of_average: CountedPasses | None = None
         if self.decay is not None:
             self.average = copy.deepcopy(nn.ModuleDict({"student": student, "objectives": self.objectives}))
             self.average.eval().requires_grad_(False)
             for kept in self.average["objectives"]:  # type: ignore[attr-defined]  # a ModuleList
                 kept.memory = None  # of which there is one
+            averaged: Any = self.average["student"]
+            self._passes_of_average = CountedPasses(averaged, self._flops)
 
     def _refuse_maps_of_other_layers(self) -> None:
         for o in self.terms_of_stage:
@@ -135,7 +133,16 @@ class DistillationModule(nn.Module):
     @property
     def teacher(self) -> PreTrainedModel | None:
         """The teacher, which is not part of this module's state."""
-        return self._teacher[0] if self._teacher else None
+        return self.source.model
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations so far, of training passes and the teacher's."""
+        return self._flops.total
+
+    @flops.setter
+    def flops(self, total: float) -> None:
+        self._flops.total = total
 
     def train(self, mode: bool = True) -> "DistillationModule":
         """Training mode for student and objectives; a moving average stays in evaluation mode.
@@ -170,7 +177,7 @@ class DistillationModule(nn.Module):
             _refuse_compiling()
         if not self.training:
             mask = batch["attention_mask"]
-            return {"logits": self.student(**self._recorder.inputs(batch), attention_mask=mask).logits}
+            return {"logits": self.student(**self._passes.recorder.inputs(batch), attention_mask=mask).logits}
         terms, logits = self.terms(batch, units)
         clock = self.clock
         loss = sum(
@@ -205,8 +212,8 @@ class DistillationModule(nn.Module):
         sides = sides_of(batch, self.head)
         if sides.apart:
             refuse_token_terms(self.terms_of_stage)
-        counted = self._counted(batch, sides)
-        scales = self._scales(counted, units)
+        counted = self._units.of(batch, self.clock)
+        scales = self._units.shares(counted, units, torch.float64 if self._is_double() else torch.float32)
         own = self._own_targets(sides.student)
         values: dict[str, Term] = {}
         rows = None
@@ -218,8 +225,9 @@ class DistillationModule(nn.Module):
             mixing = self._draw(view)
             plan = union(o.student_plan for o in here)
             asked = places_of_words(here, sides.student.places)
-            student = self._run(self._recorder, plan, sides.student.inputs, sides.student.mask, mixing, asked)
-            teacher = self._run_teacher(here, sides, mixing, batch.get("content"), asked)
+            student = self._passes.run(plan, sides.student.inputs, sides.student.mask, mixing, asked)
+            taught = union(o.target_plan for o in here if not o.spec.consistent)
+            teacher = self.source.read(taught, sides, mixing, batch.get("content"), asked)
             # Under mixup a consistency term compares with both partners, so it reads the student's maps twice.
             twice = [o for o in here if o.spec.consistent and mixing is not None]
             student.shared = shared_maps([*here, *twice], "student")
@@ -244,57 +252,14 @@ class DistillationModule(nn.Module):
                     )
         return {o.name: values[o.name] for o in self.terms_of_stage}, logits
 
-    def _counted(self, batch: dict[str, Any], sides: Sides) -> dict[str, Tensor]:
-        """The units of each objective on a batch, `(targets, comparisons)` float64."""
-        if "own_units" in batch:
-            return self._by_objective(batch["own_units"])
-        counted = {}
-        for o in self.terms_of_stage:
-            targets = self._targets_of(o)
-            if o.signal.gold:
-                each = Gold.of(batch, sides.student.places, self.head).count(self.head)
-                counted[o.name] = each.expand(targets, 1)
-                continue
-            places = sides.student.places if o.spec.consistent else sides.met
-            seen = [places | places.flip()] if o.spec.mixes else [places]
-            if targets > 1:
-                seen = [places, places.flip()]
-            counted[o.name] = o.count(seen, self.clock.epoch, self.clock.step)
-        return counted
-
-    def _targets_of(self, o: BoundObjective) -> int:
-        # Under mixup an example has two labels, and a consistency term two clean examples.
-        return 2 if o.spec.mixes and (o.signal.gold or o.spec.consistent) else 1
-
-    def _by_objective(self, row: Tensor) -> dict[str, Tensor]:
-        """A row of `count_units` as what it was made of."""
-        clock = self.clock
-        shapes = {o.name: (self._targets_of(o), o.comparisons(clock.epoch, clock.step)) for o in self.terms_of_stage}
-        parts = row.split([targets * comparisons for targets, comparisons in shapes.values()])
-        return {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
-
     def count_units(self, batch: dict[str, Any]) -> Tensor:
         """How many of each objective's units (examples, tokens, labels, ...) a batch holds, for every target and every
         group of layers, in one row (float64)."""
-        return torch.cat([count.flatten() for count in self._counted(batch, sides_of(batch, self.head)).values()])
+        return self._units.row(batch, self.clock)
 
     def weight_of(self, batch: dict[str, Any]) -> Tensor:
         """`(objectives,)` float64: how much a batch weighs in each objective's mean over several batches."""
-        counts = self._counted(batch, sides_of(batch, self.head))
-        examples = batch["attention_mask"].any(1).sum(dtype=torch.float64)
-        over_batch = {o.name for o in self.terms_of_stage if o.spec.over_batch}
-        return torch.stack([examples if n in over_batch else count.mean() for n, count in counts.items()])
-
-    def _scales(self, counted: dict[str, Tensor], units: Tensor | None) -> dict[str, Tensor]:
-        """The batch's share of the whole step, in the shapes of `counted`."""
-        kind = torch.float64 if self._is_double() else torch.float32
-        if units is None:
-            return {name: torch.ones_like(count, dtype=kind) for name, count in counted.items()}
-        own = torch.cat([count.flatten() for count in counted.values()])
-        # A step without any of a unit has nothing to divide.
-        shares = (own / units.to(own).clamp(min=1e-12)).to(kind)
-        parts = shares.split([count.numel() for count in counted.values()])
-        return {name: part.view_as(counted[name]) for name, part in zip(counted, parts, strict=True)}
+        return self._units.weights(batch, self.clock)
 
     def finish_step(self, epoch: int | None = None) -> None:
         """To be called after every optimiser step: moves the average, what objectives remember, and the clock."""
@@ -343,14 +308,14 @@ class DistillationModule(nn.Module):
         unreached = [n for n, g in zip(trainable, gradients, strict=True) if g is None]
         for name in unreached:
             trainable[name].requires_grad_(False)
-        self.teacher_time = Stopwatch()
+        self.source.time = Stopwatch()
         self.flops = spent
         return unreached
 
     def _taught_nothing(self, batch: dict[str, Any]) -> set[str]:
         """Objectives to which a batch gives nothing that counts, labels say, which is no fault of theirs."""
         sides = sides_of(batch, self.head)
-        empty = {name for name, count in self._counted(batch, sides).items() if not count.any()}
+        empty = {name for name, count in self._units.of(batch, self.clock).items() if not count.any()}
         gold = [o.name for o in self.terms_of_stage if o.signal.gold]
         unweighted = gold and not Gold.of(batch, sides.student.places, self.head).teaches(self.head)
         return empty | set(gold if unweighted else ())
@@ -384,76 +349,6 @@ class DistillationModule(nn.Module):
     def _draw(self, view: View | None) -> Mixing | None:
         return None if view is None else view.draw(generator(self.seed, "mixup", self.clock.step))
 
-    def _run(
-        self,
-        recorder: Recorder,
-        plan: CapturePlan,
-        inputs: dict[str, Tensor],
-        mask: Tensor,
-        mixing: Mixing | None,
-        asked: Tensor | None = None,
-    ) -> Captured:
-        layers = recorder.layers[: plan.depth(len(recorder.layers))]
-        passes = 3 if torch.is_grad_enabled() else 1  # a backward pass takes two forward passes' operations
-        inner = self._inner[recorder is self._teacher_recorder]
-        self.flops += passes * forward_flops(layers, inner, *mask.shape)
-        if mixing is not None:
-            return recorder.run(plan, inputs, mixing.mask(mask), mixing.embeddings)
-        captured = recorder.run(plan, inputs, mask, None, asked)
-        if captured.words is not None:
-            self.flops += passes * 2 * captured.words.states.numel() * captured.words.vocabulary
-        return captured
-
-    def _run_teacher(
-        self,
-        objectives: list[BoundObjective],
-        sides: Sides,
-        mixing: Mixing | None,
-        content: list[int] | None,
-        asked: Tensor | None,
-    ) -> Captured:
-        plan, side = union(o.target_plan for o in objectives if not o.spec.consistent), sides.teacher
-        read = plan and self.cache is not None and mixing is None
-        if not plan or (self._teacher_recorder is None and not read):
-            return Captured(side.mask)
-        with self.teacher_time:
-            if read:
-                assert self.cache is not None
-                assert content is not None
-                captured = self.cache.read(content, side.mask)
-            else:
-                captured = self.ask_teacher(plan, side.inputs, side.mask, mixing, asked)
-            if self._ready is not None and plan.logits:
-                assert content is not None
-                captured.logits = self._ready.read(content, side.mask).logits
-        return sides.met_by(captured)
-
-    @torch.no_grad()
-    def ask_teacher(
-        self,
-        plan: CapturePlan,
-        inputs: dict[str, Tensor],
-        mask: Tensor,
-        mixing: Mixing | None = None,
-        asked: Tensor | None = None,
-    ) -> Captured:
-        """What a plan asks for of the teacher, run on `inputs` under mask `(B, N)`; words at the places `asked`.
-
-        Their tokens are the teacher's own, or the student's where these are some of them.
-        """
-        # no_grad and not inference_mode: tensors of the latter cannot be saved for the backward pass of a trained
-        # teacher-side map.
-        assert self._teacher_recorder is not None
-        teacher = self._teacher_recorder.model
-        if teacher.device != mask.device:
-            teacher.to(mask.device)
-        if self.teacher_tokens is not None:
-            inputs = {**inputs, "input_ids": self.teacher_tokens[inputs["input_ids"]]}
-        captured = self._run(self._teacher_recorder, plan, inputs, mask, mixing, asked)
-        if self.teacher_tokens is not None and captured.words is not None:
-            captured.words = captured.words.only(self.teacher_tokens)
-        return captured
-
     @torch.no_grad()
     def _own_targets(self, side: Side) -> dict[Whom, Captured]:
         """The student's (and its average's) tensors on the clean input, for consistency terms."""
@@ -461,11 +356,9 @@ class DistillationModule(nn.Module):
         consistent = [o for o in self.terms_of_stage if o.spec.consistent]
         for whom in dict.fromkeys(o.spec.target for o in consistent):
             readers = [o for o in consistent if o.spec.target == whom]
-            recorder = self._recorder
-            if whom.average is not None:
-                assert self.average is not None
-                recorder = recorder_of(self.average["student"])  # type: ignore[arg-type]  # a PreTrainedModel
-            found[whom] = self._run(recorder, union(o.target_plan for o in readers), side.inputs, side.mask, None)
+            passes = self._passes if whom.average is None else self._passes_of_average
+            assert passes is not None
+            found[whom] = passes.run(union(o.target_plan for o in readers), side.inputs, side.mask)
             twice = [o for o in readers if o.spec.mixes]
             found[whom].shared = shared_maps([*readers, *twice], "target")
         return found

@@ -26,16 +26,16 @@ def add_up_objectives(
     step. The teacher is asked and not its cache, which knows training examples only and may be rounded. A process
     without batches adds nothing.
     """
-    training, cache, flops = module.training, module.cache, module.flops
+    training, cache, flops = module.training, module.source.cache, module.flops
     sums = torch.zeros(2, len(module.objectives), dtype=torch.float64, device=device)
     module.eval()
-    module.cache = None
+    module.source.cache = None
     try:
         for batch in batches:
             terms, _ = module.terms(batch)
             units = module.weight_of(batch)
             sums += torch.stack([torch.stack([term.value.double() for term in terms.values()]) * units, units])
     finally:
-        module.cache, module.flops = cache, flops  # what is only looked at is no cost of training
+        module.source.cache, module.flops = cache, flops  # what is only looked at is no cost of training
         module.train(training)
     return sums

@@ -148,7 +148,7 @@ class StagedRun:
         )
         filling = 0.0
         if teacher is not None:
-            module.cache, filling = self._filled_cache(module, stage, train, teacher)
+            module.source.cache, filling = self._filled_cache(module, stage, train, teacher)
         of = f", stage {number} of {len(self.recipe.stages)}" if len(self.recipe.stages) > 1 else ""
         if resume is not None:
             steps = steps_of(stage, len(train.dataset), self.options.max_steps)
@@ -210,7 +210,7 @@ class StagedRun:
             if processes.is_first():
                 cache.fill(
                     train.dataset,
-                    module.to(device).ask_teacher,
+                    module.to(device).source.ask,
                     self.readers.teacher_collator(self.task.head),
                     torch.device(device),
                 )

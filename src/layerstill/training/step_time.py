@@ -84,9 +84,9 @@ def measure_step_seconds(
         _step(module, optimiser, batches[len(batches) // 2], options)
         times = []
         for batch in batches:
-            before, begun = module.teacher_time.total(), time.perf_counter()
+            before, begun = module.source.time.total(), time.perf_counter()
             _step(module, optimiser, batch, options)
-            of_teacher = module.teacher_time.total() - before  # waits for a GPU
+            of_teacher = module.source.time.total() - before  # waits for a GPU
             times.append((time.perf_counter() - begun, of_teacher))
         score = _score_seconds(module, batches, options) if head.answers_texts else 0.0
     each = [stage.accumulation * sum(parts) / len(times) for parts in zip(*times, strict=True)]

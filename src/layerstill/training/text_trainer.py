@@ -55,7 +55,7 @@ class TextTrainer(DistillationTrainer):
         dev: Any = self.eval_dataset
         batches = self.shared_batches(dev, range(min(len(dev), most or len(dev))), self.asking)
         with self.compute_loss_context_manager():
-            tokens = self.module.teacher_tokens if model is self.module.teacher else None
+            tokens = self.module.source.tokens if model is self.module.teacher else None
             sums = add_up_words(model.to(self.args.device), self.module.head, batches, self.args.device, tokens)
         loss, words = self.accelerator.reduce(sums, reduction="sum").tolist()
         return {"perplexity": perplexity(loss / words)} if words else {}

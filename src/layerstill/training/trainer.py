@@ -173,7 +173,7 @@ class DistillationTrainer(Trainer):
             "tokens": tokens,
             "places": places,
             "flops": flops,
-            "teacher_seconds": self.module.teacher_time.total(),
+            "teacher_seconds": self.module.source.time.total(),
         }
         return {name: self._cost_before[name] + value for name, value in now.items()}
 
