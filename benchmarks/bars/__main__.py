@@ -72,13 +72,13 @@ def table(args: argparse.Namespace) -> None:
 
 
 def lines_of(records: dict[str, Any]) -> list[str]:
-    """The table in Markdown."""
+    """The table in Markdown. Means are over tasks, of each the mean over its seeds."""
     named = (row["model"] for record in records.values() for row in record["rows"])
     models = [name for name in dict.fromkeys(named) if name != "teacher"]
     heads = [f"{model}: kept, in int8, speed-up" for model in models]
     lines = [f"| task-seed | teacher | its int8: kept, ms | {' | '.join(heads)} | updates | start, rate | seconds |"]
     lines.append("|---|---|---|" + "---|" * (len(heads) + 3))
-    kept: dict[str, list[float]] = {model: [] for model in models}
+    kept: dict[str, dict[str, list[float]]] = {model: {} for model in models}
     for name, record in records.items():
         rows = {(row["model"], row["form"]): row for row in record["rows"]}
         teacher, int8 = rows["teacher", "torch"], rows["teacher", "int8"]
@@ -88,11 +88,12 @@ def lines_of(records: dict[str, Any]) -> list[str]:
                 cells.append("")
                 continue
             torch, small = rows[model, "torch"], rows[model, "int8"]
-            kept[model].append(torch["kept"])
+            kept[model].setdefault(name.rpartition("-")[0], []).append(torch["kept"])
             cells.append(f"{torch['kept']:.1f}, {small['kept']:.1f}, {int8['p50_ms'] / small['p50_ms']:.1f}x")
         chosen = f"{record['chosen']['start']}, x{record['chosen']['rate']:g}"
         lines.append(f"| {name} | {' | '.join(cells)} | {record['updates']} | {chosen} | {record['seconds'] or ''} |")
-    means = [f"{fmean(values):.1f} (least {min(values):.1f})" for values in kept.values()]
+    tasks = [[fmean(seeds) for seeds in by_task.values()] for by_task in kept.values()]
+    means = [f"{fmean(values):.1f} (least {min(values):.1f})" for values in tasks]
     return [*lines, f"| mean kept | | | {' | '.join(means)} | | | |"]
 
 

@@ -3,25 +3,31 @@
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from layerstill.acts.ahead import Crew, Errand
 from layerstill.acts.distill import distill
 from layerstill.acts.export import export
 from layerstill.acts.inputs import Model, model_at, read_task
-from layerstill.acts.ladder import Ladder, climb_down
+from layerstill.acts.ladder import Ladder, Planned, climb_down, side_by_side
 from layerstill.acts.rows import Contender, measure_rows
+from layerstill.acts.rungs import hushed
 from layerstill.acts.trials import Trial, Trials, run_trials, slice_of
 from layerstill.atomic import read_json, write_json, write_text
 from layerstill.compression.choice import Budget, Choice, choose, outdone
 from layerstill.compression.effort import Candidate
 from layerstill.compression.rows import Row
 from layerstill.errors import UserError
+from layerstill.families import depth_of
 from layerstill.progress import our_bars_only, showing
 from layerstill.reporting.compression import markdown, page
+from layerstill.result import RESULT_FILE
+from layerstill.studies.capacity import AtOnce, Jobs
 from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
 from layerstill.training.lock import FolderLock
@@ -68,6 +74,7 @@ def compress(
     threads: int = 1,
     student: str | Path | None = None,
     *,
+    jobs: Jobs = "auto",
     tokenizer: PreTrainedTokenizerBase | None = None,
     labels: Any = None,
 ) -> Compression:
@@ -87,6 +94,8 @@ def compress(
         layers: depths of the students, instead of the ladder for the teacher's depth.
         threads: that models are timed with.
         student: a model that is trained as a student as it is, beside the ladder: a small public encoder, say.
+        jobs: how many students are trained at a time, each in a process with its share of the cores; `auto` decides by
+            cores, memory and length, and takes one on a GPU.
         tokenizer: of a loaded teacher.
         labels: of a list of texts.
 
@@ -98,13 +107,14 @@ def compress(
         folder = Path(output)
         # Another budget alone must not ask for other students than those that are there.
         ladder = replace(ladder, overrides=_overrides_in(folder, ladder.overrides))
+        at_once = side_by_side(ladder, jobs)
         settings = _settings(ladder, name, threads)
         there = _open(folder, settings)
         lock = FolderLock(folder)
         lock.take()
         try:
             if "rows" not in there or any(there[key] != settings[key] for key in RENEWED - {"teacher"}):
-                there = settings | _carry_out(ladder, folder, threads, there | settings)
+                there = settings | _carry_out(ladder, folder, threads, there | settings, at_once)
                 write_json(folder / RECORD, there)
                 for part in ("cache", "trials"):  # once nothing needs them any more
                     shutil.rmtree(folder / part, ignore_errors=True)
@@ -165,23 +175,27 @@ def _open(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _carry_out(ladder: Ladder, folder: Path, threads: int, there: dict[str, Any]) -> dict[str, Any]:
+def _carry_out(ladder: Ladder, folder: Path, threads: int, there: dict[str, Any], at_once: AtOnce) -> dict[str, Any]:
     """Trials, students, exports, rows: what `compress.json` holds of them. `there` is what it holds already."""
     cache = CacheOptions(str(folder / "cache"), ladder.options.cache.budget_gb)
     options = replace(ladder.options, max_steps=None, cache=cache)
-    if "chosen" in there:
-        candidate, trials = Candidate(**there["chosen"]), there["trials"]
-    else:
-        candidate, trials = _chosen(ladder, folder, options)
-        write_json(folder / RECORD, there | {"chosen": asdict(candidate), "trials": trials})
+    with Crew(at_once.count, at_once.threads) as crew:
+        if "chosen" in there:
+            candidate, trials = Candidate(**there["chosen"]), there["trials"]
+        else:
+            candidate, trials = _chosen(ladder, folder, options, crew)
+            write_json(folder / RECORD, there | {"chosen": asdict(candidate), "trials": trials})
+        _students_ahead(ladder, candidate, folder, options, crew)
     contenders = [replace(_contender("teacher", ladder.teacher, folder / "teacher-onnx", ladder), teaches=True)]
     scores: dict[str, float] | None = None
     verdicts = {}
     for number, one in enumerate(ladder.students, 1):
         home = folder / one.folder
-        log.info("%s, %d updates", one.what, ladder.updates)
+        there_already = (home / RESULT_FILE).exists()
+        if not there_already:
+            log.info("%s, %d updates", one.what, ladder.updates)
         recipe = ladder.recipe(candidate, ladder.updates, one)
-        with showing(what=f"student {number} of {len(ladder.students)} ({one.name})"):
+        with showing(what=_label(ladder, number)), hushed() if there_already else nullcontext():
             done = distill(
                 ladder.teacher,
                 ladder.task,
@@ -207,7 +221,32 @@ def _carry_out(ladder: Ladder, folder: Path, threads: int, there: dict[str, Any]
     }
 
 
-def _chosen(ladder: Ladder, folder: Path, options: Options) -> tuple[Candidate, list[dict[str, Any]]]:
+def _label(ladder: Ladder, number: int) -> str:
+    return f"student {number} of {len(ladder.students)} ({ladder.students[number - 1].name})"
+
+
+def _students_ahead(ladder: Ladder, candidate: Candidate, folder: Path, options: Options, crew: Crew) -> None:
+    """Have the students trained that are not there yet, those that take longest first, if there is a crew for it."""
+    missing = [
+        (number, one)
+        for number, one in enumerate(ladder.students, 1)
+        if not (folder / one.folder / RESULT_FILE).exists()
+    ]
+    # One that is left goes to a process, too: with other threads it would end with other last bits.
+    if crew.count == 1 or not missing:
+        return
+    log.info("%d students of %d updates, %d at a time", len(missing), ladder.updates, crew.count)
+
+    def errand(number: int, one: Planned) -> Errand | None:
+        trial = Trial(one.name, ladder.recipe(candidate, ladder.updates, one), one.layers)
+        what, home = _label(ladder, number), folder / one.folder
+        return Errand.of(what, ladder.teacher, ladder.task, [trial], home, options, student=one.model)
+
+    longest_first = sorted(missing, key=lambda pair: (-(pair[1].layers or depth_of(ladder.config)), pair[0]))
+    crew.do([errand(*pair) for pair in longest_first])
+
+
+def _chosen(ladder: Ladder, folder: Path, options: Options, crew: Crew) -> tuple[Candidate, list[dict[str, Any]]]:
     """The candidate that the students are trained with, and what the trials gave."""
     if not ladder.rungs or len(ladder.candidates) == 1:
         return ladder.candidates[0], []
@@ -218,8 +257,15 @@ def _chosen(ladder: Ladder, folder: Path, options: Options) -> tuple[Candidate, 
         for name, candidate in named.items()
     ]
     log.info("%d candidates compete, each as a %s", len(trials), middle.what)
-    held_out = slice_of(ladder.task, ladder.options.seed)
-    found = run_trials(ladder.teacher, held_out, trials, list(ladder.rungs), folder / "trials", options)
+    held_out, place = slice_of(ladder.task, ladder.options.seed), folder / "trials"
+
+    def ahead(some: Sequence[Trial], updates: int) -> None:
+        if crew.count == 1:
+            return
+        shares = [some[start :: crew.count] for start in range(min(crew.count, len(some)))]
+        crew.do([Errand.of("candidate", ladder.teacher, held_out, one, place, options, updates) for one in shares])
+
+    found = run_trials(ladder.teacher, held_out, trials, list(ladder.rungs), place, options, ahead=ahead)
     log.info("chosen: %s", found.chosen.name)
     return named[found.chosen.name], _shown(found)
 

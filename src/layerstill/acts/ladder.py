@@ -2,11 +2,13 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig
 
 from layerstill.acts.agree import agree
@@ -19,9 +21,11 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import depth_of, family_of
 from layerstill.recipe import Recipe
-from layerstill.training.arguments import Options
+from layerstill.studies.capacity import AtOnce, Jobs, Machine, given, jobs_of, most_at_once
+from layerstill.training.arguments import Options, arithmetic_of
 from layerstill.training.length import settled, steps_of
 from layerstill.training.models import fingerprint, load_config, load_tokenizer, require_head
+from layerstill.training.plan import make_plan
 from layerstill.training.stages import note
 
 log = logging.getLogger("layerstill")
@@ -33,6 +37,10 @@ EXPORT_SECONDS, ROW_SECONDS, TIMING_SECONDS = 10.0, 4.0, 40.0
 without the time for the texts of dev."""
 SCORING = 1.4
 """What scoring an example in all three forms takes, as a share of training on it once with as many layers."""
+
+
+FEWEST_SIDE_BY_SIDE = 300
+"""Updates from which on students are trained at the same time."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +221,29 @@ def _overrides(config: PretrainedConfig, max_mb: float | None) -> tuple[str, ...
     return ()
 
 
+def side_by_side(ladder: Ladder, jobs: Jobs = "auto") -> AtOnce:
+    """How many students are trained at a time; UserError for what is neither a number from 1 nor `auto`.
+
+    `auto` is one where students are few or train for so short a time that starting a process would take as long, and
+    on a GPU, which one student is taken to fill.
+    """
+    wanted = jobs_of(str(jobs))
+    if wanted != "auto":
+        return given(wanted)
+    count = len(ladder.students)
+    if count == 1 or ladder.updates < FEWEST_SIDE_BY_SIDE or torch.cuda.is_available():
+        return given(1)
+
+    def megabytes() -> float:
+        """Of the largest of them, which is below the teacher's depth."""
+        longest = ladder.recipe(ladder.candidates[0], ladder.updates, ladder.students[0])
+        options, config = ladder.options, ladder.config
+        models = config, config, depth_of(config), ladder.task.head, options.seed, options.max_length
+        return make_plan(longest, *models, arithmetic=arithmetic_of(options.precision)).memory_mb
+
+    return most_at_once(Machine.here(), megabytes, count, count)
+
+
 @dataclass(frozen=True)
 class Step:
     """One thing that `compress` will do."""
@@ -224,17 +255,25 @@ class Step:
     """How long it takes here; None where models are too large to be tried."""
 
 
-def foreseen(ladder: Ladder) -> list[Step]:
-    """What `compress` will do and how long it takes on this machine, by a few real optimiser steps of every student."""
-    taken = {one.name: _seconds_of(ladder, one) for one in ladder.students}
+def foreseen(ladder: Ladder, jobs: Jobs = "auto") -> list[Step]:
+    """What `compress` will do and how long it takes on this machine, by a few real optimiser steps of every student.
+
+    Where several are trained at a time, each step has its share of the whole time.
+    """
+    at_once = side_by_side(ladder, jobs)
+    with _threads(at_once.threads):
+        taken = {one.name: _seconds_of(ladder, one) for one in ladder.students}
     steps = []
     left = len(ladder.candidates)
     for updates in ladder.rungs if left > 1 else ():
         whole = taken[ladder.middle.name]
-        seconds = None if whole is None else left * updates * whole / ladder.updates
+        seconds = None if whole is None else left * updates * whole / ladder.updates / min(at_once.count, left)
         steps.append(Step(f"{left} candidates, each as a {ladder.middle.what}", left * updates, seconds))
         left = (left + 1) // 2
-    steps += [Step(one.what, ladder.updates, taken[one.name]) for one in ladder.students]
+    together = min(at_once.count, len(ladder.students))
+    for one in ladder.students:
+        seconds = taken[one.name]
+        steps.append(Step(one.what, ladder.updates, None if seconds is None else seconds / together))
     models = len(ladder.students) + 1
     scoring = _scoring_seconds(ladder, taken[ladder.middle.name])
     for what, fixed in (
@@ -243,6 +282,17 @@ def foreseen(ladder: Ladder) -> list[Step]:
     ):
         steps.append(Step(what, None, None if scoring is None else fixed + scoring))
     return steps
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Inside, torch has so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _scoring_seconds(ladder: Ladder, middle: float | None) -> float | None:

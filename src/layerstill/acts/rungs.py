@@ -93,6 +93,8 @@ class Trials:
 
 Train = Callable[[Trial, Path, Options], Result]
 """Trains a trial, whose recipe is as long as the rung, on the slice's task in a folder."""
+Ahead = Callable[[Sequence[Trial], int], None]
+"""Is told which trials come next and for how many updates, and may have done some of them when it returns."""
 Judge = Callable[[Path], float]
 """How far the model in a finished run's folder is from what it should say; lower is better."""
 
@@ -107,6 +109,7 @@ def climb(
     judge: Judge,
     identity: str = "",
     supplementary: int = 0,
+    ahead: Ahead = lambda trials, updates: None,
 ) -> Trials:
     """Train every trial for the first rung's updates, the better half for the next rung's, and so on.
 
@@ -121,6 +124,7 @@ def climb(
         judge: decides between equal scores.
         identity: stands for what else the trainings depend on, a teacher's weights for one.
         supplementary: number of supplementary texts, for stages on them.
+        ahead: is called before every rung; records that it leaves in the folder are read.
 
     UserError if none of them can be trained.
     """
@@ -130,10 +134,11 @@ def climb(
     options = replace(options, max_steps=None, trackers=())
     left, done = list(trials), []
     for number, updates in enumerate(rungs):
+        ahead(left, updates)
         tried = []
-        for i, trial in enumerate(left, 1):
+        for trial in left:
             shortened = replace(trial, recipe=with_steps(trial.recipe, sizes, updates, None, 1))
-            with showing(what=f"candidate {i} of {len(left)}, round {number + 1} of {len(rungs)} ({trial.name})"):
+            with showing(what=f"candidate {trial.name}"):
                 tried.append(_once(trial, shortened, updates, task, folder, options, train, judge, identity))
         done.append(tried)
         if all(one.score is None for one in tried):
@@ -173,7 +178,7 @@ def _trained(trial: Trial, place: Path, options: Options, train: Train, judge: J
     begun = time.perf_counter()
     found: dict[str, Any] = {"score": None, "distance": None, "error": None}
     try:
-        with _hushed():
+        with hushed():
             result = train(trial, place, options)
         found |= {"score": result.record.scores[metric], "distance": judge(place)}
     except ObjectiveError as error:  # a rate that is too high, say: a candidate like this is not chosen
@@ -182,7 +187,7 @@ def _trained(trial: Trial, place: Path, options: Options, train: Train, judge: J
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """Without notes: what is to be said of the data is said once, by the run that the trials are for."""
     before = log.level
     log.setLevel(logging.ERROR)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from layerstill.acts.distill import trainer_for
 from layerstill.acts.inputs import Model, model_at
-from layerstill.acts.rungs import Trial, Trials, Tried, climb
+from layerstill.acts.rungs import Ahead, Trial, Trials, Tried, climb
 from layerstill.data.label_agreement import agree_on_labels
 from layerstill.data.slices import slice_of
 from layerstill.data.supplementary import Supplementary
@@ -24,6 +24,7 @@ def run_trials(
     folder: Path,
     options: Options = Options(),
     supplementary: Supplementary | None = None,
+    ahead: Ahead = lambda trials, updates: None,
 ) -> Trials:
     """Train students of `teacher` for a few updates each, the better half for longer, and choose the best.
 
@@ -36,6 +37,7 @@ def run_trials(
             unless `options.cache` says otherwise the cache of what the teacher gives away, which all trials share.
         options: how to run.
         supplementary: texts of stages with `data: supplementary`.
+        ahead: as in `climb`.
 
     Candidates are ranked by the task's first metric, of equal ones the one nearer to the teacher's logits. UserError
     for what `distill` refuses, and if no candidate can be trained.
@@ -60,4 +62,5 @@ def run_trials(
             judge,
             identity=fingerprint(place, config),
             supplementary=len(supplementary.texts) if supplementary else 0,
+            ahead=ahead,
         )

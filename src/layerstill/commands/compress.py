@@ -51,6 +51,13 @@ def compress(
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads to time the models with.", rich_help_panel=RUN)] = 1,
+    jobs: Annotated[
+        str,
+        typer.Option(
+            help="Students trained at a time, each with its share of the cores: a number, or `auto`.",
+            rich_help_panel=RUN,
+        ),
+    ] = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and how long it takes here; train nothing.")
     ] = False,
@@ -76,11 +83,13 @@ def compress(
     if dry_run:
         from layerstill.reporting.compression import print_steps
 
-        print_steps(foreseen(climb_down(teacher, task, effort, options, depths, max_mb, student)), verbosity.json_)
+        print_steps(
+            foreseen(climb_down(teacher, task, effort, options, depths, max_mb, student), jobs), verbosity.json_
+        )
         return
     if output is None:
         raise UserError("compress: say where to write everything (--output DIR), or ask what would be done (--dry-run)")
-    found = acts.compress(teacher, task, output, budget, effort, options, depths, threads, student)
+    found = acts.compress(teacher, task, output, budget, effort, options, depths, threads, student, jobs=jobs)
     if verbosity.json_:
         print(json.dumps(found.record, indent=2))
     else:

@@ -1,0 +1,148 @@
+"""`layerstill compress` with several students at a time: the same students, whatever becomes of the processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+import layerstill
+from layerstill import Options
+from layerstill.acts import ahead
+from layerstill.acts.ladder import climb_down, foreseen, side_by_side
+from layerstill.compression.choice import Budget
+from layerstill.data.tasks import Task
+from layerstill.studies.capacity import AtOnce
+from tests.tiny import save_tiny, write_csv
+
+SETTINGS = Options(max_length=16, max_steps=6, progress=False)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ahead")
+    save_tiny(folder / "teacher", layers=3)
+    (folder / "data").mkdir()
+    for split, seed in (("train", 0), ("dev", 1)):
+        write_csv(folder / "data" / f"{split}.csv", seed=seed)
+    return folder
+
+
+def task_in(home) -> Task:
+    return Task.from_files("classification", home / "data")
+
+
+def compressed(home, output, jobs, effort="normal"):
+    return layerstill.compress(
+        home / "teacher", task_in(home), output, Budget(max_drop=100), effort, SETTINGS, layers=[2, 1], jobs=jobs
+    )
+
+
+def weights_in(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name / "model.safetensors").read_bytes() for name in ("2-layers", "1-layers")}
+
+
+@pytest.fixture(scope="module")
+def one_by_one(home):
+    return compressed(home, home / "alone", 1)
+
+
+@pytest.mark.slow
+def test_students_and_trials_are_those_of_one_at_a_time(home, one_by_one, monkeypatch):
+    """Both have one thread. Nothing is left to be trained here: whoever asks for it is told that it is there."""
+    done_here = []
+    monkeypatch.setattr("layerstill.acts.rungs._trained", lambda *args: done_here.append(args))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = compressed(home, home / "together", 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert not done_here
+    assert weights_in(home / "together") == weights_in(home / "alone")
+    assert found.trials == one_by_one.trials
+    assert [row.score for row in found.rows] == [row.score for row in one_by_one.rows]
+    assert sorted(path.name for path in (home / "together").iterdir()) == sorted(
+        path.name for path in (home / "alone").iterdir()
+    )
+
+
+@pytest.mark.slow
+def test_without_processes_everything_is_done_here(home, one_by_one, monkeypatch, caplog):
+    monkeypatch.setattr(ahead, "WORKER", "layerstill.no_such_module")
+    with caplog.at_level("INFO", "layerstill"):
+        found = compressed(home, home / "nobody", 2)
+    assert weights_in(home / "nobody") == weights_in(home / "alone")
+    assert found.trials == one_by_one.trials
+    assert any("is gone, so this is done alone later" in record.getMessage() for record in caplog.records)
+
+
+def test_an_errand_that_fails_leaves_the_process_for_the_next(home, tmp_path):
+    """A recipe that diverges, say: it is met again, and told, where its result is needed."""
+    ladder = climb_down(str(home / "teacher"), task_in(home), "quick", SETTINGS, [1])
+    trial = ahead.Trial("1 layer", ladder.recipe(ladder.candidates[0], 2, ladder.students[0]), 1)
+    errands = [
+        ahead.Errand.of("student", teacher, task_in(home), [trial], tmp_path / name, SETTINGS)
+        for teacher, name in ((str(tmp_path / "nowhere"), "failed"), (ladder.teacher, "done"))
+    ]
+    with ahead.Crew(1, 1) as crew:
+        crew.do([None, *errands])
+    assert (tmp_path / "done" / "result.json").is_file()
+    assert not (tmp_path / "failed").exists()
+
+
+WAITING = """
+import sys, time
+from layerstill.acts.ahead import Crew, _Process
+crew = Crew(1, 1)
+crew._processes.append(_Process(1))
+print(crew._processes[0]._process.pid, flush=True)
+time.sleep(100)
+"""
+
+
+def test_processes_go_when_the_one_that_started_them_is_killed():
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        os.kill(parent.pid, signal.SIGKILL)
+        gone, _ = psutil.wait_procs([child], timeout=60)
+    assert gone or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_how_many_at_a_time(home, monkeypatch):
+    task = task_in(home)
+    short = climb_down(str(home / "teacher"), task, "normal", SETTINGS, [2, 1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert side_by_side(short).count == 1, "starting processes would take as long"
+    long = climb_down(str(home / "teacher"), task, "normal", Options(max_length=16), [2, 1])
+    monkeypatch.setattr("layerstill.acts.ladder.FEWEST_SIDE_BY_SIDE", long.updates)
+    found = side_by_side(long)
+    assert (found.count, found.threads) == (2, 2)
+    assert side_by_side(long, 4) == AtOnce(4, 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert side_by_side(long).count == 1
+
+
+def test_a_plan_counts_the_time_of_students_side_by_side(home, monkeypatch):
+    ladder = climb_down(str(home / "teacher"), task_in(home), "normal", SETTINGS, [2, 1])
+    monkeypatch.setattr("layerstill.acts.ladder._seconds_of", lambda ladder, one: 60.0)
+    threads = torch.get_num_threads()
+    alone, together = foreseen(ladder, 1), foreseen(ladder, 2)
+    trained = [i for i, step in enumerate(alone) if step.updates]
+    assert len(trained) == 3
+    assert [2 * together[i].seconds for i in trained] == [alone[i].seconds for i in trained]
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("jobs", ["0", "many", "1.5"])
+def test_other_numbers_of_jobs_are_refused(home, tmp_path, call, jobs):
+    words = f"compress {home}/teacher --task classification --data {home}/data --output {tmp_path}/out --max-length 16"
+    status, _, err = call([*words.split(), "--jobs", jobs])
+    assert status == 2
+    assert f"--jobs {jobs}: give a whole number from 1, or auto" in err
+    assert not (tmp_path / "out").exists()
