@@ -13,10 +13,13 @@ import torch
 import layerstill
 from layerstill import Options
 from layerstill.acts import ahead
-from layerstill.acts.ladder import climb_down, foreseen, side_by_side
+from layerstill.acts.ladder import _side_by_side_seconds, climb_down, foreseen, side_by_side
 from layerstill.compression.choice import Budget
+from layerstill.data.plain import as_plain
 from layerstill.data.tasks import Task
+from layerstill.evaluation.predictions import TEACHER_FILE
 from layerstill.studies.capacity import AtOnce
+from layerstill.training.trainer import DistillationTrainer
 from tests.tiny import save_tiny, write_csv
 
 SETTINGS = Options(max_length=16, max_steps=6, progress=False)
@@ -52,23 +55,25 @@ def one_by_one(home):
 
 
 @pytest.mark.slow
-def test_students_and_trials_are_those_of_one_at_a_time(home, one_by_one, monkeypatch):
-    """Both have one thread. Nothing is left to be trained here: whoever asks for it is told that it is there."""
-    done_here = []
-    monkeypatch.setattr("layerstill.acts.rungs._trained", lambda *args: done_here.append(args))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+def test_students_and_trials_are_those_of_one_at_a_time(home, one_by_one, monkeypatch, caplog):
+    """All have one thread. Nothing is left to be trained here: whoever asks for it is told that it is there."""
+
+    def never(*args, **settings):
+        raise AssertionError("this process trains")
+
+    with monkeypatch.context() as patch, caplog.at_level("INFO", "layerstill"):
+        patch.setattr(DistillationTrainer, "train", never)
         found = compressed(home, home / "together", 2)
-    finally:
-        torch.set_num_threads(threads)
-    assert not done_here
     assert weights_in(home / "together") == weights_in(home / "alone")
     assert found.trials == one_by_one.trials
     assert [row.score for row in found.rows] == [row.score for row in one_by_one.rows]
-    assert sorted(path.name for path in (home / "together").iterdir()) == sorted(
-        path.name for path in (home / "alone").iterdir()
-    )
+    files = [
+        {str(path.relative_to(home / name)) for path in (home / name).rglob("*") if path.name != TEACHER_FILE}
+        for name in ("together", "alone")
+    ]
+    assert files[0] == files[1]
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if line.startswith("teacher on dev")]) == 1, "notes are shown, each of them once"
 
 
 @pytest.mark.slow
@@ -78,28 +83,53 @@ def test_without_processes_everything_is_done_here(home, one_by_one, monkeypatch
         found = compressed(home, home / "nobody", 2)
     assert weights_in(home / "nobody") == weights_in(home / "alone")
     assert found.trials == one_by_one.trials
-    assert any("is gone, so this is done alone later" in record.getMessage() for record in caplog.records)
+    assert any("could not be trained beside others" in record.getMessage() for record in caplog.records)
 
 
-def test_an_errand_that_fails_leaves_the_process_for_the_next(home, tmp_path):
-    """A recipe that diverges, say: it is met again, and told, where its result is needed."""
-    ladder = climb_down(str(home / "teacher"), task_in(home), "quick", SETTINGS, [1])
+def errand_for(home, output: Path, teacher: str | None = None) -> ahead.Errand:
+    task = task_in(home)
+    ladder = climb_down(str(home / "teacher"), task, "quick", SETTINGS, [1])
     trial = ahead.Trial("1 layer", ladder.recipe(ladder.candidates[0], 2, ladder.students[0]), 1)
-    errands = [
-        ahead.Errand.of("student", teacher, task_in(home), [trial], tmp_path / name, SETTINGS)
-        for teacher, name in ((str(tmp_path / "nowhere"), "failed"), (ladder.teacher, "done"))
-    ]
-    with ahead.Crew(1, 1) as crew:
-        crew.do([None, *errands])
+    plain = as_plain(task)
+    assert plain is not None
+    return ahead.Errand.of(output.name, teacher or ladder.teacher, plain, [trial], output, SETTINGS)
+
+
+def test_an_errand_that_fails_leaves_the_process_for_the_next(home, tmp_path, caplog):
+    """A rate that diverges, say: it is met again, and told, where its result is needed."""
+    failing = errand_for(home, tmp_path / "failed", str(tmp_path / "nowhere"))
+    with caplog.at_level("INFO", "layerstill"), ahead.Crew(1, 1) as crew:
+        crew.do([failing, errand_for(home, tmp_path / "done")])
     assert (tmp_path / "done" / "result.json").is_file()
     assert not (tmp_path / "failed").exists()
+    said = [record.getMessage() for record in caplog.records if "beside others" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("note: failed could not be trained beside others, so it is done alone (")
+    assert "nowhere" in said[0]
+
+
+def test_another_takes_the_place_of_a_process_that_died(home, tmp_path):
+    with ahead.Crew(1, 1) as crew:
+        crew._start(1)
+        crew._processes[0]._process.kill()
+        crew._processes[0]._process.wait()
+        crew.do([errand_for(home, tmp_path / "done")])
+    assert (tmp_path / "done" / "result.json").is_file()
+
+
+def test_a_recipe_that_comes_out_as_another_is_not_used(home, tmp_path):
+    errand = errand_for(home, tmp_path / "out")
+    errand.trials[0]["hash"] = "another"
+    with pytest.raises(ValueError, match="is another one in this process"):
+        errand.do()
+    assert not (tmp_path / "out").exists()
 
 
 WAITING = """
 import sys, time
-from layerstill.acts.ahead import Crew, _Process
+from layerstill.acts.ahead import Crew
 crew = Crew(1, 1)
-crew._processes.append(_Process(1))
+crew._start(1)
 print(crew._processes[0]._process.pid, flush=True)
 time.sleep(100)
 """
@@ -137,6 +167,13 @@ def test_a_plan_counts_the_time_of_students_side_by_side(home, monkeypatch):
     assert len(trained) == 3
     assert [2 * together[i].seconds for i in trained] == [alone[i].seconds for i in trained]
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("each", "count", "wanted"), [([10, 2], 1, 12), ([10, 2], 2, 10), ([4, 3, 3, 2], 2, 6), ([3, 3], 9, 3)]
+)
+def test_the_longest_of_students_side_by_side_counts(each, count, wanted):
+    assert _side_by_side_seconds(each, count) == wanted
 
 
 @pytest.mark.parametrize("jobs", ["0", "many", "1.5"])

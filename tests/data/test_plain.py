@@ -30,6 +30,14 @@ def test_every_head_comes_back(head):
     assert from_plain(data).metrics == task.metrics
 
 
+def test_a_score_that_is_not_known_comes_back():
+    task = Task("some task", "regression", {"train": Split([("a",), ("b",)], [float("nan"), 0.5])})
+    plain = as_plain(task)
+    assert plain is not None
+    first, second = from_plain(plain).splits["train"].labels
+    assert (first != first, second) == (True, 0.5)
+
+
 def test_what_it_was_read_from_and_its_regime_come_too(tmp_path):
     write_csv(tmp_path / "train.csv")
     task = Regime(few_samples=12, label_noise=0.5).apply(Task.from_files("classification", tmp_path), 0)

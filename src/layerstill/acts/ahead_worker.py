@@ -2,30 +2,36 @@
 
 from typing import Any
 
-from layerstill.acts.worker import serve
+from layerstill.acts.worker import Answer, serve
 
 
 def main() -> None:
     """Serve until standard input ends."""
+    serve(_load)
 
-    def load() -> Any:
-        import traceback
 
-        from layerstill.acts.ahead import Errand
-        from layerstill.acts.study import quieten
+def _load() -> Answer:
+    import logging
+    import traceback
 
-        quieten()
+    from layerstill.acts.ahead import SAID, Errand
+    from layerstill.acts.study import quieten
 
-        def answer(told: dict[str, Any]) -> dict[str, Any]:
-            try:
-                Errand(**told).do()
-            except Exception:  # whoever asked tries it again, and meets it there
-                traceback.print_exc()
-            return {}
+    quieten()
+    notes, log = logging.StreamHandler(), logging.getLogger("layerstill")
+    notes.setFormatter(logging.Formatter(f"{SAID}%(levelno)d %(message)s"))
+    log.addHandler(notes)
+    log.propagate = False
 
-        return answer
+    def answer(told: dict[str, Any]) -> dict[str, Any]:
+        try:
+            Errand(**told).do()
+        except Exception as error:  # whoever asked tries it again, and meets it there
+            traceback.print_exc()
+            return {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+        return {"error": None}
 
-    serve(load)
+    return answer
 
 
 if __name__ == "__main__":

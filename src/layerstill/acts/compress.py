@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from layerstill.acts.ahead import Crew, Errand
+from layerstill.acts.cache import cache as fill_cache
 from layerstill.acts.distill import distill
 from layerstill.acts.export import export
 from layerstill.acts.inputs import Model, model_at, read_task
-from layerstill.acts.ladder import Ladder, Planned, climb_down, side_by_side
+from layerstill.acts.ladder import Ladder, climb_down, side_by_side
 from layerstill.acts.rows import Contender, measure_rows
 from layerstill.acts.rungs import hushed
 from layerstill.acts.trials import Trial, Trials, run_trials, slice_of
@@ -22,12 +23,13 @@ from layerstill.atomic import read_json, write_json, write_text
 from layerstill.compression.choice import Budget, Choice, choose, outdone
 from layerstill.compression.effort import Candidate
 from layerstill.compression.rows import Row
+from layerstill.data.plain import as_plain
 from layerstill.errors import UserError
 from layerstill.families import depth_of
 from layerstill.progress import our_bars_only, showing
 from layerstill.reporting.compression import markdown, page
 from layerstill.result import RESULT_FILE
-from layerstill.studies.capacity import AtOnce, Jobs
+from layerstill.studies.capacity import AtOnce, Jobs, jobs_of, torch_threads
 from layerstill.training.arguments import Options
 from layerstill.training.cache_choice import CacheOptions
 from layerstill.training.lock import FolderLock
@@ -107,13 +109,15 @@ def compress(
         folder = Path(output)
         # Another budget alone must not ask for other students than those that are there.
         ladder = replace(ladder, overrides=_overrides_in(folder, ladder.overrides))
-        at_once = side_by_side(ladder, jobs)
         settings = _settings(ladder, name, threads)
+        jobs_of(str(jobs))  # refused before there is a folder
         there = _open(folder, settings)
+        at_once = _at_once(ladder, jobs, there)
         lock = FolderLock(folder)
         lock.take()
         try:
             if "rows" not in there or any(there[key] != settings[key] for key in RENEWED - {"teacher"}):
+                write_json(folder / RECORD, there | {"at_once": _told(at_once)})
                 there = settings | _carry_out(ladder, folder, threads, there | settings, at_once)
                 write_json(folder / RECORD, there)
                 for part in ("cache", "trials"):  # once nothing needs them any more
@@ -123,6 +127,17 @@ def compress(
             return _concluded(folder, there, budget)
         finally:
             lock.release()
+
+
+def _at_once(ladder: Ladder, jobs: Jobs, there: dict[str, Any]) -> AtOnce:
+    """How many students at a time: `auto` does what was done before, since threads change the last bits of results."""
+    if jobs == "auto" and "at_once" in there and "rows" not in there:
+        return AtOnce(**there["at_once"])
+    return side_by_side(ladder, jobs)
+
+
+def _told(at_once: AtOnce) -> dict[str, int]:
+    return {"count": at_once.count, "threads": at_once.threads}
 
 
 def _settings(ladder: Ladder, teacher: str, threads: int) -> dict[str, Any]:
@@ -183,19 +198,25 @@ def _carry_out(ladder: Ladder, folder: Path, threads: int, there: dict[str, Any]
         if "chosen" in there:
             candidate, trials = Candidate(**there["chosen"]), there["trials"]
         else:
-            candidate, trials = _chosen(ladder, folder, options, crew)
-            write_json(folder / RECORD, there | {"chosen": asdict(candidate), "trials": trials})
-        _students_ahead(ladder, candidate, folder, options, crew)
+            if at_once.count > 1:
+                _fill_caches(ladder, options)
+            with torch_threads(at_once.threads):
+                candidate, trials = _chosen(ladder, folder, options, crew)
+            decided = {"chosen": asdict(candidate), "trials": trials, "at_once": _told(at_once)}
+            write_json(folder / RECORD, there | decided)
+        if at_once.count > 1:
+            _students_ahead(ladder, candidate, folder, options, crew)
     contenders = [replace(_contender("teacher", ladder.teacher, folder / "teacher-onnx", ladder), teaches=True)]
     scores: dict[str, float] | None = None
     verdicts = {}
     for number, one in enumerate(ladder.students, 1):
         home = folder / one.folder
-        there_already = (home / RESULT_FILE).exists()
-        if not there_already:
+        done_ahead = (home / RESULT_FILE).exists()
+        if not done_ahead:
             log.info("%s, %d updates", one.what, ladder.updates)
         recipe = ladder.recipe(candidate, ladder.updates, one)
-        with showing(what=_label(ladder, number)), hushed() if there_already else nullcontext():
+        quiet = hushed() if done_ahead else nullcontext()
+        with showing(what=_label(ladder, number)), quiet, torch_threads(at_once.threads):
             done = distill(
                 ladder.teacher,
                 ladder.task,
@@ -212,6 +233,7 @@ def _carry_out(ladder: Ladder, folder: Path, threads: int, there: dict[str, Any]
     log.info("scoring and timing %d models in three forms", len(contenders))
     rows = measure_rows(contenders, ladder.task, "dev", ladder.options.max_length, threads, folder)
     return {
+        "at_once": _told(at_once),
         "chosen": asdict(candidate),
         "trials": trials,
         "examples": len(ladder.task.splits["dev"]),
@@ -225,25 +247,32 @@ def _label(ladder: Ladder, number: int) -> str:
     return f"student {number} of {len(ladder.students)} ({ladder.students[number - 1].name})"
 
 
+def _fill_caches(ladder: Ladder, options: Options) -> None:
+    """Ask the teacher with all cores, once, before several processes would."""
+    middle = ladder.middle
+    for candidate in {candidate.recipe: candidate for candidate in ladder.candidates}.values():
+        recipe = ladder.recipe(candidate, ladder.updates, middle)
+        with suppress(UserError), hushed():  # of recipes that no cache serves; what is cached is said by the runs
+            fill_cache(ladder.teacher, ladder.task, recipe, middle.layers, options)
+
+
 def _students_ahead(ladder: Ladder, candidate: Candidate, folder: Path, options: Options, crew: Crew) -> None:
-    """Have the students trained that are not there yet, those that take longest first, if there is a crew for it."""
+    """Have the students trained that are not there yet, those that take longest first."""
     missing = [
         (number, one)
         for number, one in enumerate(ladder.students, 1)
         if not (folder / one.folder / RESULT_FILE).exists()
     ]
-    # One that is left goes to a process, too: with other threads it would end with other last bits.
-    if crew.count == 1 or not missing:
+    task = as_plain(ladder.task)
+    if not missing or task is None:
         return
-    log.info("%d students of %d updates, %d at a time", len(missing), ladder.updates, crew.count)
-
-    def errand(number: int, one: Planned) -> Errand | None:
+    log.info("students of %d updates, %d at a time", ladder.updates, min(crew.count, len(missing)))
+    errands = []
+    for number, one in sorted(missing, key=lambda pair: (-(pair[1].layers or depth_of(ladder.config)), pair[0])):
         trial = Trial(one.name, ladder.recipe(candidate, ladder.updates, one), one.layers)
         what, home = _label(ladder, number), folder / one.folder
-        return Errand.of(what, ladder.teacher, ladder.task, [trial], home, options, student=one.model)
-
-    longest_first = sorted(missing, key=lambda pair: (-(pair[1].layers or depth_of(ladder.config)), pair[0]))
-    crew.do([errand(*pair) for pair in longest_first])
+        errands.append(Errand.of(what, ladder.teacher, task, [trial], home, options, student=one.model))
+    crew.do(errands)
 
 
 def _chosen(ladder: Ladder, folder: Path, options: Options, crew: Crew) -> tuple[Candidate, list[dict[str, Any]]]:
@@ -258,12 +287,12 @@ def _chosen(ladder: Ladder, folder: Path, options: Options, crew: Crew) -> tuple
     ]
     log.info("%d candidates compete, each as a %s", len(trials), middle.what)
     held_out, place = slice_of(ladder.task, ladder.options.seed), folder / "trials"
+    task = as_plain(held_out) if crew.count > 1 else None
 
     def ahead(some: Sequence[Trial], updates: int) -> None:
-        if crew.count == 1:
-            return
-        shares = [some[start :: crew.count] for start in range(min(crew.count, len(some)))]
-        crew.do([Errand.of("candidate", ladder.teacher, held_out, one, place, options, updates) for one in shares])
+        if task is not None:
+            shares = [some[start :: crew.count] for start in range(min(crew.count, len(some)))]
+            crew.do([Errand.of("candidate", ladder.teacher, task, one, place, options, updates) for one in shares])
 
     found = run_trials(ladder.teacher, held_out, trials, list(ladder.rungs), place, options, ahead=ahead)
     log.info("chosen: %s", found.chosen.name)

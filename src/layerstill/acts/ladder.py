@@ -2,8 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from layerstill.data.tasks import Task
 from layerstill.errors import UserError
 from layerstill.families import depth_of, family_of
 from layerstill.recipe import Recipe
-from layerstill.studies.capacity import AtOnce, Jobs, Machine, given, jobs_of, most_at_once
+from layerstill.studies.capacity import AtOnce, Jobs, Machine, given, jobs_of, most_at_once, torch_threads
 from layerstill.training.arguments import Options, arithmetic_of
 from layerstill.training.length import settled, steps_of
 from layerstill.training.models import fingerprint, load_config, load_tokenizer, require_head
@@ -228,9 +227,9 @@ def side_by_side(ladder: Ladder, jobs: Jobs = "auto") -> AtOnce:
     on a GPU, which one student is taken to fill.
     """
     wanted = jobs_of(str(jobs))
-    if wanted != "auto":
-        return given(wanted)
     count = len(ladder.students)
+    if wanted != "auto":
+        return given(min(wanted, max(count, len(ladder.candidates))))
     if count == 1 or ladder.updates < FEWEST_SIDE_BY_SIDE or torch.cuda.is_available():
         return given(1)
 
@@ -261,21 +260,24 @@ def foreseen(ladder: Ladder, jobs: Jobs = "auto") -> list[Step]:
     Where several are trained at a time, each step has its share of the whole time.
     """
     at_once = side_by_side(ladder, jobs)
-    with _threads(at_once.threads):
+    with torch_threads(at_once.threads):
         taken = {one.name: _seconds_of(ladder, one) for one in ladder.students}
     steps = []
     left = len(ladder.candidates)
     for updates in ladder.rungs if left > 1 else ():
         whole = taken[ladder.middle.name]
-        seconds = None if whole is None else left * updates * whole / ladder.updates / min(at_once.count, left)
+        seconds = None if whole is None else -(-left // at_once.count) * updates * whole / ladder.updates
         steps.append(Step(f"{left} candidates, each as a {ladder.middle.what}", left * updates, seconds))
         left = (left + 1) // 2
-    together = min(at_once.count, len(ladder.students))
+    known = [seconds for seconds in taken.values() if seconds is not None]
+    saved = _side_by_side_seconds(known, at_once.count) / sum(known) if known else 1.0
     for one in ladder.students:
         seconds = taken[one.name]
-        steps.append(Step(one.what, ladder.updates, None if seconds is None else seconds / together))
+        steps.append(Step(one.what, ladder.updates, None if seconds is None else saved * seconds))
     models = len(ladder.students) + 1
-    scoring = _scoring_seconds(ladder, taken[ladder.middle.name])
+    # Texts are scored in this process, with all threads.
+    middle = taken[ladder.middle.name] if at_once.count == 1 else _seconds_of(ladder, ladder.middle)
+    scoring = _scoring_seconds(ladder, middle)
     for what, fixed in (
         (f"export of {models} models, in 32 and in 8 bits", models * EXPORT_SECONDS),
         (f"scores and times of {3 * models} rows", TIMING_SECONDS + 3 * models * ROW_SECONDS),
@@ -284,15 +286,12 @@ def foreseen(ladder: Ladder, jobs: Jobs = "auto") -> list[Step]:
     return steps
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Inside, torch has so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _side_by_side_seconds(each: Sequence[float], count: int) -> float:
+    """How long jobs take, so many at a time, the longest first."""
+    ends = [0.0] * min(count, len(each))
+    for seconds in sorted(each, reverse=True):
+        ends[ends.index(min(ends))] += seconds
+    return max(ends)
 
 
 def _scoring_seconds(ladder: Ladder, middle: float | None) -> float | None:

@@ -11,6 +11,16 @@ from layerstill.errors import UserError
 
 def as_plain(task: Task) -> dict[str, Any] | None:
     """A task as plain data; None if it would come back as another, such as one with a head of somebody's own."""
+    try:
+        data = _plain(task)
+        back = from_plain(data)
+        # Not the tasks themselves: a score that is not known is nan, which equals nothing.
+        return data if type(back.head) is type(task.head) and json.dumps(_plain(back)) == json.dumps(data) else None
+    except (TypeError, ValueError, UserError):
+        return None
+
+
+def _plain(task: Task) -> dict[str, Any]:
     data = {
         "name": task.name,
         "head": task.head.word,
@@ -22,11 +32,8 @@ def as_plain(task: Task) -> dict[str, Any] | None:
         "clean_labels": task.clean_labels,
         "source": None if task.source is None else task.source.model_dump(),
     }
-    try:
-        back: dict[str, Any] = json.loads(json.dumps(data))
-        return back if from_plain(back) == task else None
-    except (TypeError, ValueError, UserError):
-        return None
+    found: dict[str, Any] = json.loads(json.dumps(data))
+    return found
 
 
 def from_plain(data: dict[str, Any]) -> Task:

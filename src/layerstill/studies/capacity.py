@@ -1,6 +1,7 @@
 """How many runs a machine takes at a time, from its cores, its memory and what one run needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +55,17 @@ def jobs_of(text: str) -> int | Literal["auto"]:
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--jobs {text}: give a whole number from 1, or auto")
     return int(text)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Inside, torch has so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def given(count: int) -> AtOnce:

@@ -59,7 +59,7 @@ class TeacherSource:
                 captured = self.cache.read(content, side.mask)
             elif self.model is not None:
                 captured = self.ask(plan, side.inputs, side.mask, mixing, asked)
-            if self._ready is not None and plan.logits:
+            if self._ready is not None and plan.logits and (self.model is not None or mixing is None):
                 assert content is not None
                 captured.logits = self._ready.read(content, side.mask).logits
         return sides.met_by(captured)
