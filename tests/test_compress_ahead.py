@@ -117,6 +117,14 @@ def test_another_takes_the_place_of_a_process_that_died(home, tmp_path):
     assert (tmp_path / "done" / "result.json").is_file()
 
 
+def test_where_no_process_can_be_started_nothing_is_done_ahead(home, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    with caplog.at_level("INFO", "layerstill"), ahead.Crew(2, 1) as crew:
+        crew.do([errand_for(home, tmp_path / "out")])
+    assert "another process cannot be started (No such file or directory)" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_recipe_that_comes_out_as_another_is_not_used(home, tmp_path):
     errand = errand_for(home, tmp_path / "out")
     errand.trials[0]["hash"] = "another"
@@ -140,7 +148,7 @@ def test_processes_go_when_the_one_that_started_them_is_killed():
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         os.kill(parent.pid, signal.SIGKILL)
-        gone, _ = psutil.wait_procs([child], timeout=60)
+        gone, _ = psutil.wait_procs([child], timeout=240)
     assert gone or child.status() == psutil.STATUS_ZOMBIE
 
 

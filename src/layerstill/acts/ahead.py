@@ -210,7 +210,7 @@ class _Process:
         self._ended = True
         self._process.kill()
         self._process.wait()
-        self._relaying.join()
+        self._relaying.join(5)  # a tracker that it has started may hold the pipe for longer
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe is not None
             with suppress(OSError):
