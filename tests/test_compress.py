@@ -13,7 +13,7 @@ from layerstill.compression.choice import Budget
 from layerstill.data.tasks import Task
 from layerstill.export.session import OnnxModel
 from layerstill.training.models import load_config
-from tests.tiny import save_tiny, write_csv
+from tests.tiny import save_teacher_and_data, save_tiny
 
 LENGTH = 16
 
@@ -21,12 +21,7 @@ LENGTH = 16
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A teacher of three layers, data, and a finished compression to one student of two layers."""
-    folder = tmp_path_factory.mktemp("compress")
-    save_tiny(folder / "teacher", layers=3)
-    (folder / "data").mkdir()
-    for split, seed in (("train", 0), ("dev", 1)):
-        write_csv(folder / "data" / f"{split}.csv", seed=seed)
-    return folder
+    return save_teacher_and_data(tmp_path_factory.mktemp("compress"))
 
 
 def options(**more):

@@ -20,19 +20,14 @@ from layerstill.data.tasks import Task
 from layerstill.evaluation.predictions import TEACHER_FILE
 from layerstill.studies.capacity import AtOnce
 from layerstill.training.trainer import DistillationTrainer
-from tests.tiny import save_tiny, write_csv
+from tests.tiny import save_teacher_and_data
 
 SETTINGS = Options(max_length=16, max_steps=6, progress=False)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ahead")
-    save_tiny(folder / "teacher", layers=3)
-    (folder / "data").mkdir()
-    for split, seed in (("train", 0), ("dev", 1)):
-        write_csv(folder / "data" / f"{split}.csv", seed=seed)
-    return folder
+    return save_teacher_and_data(tmp_path_factory.mktemp("ahead"))
 
 
 def task_in(home) -> Task:

@@ -219,3 +219,12 @@ def write_conll(path: Path, rows: int = 24, seed: int = 0) -> Path:
     text = "\n".join("".join(f"{w}\t{t}\n" for w, t in zip(*pair, strict=True)) for pair in sentences)
     path.write_text(text, "utf-8")
     return path
+
+
+def save_teacher_and_data(folder: Path, name: str = "teacher", layers: int = 3) -> Path:
+    """A tiny model called `name` in the folder, and `data` with a train and a dev split beside it."""
+    save_tiny(folder / name, layers=layers)
+    (folder / "data").mkdir()
+    for split, seed in (("train", 0), ("dev", 1)):
+        write_csv(folder / "data" / f"{split}.csv", seed=seed)
+    return folder

@@ -12,17 +12,12 @@ from layerstill import Task, UserError, export
 from layerstill.export.runner import INSTALL
 from layerstill.heads import Classes
 from tests.export.small import LENGTH, every_length, own_words, save_model
-from tests.tiny import save_tiny, tiny_tokenizer, write_csv
+from tests.tiny import save_teacher_and_data, save_tiny, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    save_tiny(folder / "m", layers=2)
-    (folder / "data").mkdir()
-    for split, seed in (("train", 0), ("dev", 1)):
-        write_csv(folder / "data" / f"{split}.csv", seed=seed)
-    return folder
+    return save_teacher_and_data(tmp_path_factory.mktemp("export"), "m", layers=2)
 
 
 def state(folder) -> dict:
